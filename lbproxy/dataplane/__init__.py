@@ -1,0 +1,1 @@
+"""The data plane: what a worker does with clients' bytes."""

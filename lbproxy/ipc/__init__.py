@@ -1,0 +1,1 @@
+"""What the supervisor and a worker say to each other."""

@@ -1,0 +1,89 @@
+"""Listeners: where clients come in."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from lbproxy.model.rule import Action, Rule
+
+
+class ListenerProtocol(enum.Enum):
+    """What clients speak to a listener."""
+
+    HTTP = "HTTP"
+    HTTPS = "HTTPS"
+    TCP = "TCP"
+    TLS = "TLS"
+
+    @property
+    def is_http(self) -> bool:
+        return self in (ListenerProtocol.HTTP, ListenerProtocol.HTTPS)
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self in (ListenerProtocol.HTTPS, ListenerProtocol.TLS)
+
+
+class XffMode(enum.Enum):
+    """What becomes of X-Forwarded-For (ALB ``routing.http.xff_header_processing.mode``)."""
+
+    APPEND = "append"
+    PRESERVE = "preserve"
+    REMOVE = "remove"
+
+
+@attrs.frozen(order=True)
+class Bind:
+    """A local address to accept connections at."""
+
+    host: str
+    """IPv4 or IPv6 literal without brackets."""
+    port: int
+    """1-65535, or 0 for one that the kernel picks (tests)."""
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@attrs.frozen(kw_only=True)
+class Certificate:
+    """A certificate chain with its private key, read by the supervisor."""
+
+    source: str
+    """The file it came from, for messages."""
+    pem: bytes = attrs.field(repr=False)
+    """Chain (leaf first) and key."""
+
+
+@attrs.frozen(kw_only=True)
+class Listener:
+    """A listener with its rules, sorted by priority, and its default action."""
+
+    name: str
+    protocol: ListenerProtocol
+    binds: tuple[Bind, ...]
+    default_action: Action
+    rules: tuple[Rule, ...] = ()
+
+    certificates: tuple[Certificate, ...] = ()
+    """For HTTPS and TLS; the first is the default."""
+    tls_policy: str = "ELBSecurityPolicy-TLS13-1-2-2021-06"
+    """A name in ``model.tls_policy``."""
+
+    request_header_timeout_seconds: float = 10.0
+    """From the first byte of a request to the end of its head; also for the TLS handshake and a PROXY header."""
+    idle_timeout_seconds: float = 60.0
+    """Without a byte in either direction while a connection waits (ALB idle_timeout); 350 for TCP and TLS."""
+    client_keep_alive_seconds: float = 3600.0
+    """Age at which a client connection is closed after the answer in progress (ALB client_keep_alive)."""
+
+    xff_mode: XffMode = XffMode.APPEND
+    xff_client_port: bool = False
+    """Add the client's port to X-Forwarded-For (``append`` only)."""
+
+    proxy_protocol: bool = False
+    """Expect a PROXY protocol header (v1 or v2) on connections from ``proxy_protocol_trusted``."""
+    proxy_protocol_trusted: tuple[str, ...] = ()
+    """CIDR blocks whose PROXY header is believed; a connection from elsewhere is served as it is, without one."""

@@ -1,0 +1,78 @@
+"""Targets, their states and the reasons for them (ELBv2 ``TargetHealth``)."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class Target:
+    """One server that receives traffic, as the operator named it."""
+
+    host: str
+    """Host name or IP literal as configured (IPv6 without brackets)."""
+
+    port: int
+    """TCP port, 1-65535."""
+
+    address: str
+    """IP literal to connect to: ``host`` itself, or what it resolved to."""
+
+    weight: int = 1
+    """Share of the traffic relative to the group's other targets, 0-999; 0 takes none."""
+
+    @property
+    def key(self) -> str:
+        """``host:port``, the target's name in its group, in the log and in the API."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class TargetState(enum.Enum):
+    """ELBv2 target states."""
+
+    INITIAL = "initial"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    UNUSED = "unused"
+    DRAINING = "draining"
+    UNAVAILABLE = "unavailable"
+
+
+class TargetReason(enum.Enum):
+    """ELBv2 reason codes that go with a state."""
+
+    NONE = ""
+    REGISTRATION_IN_PROGRESS = "Elb.RegistrationInProgress"
+    INITIAL_HEALTH_CHECKING = "Elb.InitialHealthChecking"
+    INTERNAL_ERROR = "Elb.InternalError"
+    RESPONSE_CODE_MISMATCH = "Target.ResponseCodeMismatch"
+    TIMEOUT = "Target.Timeout"
+    FAILED_HEALTH_CHECKS = "Target.FailedHealthChecks"
+    NOT_REGISTERED = "Target.NotRegistered"
+    NOT_IN_USE = "Target.NotInUse"
+    DEREGISTRATION_IN_PROGRESS = "Target.DeregistrationInProgress"
+    INVALID_STATE = "Target.InvalidState"
+    IP_UNUSABLE = "Target.IpUnusable"
+    HEALTH_CHECK_DISABLED = "Target.HealthCheckDisabled"
+
+
+@attrs.frozen(kw_only=True)
+class TargetHealth:
+    """What is known of one target in one target group."""
+
+    state: TargetState
+    reason: TargetReason = TargetReason.NONE
+    description: str = ""
+    """For people, for example ``Health checks failed with these codes: [503]``."""
+
+
+@attrs.frozen(kw_only=True)
+class RegisteredTarget:
+    """A target in its group as the workers see it."""
+
+    target: Target
+    health: TargetHealth
+    cell: int
+    """Index of this target's run of in-flight counters in the shared cells, one for each worker slot."""

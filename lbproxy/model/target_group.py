@@ -1,0 +1,84 @@
+"""Target groups: where a listener's traffic can go."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from lbproxy.model.health import HealthCheck
+from lbproxy.model.target import Target
+
+
+class TargetProtocol(enum.Enum):
+    """What is spoken to the targets of a group."""
+
+    HTTP = "HTTP"
+    HTTPS = "HTTPS"
+    TCP = "TCP"
+    TLS = "TLS"
+
+    @property
+    def is_http(self) -> bool:
+        return self in (TargetProtocol.HTTP, TargetProtocol.HTTPS)
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self in (TargetProtocol.HTTPS, TargetProtocol.TLS)
+
+
+class ProxyProtocolVersion(enum.Enum):
+    """PROXY protocol header sent ahead of the first byte to a target."""
+
+    OFF = "off"
+    V1 = "v1"
+    V2 = "v2"
+
+
+@attrs.frozen(kw_only=True)
+class TargetTls:
+    """How connections to the targets of an HTTPS or TLS group are encrypted."""
+
+    verify: bool = True
+    """Check the chain and that the certificate names the target."""
+
+    server_name: str | None = None
+    """Name for SNI and verification; None is the target's ``host``."""
+
+    ca_pem: bytes | None = None
+    """Trusted certificates as PEM; None trusts what the system trusts."""
+
+
+@attrs.frozen(kw_only=True)
+class TargetGroup:
+    """A named set of targets with how to choose among them, reach them and probe them."""
+
+    name: str
+    protocol: TargetProtocol
+    targets: tuple[Target, ...] = ()
+    """The desired targets; what is still draining is in the snapshot only."""
+
+    algorithm: str = "round_robin"
+    """A name in ``dataplane.balancer``'s table of algorithms."""
+
+    health_check: HealthCheck = HealthCheck()
+
+    deregistration_delay_seconds: float = 300.0
+    """How long a removed target may finish what it has in flight, 0-3600."""
+
+    connect_timeout_seconds: float = 10.0
+    """For the TCP and, where encrypted, the TLS handshake with a target."""
+
+    response_timeout_seconds: float = 60.0
+    """From the end of the request to the first byte of the answer."""
+
+    keep_alive_seconds: float = 55.0
+    """How long an unused connection to a target is kept in the pool; less than the targets' own limit."""
+
+    max_idle_connections: int = 256
+    """Unused connections that each worker keeps for each target."""
+
+    proxy_protocol: ProxyProtocolVersion = ProxyProtocolVersion.OFF
+
+    tls: TargetTls = TargetTls()
+    """Used when ``protocol`` is HTTPS or TLS."""
