@@ -10,18 +10,20 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.application.service import Service
+
+from lbproxy.controlplane.supervisor.launch import ISupervisorReactor
 
 
-class SignalHandlers:
-    """Call an action in the reactor for each signal.
+class SignalHandlers(Service):
+    """Call an action in the reactor for each signal, while the service runs.
 
     A handler that was there before runs first where ``chained`` says so: twistd reopens its own log on SIGUSR1.
     """
 
     def __init__(
         self,
-        reactor: IReactorFromThreads,
+        reactor: ISupervisorReactor,
         actions: Mapping[signal.Signals, Callable[[], None]],
         chained: frozenset[signal.Signals] = frozenset({signal.SIGUSR1}),
     ) -> None:
@@ -30,16 +32,21 @@ class SignalHandlers:
         self._chained = chained
         self._previous: dict[signal.Signals, Any] = {}
 
-    def install(self) -> None:
-        """Take the signals over; after the reactor has installed its own handlers."""
-        for number in self._actions:
-            self._previous[number] = signal.signal(number, self._handle)
+    def startService(self) -> None:
+        super().startService()
+        self._reactor.callWhenRunning(self._install)  # the reactor installs its own before that
 
-    def restore(self) -> None:
-        """Put the earlier handlers back."""
+    def stopService(self) -> None:
+        super().stopService()
         for number, handler in self._previous.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._previous.clear()
+
+    def _install(self) -> None:
+        if not self.running:
+            return
+        for number in self._actions:
+            self._previous[number] = signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         arrived = signal.Signals(number)
