@@ -419,7 +419,7 @@ class ClientConnection:
         refused = Exchange(self, self._runtime, UNREADABLE, self._began or self.now())  # type: ignore[arg-type]
         refused.status = status
         refused.error_reason = reason
-        self._runtime.counters.count_fault(reason)
+        self._runtime.counters.faults[reason] += 1
         self._runtime.finished(refused)
         body = error_body(status, b"")
         self._transport.write(

@@ -260,7 +260,7 @@ class Exchange:
         self.error_reason = Fault.CLIENT_CLOSED.reason
         if not self.response_started:
             self.status = Fault.CLIENT_CLOSED.status
-        self.runtime.counters.count_fault(Fault.CLIENT_CLOSED.reason)
+        self.runtime.counters.faults[Fault.CLIENT_CLOSED.reason] += 1
         self._drop_upstream()
         self._finish()
 
@@ -330,7 +330,7 @@ class Exchange:
         self.answered = now = client.now()
         self.target_status = self.status = status = head.status
         assert self.group is not None
-        self.pool.counters.observe_response(status, now - self.dispatched)
+        self.pool.counters.responded(status, now - self.dispatched)
         self.response_started = True
         if ended:
             self.upstream = None
@@ -355,7 +355,7 @@ class Exchange:
         """The target answered 101 to a request that asked for it: bytes pass unframed from now on."""
         self.answered = self.client.now()
         self.target_status = self.status = 101
-        self.pool.counters.observe_response(101, self.answered - self.dispatched)
+        self.pool.counters.responded(101, self.answered - self.dispatched)
         self.response_started = True
         self.tunnel = True
         self.client.expect_progress(self.runtime.idle_timeout)
@@ -373,7 +373,7 @@ class Exchange:
         ``reused``: it had served another exchange before and failed without a byte of an answer.
         """
         self.upstream = None
-        self.pool.counters.count_fault(fault.reason)
+        self.pool.counters.faults[fault.reason] += 1
         chosen = self._chosen
         assert chosen is not None
         if self.tunnel:
@@ -405,7 +405,7 @@ class Exchange:
         if self.done:
             return
         self.error_reason = fault.reason
-        self.runtime.counters.count_fault(fault.reason)
+        self.runtime.counters.faults[fault.reason] += 1
         self._drop_upstream()
         if self.response_started:
             self.client.cut()

@@ -102,6 +102,6 @@ class HttpRuntime:
             if exchange.answered:
                 exchange.target_time = exchange.answered - exchange.dispatched
                 exchange.response_time = now - exchange.answered
-        self.counters.observe_request(exchange.status, duration, exchange.received_bytes, exchange.sent_bytes)
+        self.counters.finished(exchange.status, duration, exchange.received_bytes, exchange.sent_bytes)
         if self.access_log is not None:
             self.access_log.log(exchange)

@@ -69,6 +69,17 @@ class TargetPool:
         self._cell = cell
         self._waiting: dict[Exchange, Connecting] = {}
 
+    def reaches(self, group: TargetGroup, target: Target, cell: int) -> bool:
+        """Tell whether this pool's connections serve for ``group`` with these settings too."""
+        mine = self.group
+        return (
+            self.target.address == target.address
+            and self._cell == cell
+            and mine.protocol is group.protocol
+            and mine.tls == group.tls
+            and mine.proxy_protocol is group.proxy_protocol
+        )
+
     def begin(self) -> None:
         """Count a request as in flight."""
         self._cells[self._cell] += 1
