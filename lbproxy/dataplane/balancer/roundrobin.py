@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from lbproxy.dataplane.balancer.base import Balancer, Cells, smooth_order
+from lbproxy.dataplane.balancer.base import Balancer, Cells
+from lbproxy.dataplane.balancer.rotation import smooth_order
 from lbproxy.model.snapshot import GroupState
 from lbproxy.model.target import RegisteredTarget
 
