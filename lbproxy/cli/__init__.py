@@ -1,0 +1,1 @@
+"""The commands of ``lbproxy``, one a module: ``NAME``, ``HELP``, ``add_arguments(parser)`` and ``run(args)``."""
