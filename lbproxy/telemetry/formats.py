@@ -147,32 +147,33 @@ def _second_combined(whole: int) -> str:
 
 
 def _milliseconds(unix_time: float) -> str:
-    whole = int(unix_time)
-    return f"{_second(whole)}.{int((unix_time - whole) * 1000):03}Z"
+    milliseconds = int(unix_time * 1000)
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
 
 
 def _microseconds(unix_time: float) -> str:
-    whole = int(unix_time)
-    return f"{_second(whole)}.{int((unix_time - whole) * 1000000):06}Z"
+    microseconds = int(unix_time * 1000000)
+    return f"{_second(microseconds // 1000000)}.{microseconds % 1000000:06}Z"
 
+
+_PLAIN = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
+"""What needs no escape in any format."""
+_PLAIN_OR_LINE_FEED = _PLAIN + b"\n"
 
 # JSON
 
-_SEPARATOR = b"\n"
-_ESCAPED_SEPARATOR = "\\n"
-
 
 def _json_texts(fields: tuple[bytes, ...]) -> list[str]:
-    """Escape all the client's fields at once, for places between double quotes.
+    """Escape the client's fields, for places between double quotes.
 
-    One call for seven fields costs a third of seven calls.  A field with a separator in it, or with a
-    backslash that makes one when escaped, gives too many parts; then each is escaped by itself.
+    Nearly always nothing needs an escape; one look at all of them together costs less than a call for each.
     """
-    text = _json_string(_SEPARATOR.join(fields).decode("utf-8", "backslashreplace"))
-    parts = text[1:-1].split(_ESCAPED_SEPARATOR)
-    if len(parts) != len(fields):
-        return [_json_string(field.decode("utf-8", "backslashreplace"))[1:-1] for field in fields]
-    return parts
+    joined = b"\n".join(fields)
+    if not joined.translate(None, _PLAIN_OR_LINE_FEED):  # nothing is left when the plain bytes are deleted
+        parts = joined.decode("ascii").split("\n")
+        if len(parts) == len(fields):
+            return parts
+    return [_json_string(field.decode("utf-8", "backslashreplace"))[1:-1] for field in fields]
 
 
 # What follows depends on configuration and few other values, so most calls are answered from the cache.
@@ -200,8 +201,6 @@ def _json_rule(rule: str, priority: int, action: str) -> str:
 
 def http_json(record: HttpRecord) -> str:
     """Format a request as one JSON object."""
-    started = record.started
-    whole = int(started)
     method, host, request_target, version, user_agent, referer, trace_id = _json_texts(
         (
             record.method,
@@ -222,7 +221,7 @@ def http_json(record: HttpRecord) -> str:
     error_reason = _json_string(record.error_reason) if record.error_reason else '""'
     server_name = _json_string(record.server_name) if record.server_name else '""'
     return (
-        f'{{"time":"{_second(whole)}.{int((started - whole) * 1000):03}Z",{_json_listener(record.kind, record.listener)},'
+        f'{{"time":"{_milliseconds(record.started)}",{_json_listener(record.kind, record.listener)},'
         f'"client_address":"{record.client_host}","client_port":{record.client_port},"method":"{method}",'
         f'"scheme":"{record.scheme}","host":"{host}","request_target":"{request_target}","version":"{version}",'
         f'"status":{record.status},"received_bytes":{record.received_bytes},"sent_bytes":{record.sent_bytes},'
@@ -252,7 +251,6 @@ def tcp_json(record: TcpRecord) -> str:
 
 # Text
 
-_PLAIN = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 _ESCAPES = {byte: f"\\x{byte:02X}" for byte in range(256) if byte not in _PLAIN}
 _WORD_ESCAPES = {**_ESCAPES, 0x20: "\\x20"}
 
