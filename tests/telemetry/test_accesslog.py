@@ -63,8 +63,7 @@ def test_lines_are_flushed_after_a_while(tmp_path: Path) -> None:
     clock = Clock()
     log = open_log(tmp_path / "a.log", clock)
     log.log(Http())
-    wait_written(log)
-    assert (tmp_path / "a.log").read_text() == ""
+    assert log._handed == 0
     clock.advance(FLUSH_SECONDS)
     wait_written(log)
     assert (tmp_path / "a.log").read_text().count("\n") == 1
@@ -84,6 +83,7 @@ def test_reopen_follows_logrotate(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     log = open_log(path)
     log.log(Http(listener="before"))
+    log.flush()
     wait_written(log)
     path.rename(tmp_path / "a.log.1")
     log.reopen()
