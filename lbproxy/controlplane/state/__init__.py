@@ -1,0 +1,9 @@
+"""Desired state: the configuration and each target's health, published as snapshots.
+
+Every change takes this road (`ControlState.configure`, `ControlState.set_health`), and every
+part of the control plane learns of changes from here (`ControlState.subscribe`).
+"""
+
+from lbproxy.controlplane.state.desired import ControlState
+
+__all__ = ["ControlState"]
