@@ -277,5 +277,3 @@ def connect(
     else:
         reactor.callLater(0, transport._fail, OSError(number, os.strerror(number)))
     return transport
-
-

@@ -321,7 +321,9 @@ def test_forwarded_for_is_appended_and_the_others_replaced(world: World) -> None
 
 
 def test_trace_id_with_a_root_gets_self(world: World) -> None:
-    seen = seen_fields(get(world, "/headers", "X-Amzn-Trace-Id: Root=1-67891233-abcdef012345678912345678;CalledFrom=app"))
+    seen = seen_fields(
+        get(world, "/headers", "X-Amzn-Trace-Id: Root=1-67891233-abcdef012345678912345678;CalledFrom=app")
+    )
     [trace] = [value for name, value in seen if name.lower() == "x-amzn-trace-id"]
     assert re.fullmatch(r"Self=1-[0-9a-f-]{33};Root=1-67891233-abcdef012345678912345678;CalledFrom=app", trace)
 
@@ -548,7 +550,7 @@ def _resident(pid: int) -> int:
 
 def test_each_request_leaves_a_line(world: World) -> None:
     mark = f"/status/201?mark={time.monotonic_ns()}"
-    get(world, mark, "User-Agent: test\x80\"\\")
+    get(world, mark, 'User-Agent: test\x80"\\')
     [line] = wait_until(
         lambda: [line for line in world.balancer.access_log() if mark in json.dumps(line)], 5, "the log line"
     )
@@ -561,5 +563,5 @@ def test_each_request_leaves_a_line(world: World) -> None:
 def test_metrics_count(world: World) -> None:
     get(world)
     text = wait_until(lambda: world.balancer.get("/metrics")[1].decode(), 5)
-    assert 'lbproxy_' in text
+    assert "lbproxy_" in text
     assert 'listener="web"' in text
