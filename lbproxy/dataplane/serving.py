@@ -12,7 +12,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
 
 from lbproxy.dataplane.balancer import make_balancer
 from lbproxy.dataplane.balancer.base import Cells
@@ -244,7 +246,7 @@ class Serving:
     def _forget_listeners(self, names: set[str]) -> None:
         for known in (self._tables, self._tls):
             for name in [n for n in known if n not in names]:
-                del known[name]  # type: ignore[attr-defined]
+                del known[name]
 
     def _stop_accepting(self, bind: Bind) -> None:
         accepting = self._accepting.pop(bind)
@@ -314,13 +316,17 @@ class Serving:
             self._log = None
 
 
+@implementer(IProtocolFactory)
 class _Quiet:
     """A front as a Twisted factory that says nothing about starting and stopping."""
 
     noisy = False
 
     def __init__(self, front: Front) -> None:
-        self.buildProtocol = front.buildProtocol
+        self._front = front
+
+    def buildProtocol(self, addr: Any) -> Any:
+        return self._front.buildProtocol(addr)
 
     def doStart(self) -> None:
         pass

@@ -168,6 +168,9 @@ class ClientConnection:
 
     def makeConnection(self, transport: Any) -> None:
         self._transport = transport
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
         front = self._front
         front.connections.add(self)
         counters = self._runtime.counters
@@ -175,7 +178,7 @@ class ClientConnection:
         counters.active += 1
         now = self.now()
         self._age_limit = now + self._runtime.client_keep_alive
-        transport.registerProducer(self, True)
+        self._transport.registerProducer(self, True)
         front.deadlines.set(self, now + (DRAIN_GRACE_SECONDS if front.draining else self._first_patience()))
 
     def _first_patience(self) -> float:

@@ -10,7 +10,7 @@ The phases: *match* (rule), *pick* (target), *connect*, *send*, *wait*, *relay*,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phrase
@@ -42,6 +42,7 @@ class Downstream(Protocol):
 
     def now(self) -> float: ...
     def wall_time(self) -> float: ...
+    def local_address(self) -> tuple[str, int]: ...
     def forwarded_fields(self, received: bytes | None) -> bytes: ...
     def expect_progress(self, seconds: float) -> None:
         """Call the exchange's `Exchange.timed_out` when so many seconds have passed without `progress`."""
@@ -102,7 +103,7 @@ class Exchange:
     upstream: Upstream | None = None
     target_group = ""
     target = ""
-    targets_tried: tuple[tuple[str, int], ...] = ()
+    targets_tried: Sequence[tuple[str, int]] = ()
     status = 0
     target_status = 0
     request_time = -1.0

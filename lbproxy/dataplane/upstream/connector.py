@@ -86,6 +86,7 @@ class Connecting:
     armed = 0
     deadline = NEVER
     _over = False
+    _stream: Any = None
 
     def __init__(
         self,
@@ -135,6 +136,11 @@ class Connecting:
     # The transport's protocol
 
     def makeConnection(self, transport: ITransport) -> None:
+        self._stream = transport
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
+        transport = self._stream
         if self._header:
             transport.write(self._header)
         if self._tls_factory is None:

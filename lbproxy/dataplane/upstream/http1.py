@@ -81,7 +81,10 @@ class TargetConnection:
 
     def makeConnection(self, transport: Any) -> None:
         self._transport = transport
-        transport.registerProducer(self, True)
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
+        self._transport.registerProducer(self, True)
         exchange, self.waiting = self.waiting, None
         assert exchange is not None
         self._pool.connected(self, exchange)

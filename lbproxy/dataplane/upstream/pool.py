@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import MutableSequence
 from typing import TYPE_CHECKING
 
 from lbproxy.dataplane.upstream.http1 import TargetConnection
@@ -12,6 +11,7 @@ from lbproxy.model.target_group import ProxyProtocolVersion
 from lbproxy.wire.proxyprotocol import encode_v1, encode_v2
 
 if TYPE_CHECKING:
+    from lbproxy.dataplane.balancer.base import Cells
     from lbproxy.dataplane.deadlines import Deadlines
     from lbproxy.dataplane.proxy.exchange import Exchange
     from lbproxy.dataplane.proxy.faults import Fault
@@ -50,7 +50,7 @@ class TargetPool:
         connector: Connector,
         deadlines: Deadlines,
         counters: TargetCounters,
-        cells: MutableSequence[int],
+        cells: Cells,
         cell: int,
     ) -> None:
         self.group = group
