@@ -388,7 +388,7 @@ def medians(samples: list[Sample]) -> Sample:
 
 def table(samples: dict[str, dict[str, list[Sample]]]) -> str:
     """Markdown, to be read in a terminal as well."""
-    lines = []
+    lines = [machine()]
     for case in CASES:
         if case.name not in samples:
             continue
@@ -401,13 +401,33 @@ def table(samples: dict[str, dict[str, list[Sample]]]) -> str:
         results = {name: medians(each) for name, each in samples[case.name].items()}
         reference = results.get("haproxy")
         for name, result in results.items():
+            latency = f"{result.p50_ms:6.2f} | {result.p99_ms:6.2f}"
+            if case.name == "download":
+                latency = f"{'':6} | {'':6}"
             ratio = f"{result.cost / reference.cost:10.2f}" if reference and reference.cost else " " * 10
             places = 2 if case.name == "download" else 0
             lines.append(
-                f"| {name:<8} | {result.cost:14.2f} | {ratio} | {result.rate:10.{places}f} | {result.p50_ms:6.2f} "
-                f"| {result.p99_ms:6.2f} | {result.memory_mib:10.1f} | {result.errors:6d} |"
+                f"| {name:<8} | {result.cost:14.2f} | {ratio} | {result.rate:10.{places}f} "
+                f"| {latency} | {result.memory_mib:10.1f} | {result.errors:6d} |"
             )
     return "\n".join(lines)
+
+
+def machine() -> str:
+    """Say what the figures were measured on."""
+    model = "unknown CPU"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    haproxy = ["missing"]
+    if shutil.which("haproxy"):
+        haproxy = subprocess.run(["haproxy", "-v"], capture_output=True, text=True, check=False).stdout.split(" ")[2:3]
+    nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=False).stderr.strip()
+    return (
+        f"{os.cpu_count()} x {model}, Linux {os.uname().release}, Python {sys.version.split()[0]}, "
+        f"haproxy/{''.join(haproxy)}, {nginx.rpartition(' ')[2]}"
+    )
 
 
 def main() -> None:
@@ -430,6 +450,8 @@ def main() -> None:
         print(f"measuring only {', '.join(available)}; the others are not installed", file=sys.stderr)
     cases = [case for case in CASES if not options.only or case.name in options.only]
     samples = run(proxies, cases, max(options.rounds, 1), max(options.seconds, 1))
+    if any(sample.errors for case in samples.values() for each in case.values() for sample in each):
+        print("some requests failed: look at the errors before the figures", file=sys.stderr)
     if options.json:
         print(json.dumps(samples, default=attrs.asdict, indent=1))
     else:
