@@ -26,7 +26,15 @@ class Row:
 
 
 _PURE = ("model", "wire", "telemetry", "dataplane.router", "dataplane.balancer", "ipc.cells")
-_EDGE = (*_PURE, "dataplane.proxy", "dataplane.listener", "dataplane.upstream", "dataplane.l4", "native")
+_EDGE = (
+    *_PURE,
+    "dataplane.proxy",
+    "dataplane.listener",
+    "dataplane.upstream",
+    "dataplane.l4",
+    "dataplane.deadlines",
+    "native",
+)
 _CONTROL = ("model", "wire", "telemetry", "ipc", "explain", "controlplane.state")
 
 TABLE = {
@@ -43,10 +51,12 @@ TABLE = {
     "dataplane.listener": Row(ours=_EDGE, others=(*_TWISTED, *_TLS)),
     "dataplane.upstream": Row(ours=_EDGE, others=(*_TWISTED, *_TLS)),
     "dataplane.l4": Row(ours=_EDGE, others=(*_TWISTED, *_TLS)),
+    "dataplane.serving": Row(ours=(*_EDGE, "dataplane"), others=(*_TWISTED, *_TLS)),
     "dataplane.worker": Row(ours=(*_EDGE, "dataplane", "ipc"), others=(*_TWISTED, *_TLS)),
     "native": Row(others=(*_TWISTED, *_TLS)),
     "ipc": Row(ours=("model", "telemetry"), others=("cattrs",)),
     "ipc.channel": Row(ours=("model", "telemetry", "ipc"), others=_TWISTED),
+    "ipc.orphan": Row(ours=("model", "telemetry", "ipc"), others=_TWISTED),
     "explain": Row(ours=("model", "wire", "dataplane.router", "dataplane.balancer")),
     "controlplane": Row(ours=_CONTROL, others=_ANY),
     "cli": Row(ours=(*_CONTROL, "controlplane"), others=_ANY),

@@ -19,7 +19,7 @@ TICK_SECONDS = 0.1
 """Width of a bucket, and so how late a deadline may be noticed."""
 
 _HORIZON_TICKS = 50
-"""How far ahead an item is put at most: it is looked at each five seconds, and one that was closed is let go by then."""
+"""How far ahead an item is put at most: each is looked at every five seconds, and a closed one is let go by then."""
 
 
 class Expiring(Protocol):

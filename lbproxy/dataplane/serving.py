@@ -19,7 +19,7 @@ from zope.interface import implementer
 from lbproxy.dataplane.balancer import make_balancer
 from lbproxy.dataplane.balancer.base import Cells
 from lbproxy.dataplane.deadlines import Deadlines
-from lbproxy.dataplane.l4.tcp import TcpFront, TcpRuntime
+from lbproxy.dataplane.l4.front import TcpFront, TcpRuntime
 from lbproxy.dataplane.listener.http1 import HttpFront
 from lbproxy.dataplane.listener.proxyprotocol import ProxyProtocolFactory
 from lbproxy.dataplane.listener.tls import ServerTls, describe
@@ -53,10 +53,11 @@ class Front(Protocol):
 class _Accepting:
     """One bind of a listener: its socket, and the front of those that come in."""
 
-    def __init__(self, acceptor: Acceptor, front: Front, listener: Listener) -> None:
+    def __init__(self, acceptor: Acceptor, front: Front, listener: Listener, tls: ServerTls | None) -> None:
         self.acceptor = acceptor
         self.front = front
         self.listener = listener
+        self.tls = tls
 
 
 class Serving:
@@ -139,6 +140,9 @@ class Serving:
                 groups[name] = self._make_group(group, state, snapshot.worker_slots)
         for key in [k for k in self._pools if k not in present]:
             self._pools.pop(key).end_all()
+            for front in self._fronts():
+                if isinstance(front, TcpFront):
+                    front.target_gone(*key)
         for name, state in snapshot.groups.items():
             for registered in state.targets:
                 pool = self._pools.get((name, registered.target.key))
@@ -171,48 +175,58 @@ class Serving:
     # Listeners
 
     def _apply_listener(self, listener: Listener) -> None:
-        counters = self.counters.listener(listener.name)
-        runtime: HttpRuntime | TcpRuntime
-        if listener.protocol.is_http:
-            runtime = HttpRuntime(listener, self._table(listener), self._groups, counters, self._trace_ids, self._log)
-        else:
-            runtime = TcpRuntime(
-                listener, self._table(listener), self._groups, counters, self._deadlines, self._connector, self._log
-            )
+        self._table(listener)
         tls = self._server_tls(listener) if listener.protocol.is_encrypted else None
         for bind in listener.binds:
-            self._apply_bind(bind, listener, runtime, tls)
+            self._apply_bind(bind, listener, tls)
 
-    def _apply_bind(
-        self, bind: Bind, listener: Listener, runtime: HttpRuntime | TcpRuntime, tls: ServerTls | None
-    ) -> None:
+    def _apply_bind(self, bind: Bind, listener: Listener, tls: ServerTls | None) -> None:
         accepting = self._accepting.get(bind)
-        if accepting is not None and _same_kind(accepting.listener, listener):
-            accepting.front.runtime = runtime
-            if accepting.listener != listener:
-                accepting.listener = listener
-                accepting.acceptor.set_factory(self._factory(accepting.front, listener, tls))
-            return
-        front: Front
-        if isinstance(runtime, HttpRuntime):
-            front = HttpFront(runtime, bind.port, self._deadlines)
-            front.describe_tls = describe if tls is not None else None
-        else:
-            front = TcpFront(runtime)
-        front.draining = self.draining
-        factory = self._factory(front, listener, tls)
-        if accepting is not None:  # the bind went to a listener of another kind
+        if accepting is None:
+            skt = self._sockets.pop(bind, None)
+            if skt is None:
+                raise InvalidModel("bind", f"no listening socket for {bind}")
+            front = self._make_front(bind, listener)
+            accepting = self._accepting[bind] = _Accepting(
+                Acceptor(self._reactor, skt, self._factory(front, listener, tls)), front, listener, tls
+            )
+            if not self.draining:
+                accepting.acceptor.start()
+        elif not _same_kind(accepting.listener, listener):
             self._leave(accepting.front)
-            accepting.front, accepting.listener = front, listener
-            accepting.acceptor.set_factory(factory)
-            return
-        skt = self._sockets.pop(bind, None)
-        if skt is None:
-            raise InvalidModel("bind", f"no listening socket for {bind}")
-        acceptor = Acceptor(self._reactor, skt, factory)
-        self._accepting[bind] = _Accepting(acceptor, front, listener)
-        if not self.draining:
-            acceptor.start()
+            accepting.front = self._make_front(bind, listener)
+        accepting.front.runtime = self._runtime(listener, accepting.front)
+        if accepting.listener is not listener or accepting.tls is not tls:
+            accepting.listener = listener
+            accepting.tls = tls
+            accepting.acceptor.set_factory(self._factory(accepting.front, listener, tls))
+
+    def _make_front(self, bind: Bind, listener: Listener) -> Front:
+        front: Front
+        if listener.protocol.is_http:
+            front = HttpFront(bind.port, self._deadlines, describe if listener.protocol.is_encrypted else None)
+        else:
+            front = TcpFront()
+        front.draining = self.draining
+        return front
+
+    def _runtime(self, listener: Listener, front: Front) -> HttpRuntime | TcpRuntime:
+        table = self._table(listener)
+        if isinstance(front, TcpFront):
+            return TcpRuntime(
+                listener,
+                table,
+                self._groups,
+                self.counters,
+                self._deadlines,
+                self._connector,
+                self._cells,
+                self._slot,
+                self._log,
+                front.connections,
+            )
+        counters = self.counters.listener(listener.name)
+        return HttpRuntime(listener, table, self._groups, counters, self._trace_ids, self._log)
 
     def _factory(self, front: Front, listener: Listener, tls: ServerTls | None) -> Any:
         """The protocols around a connection, outermost first: PROXY header, TLS, and what the front speaks."""
@@ -297,8 +311,10 @@ class Serving:
 
     def open_connections(self) -> int:
         """How many client connections there are."""
-        fronts = self._leaving | {accepting.front for accepting in self._accepting.values()}
-        return sum(len(front.connections) for front in fronts)
+        return sum(len(front.connections) for front in self._fronts())
+
+    def _fronts(self) -> set[Front]:
+        return self._leaving | {accepting.front for accepting in self._accepting.values()}
 
     def end(self) -> int:
         """End every connection; return how many had something in flight."""
