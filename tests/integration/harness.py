@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def do_GET(self) -> None:
-        path, _, query = self.path.partition("?")
+        path = self.path.partition("?")[0]
         if path.startswith("/slow/"):
             time.sleep(float(path[6:]))
         if path.startswith("/status/"):
