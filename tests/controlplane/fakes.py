@@ -25,6 +25,8 @@ class FakeCells:
 
     def run(self, key: str, length: int) -> int:
         assert key not in self.runs, f"{key} is reserved already"
+        if self._next + length > len(self.view):
+            raise RuntimeError("no room")
         self.runs[key] = self._next
         self._next += length
         return self.runs[key]

@@ -61,18 +61,20 @@ class HealthStatus:
 
         While a target stays unhealthy its reason is that of the latest failure.
         """
-        state = self.health.state
-        if result.passed == (state is TargetState.HEALTHY):
+        if self._confirms(result):
             self._in_a_row = 0
-            if state is TargetState.UNHEALTHY:
+            if not result.passed:
                 self.health = _unhealthy(result)
-            if state is not TargetState.INITIAL:
-                return self.health
+            return self.health
         self._in_a_row += 1
         if self._in_a_row >= self._needed(result.passed):
-            self.health = HEALTHY if result.passed else _unhealthy(result)
             self._in_a_row = 0
+            self.health = HEALTHY if result.passed else _unhealthy(result)
         return self.health
+
+    def _confirms(self, result: ProbeResult) -> bool:
+        """Whether the result is what the present state says; nothing confirms ``initial``."""
+        return self.health.state is (TargetState.HEALTHY if result.passed else TargetState.UNHEALTHY)
 
     def _needed(self, passed: bool) -> int:
         """Results like this in a row that change the state."""

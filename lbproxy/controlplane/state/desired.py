@@ -11,12 +11,14 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from lbproxy.controlplane.state.registration import (
     CellAllocator,
     CellBook,
     Cells,
     GroupRegistrations,
+    cells_needed,
     is_fail_open,
     used_groups,
 )
@@ -68,9 +70,11 @@ class ControlState:
     def configure(self, configuration: Configuration, worker_slots: int) -> Snapshot:
         """Work towards this configuration; publish and return the snapshot with it.
 
-        What is the same as before is left alone; if all is, nothing is published.
+        What is the same as before is left alone; if all is, nothing is published.  If there are not enough
+        shared cells for all targets, the allocator's error is raised and nothing changes.
         """
         now = self._clock.seconds()
+        self._book.reserve(cells_needed(configuration), now)
         self._configured_at = now
         self._register(configuration, now)
         self._drop_drained(now)
@@ -106,10 +110,6 @@ class ControlState:
         """Tell whether the group has no healthy target and so is served by its unhealthy ones."""
         state = self._snapshot.groups.get(group)
         return state is not None and is_fail_open(state)
-
-    def clear_slot(self, slot: int) -> None:
-        """Zero a dead worker's in-flight counters in every run, those of departed targets included."""
-        self._book.clear_slot(slot)
 
     def close(self) -> None:
         """Publish no more and leave no timer behind."""
@@ -155,8 +155,8 @@ class ControlState:
         elif not needed and self._sweeping.running:
             self._sweeping.stop()
 
-    def _sweep_failed(self, failure: object) -> None:
-        _log.error("looking after draining targets failed: {failure}", failure=failure)
+    def _sweep_failed(self, failure: Failure) -> None:
+        _log.failure("looking after draining targets failed", failure)
 
     def _publish_soon(self) -> None:
         if self._publication is None:

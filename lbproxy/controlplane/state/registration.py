@@ -7,6 +7,7 @@ worker can still be counting in it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import attrs
@@ -62,10 +63,29 @@ class CellAllocator(Protocol):
     """Who owns which of the shared cells."""
 
     def run(self, key: str, length: int) -> int:
-        """Reserve this many adjacent cells under a name; return the index of the first."""
+        """Reserve this many adjacent cells, all zero, under a name; return the index of the first."""
 
     def free(self, key: str) -> None:
-        """Give back the cells of this name."""
+        """Take back the cells of this name."""
+
+
+def group_key(name: str) -> str:
+    """Name the cell of a group's round-robin position."""
+    return f"group {name}"
+
+
+def target_key(group: str, key: str) -> str:
+    """Name the run of a target's in-flight counters."""
+    return f"target {group} {key}"
+
+
+def cells_needed(configuration: Configuration) -> dict[str, int]:
+    """List the runs that a configuration needs (key -> cells)."""
+    runs = {}
+    for group in configuration.target_groups:
+        runs[group_key(group.name)] = 1
+        runs.update({target_key(group.name, target.key): SLOT_LIMIT for target in group.targets})
+    return runs
 
 
 def used_groups(configuration: Configuration) -> frozenset[str]:
@@ -103,25 +123,33 @@ class CellBook:
         """Whether `sweep` may have something to free later."""
         return bool(self._departed)
 
-    def reserve(self, key: str, length: int) -> int:
-        """Give the first cell of a zeroed run, or of the run that this key had and has not lost yet."""
-        self._departed.pop(key, None)
-        if key not in self._index:
-            first = self._allocator.run(key, length)
-            self._index[key] = (first, length)
-            self._zero(key)
+    def reserve(self, runs: Mapping[str, int], now: float) -> None:
+        """Make sure of these runs (key -> cells), all or none; a departed key gets back the run it had.
+
+        Raises what the allocator raises when it has no more.
+        """
+        claimed = []
+        try:
+            for key, length in runs.items():
+                if key not in self._index:
+                    self._index[key] = (self._allocator.run(key, length), length)
+                elif key not in self._departed:
+                    continue
+                claimed.append(key)
+                self._departed.pop(key, None)
+        except Exception:
+            for key in claimed:
+                self.depart(key, now)
+            raise
+
+    def first(self, key: str) -> int:
+        """The first cell of a reserved run."""
         return self._index[key][0]
 
     def total(self, key: str) -> int:
         """Sum a run over all worker slots, for slots that are going away may still have something in flight."""
         first, length = self._index[key]
         return sum(self._cells.view[first : first + length])
-
-    def clear_slot(self, slot: int) -> None:
-        """Zero one worker slot's cell in every target's run, whoever owned it."""
-        for first, length in self._index.values():
-            if slot < length == SLOT_LIMIT:
-                self._cells.view[first + slot] = 0
 
     def depart(self, key: str, now: float) -> None:
         """Start the reservation after which `sweep` frees the run."""
@@ -137,14 +165,8 @@ class CellBook:
             counts_requests = self._index[key][1] == SLOT_LIMIT
             if now - since < CELL_RESERVATION_SECONDS or (counts_requests and self.total(key) > 0):
                 continue
-            self._zero(key)
             del self._departed[key], self._index[key]
             self._allocator.free(key)
-
-    def _zero(self, key: str) -> None:
-        first, length = self._index[key]
-        for cell in range(first, first + length):
-            self._cells.view[cell] = 0
 
 
 @attrs.define(eq=False)
@@ -166,7 +188,7 @@ class GroupRegistrations:
     _delay_seconds: float = attrs.field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.state = GroupState(cell=self._book.reserve(self._group_key, 1))
+        self.state = GroupState(cell=self._book.first(group_key(self.name)))
 
     @property
     def is_draining(self) -> bool:
@@ -209,31 +231,24 @@ class GroupRegistrations:
         drained = [key for key, since in self._draining_since.items() if self._has_drained(key, now - since)]
         for key in drained:
             del self._draining_since[key], self._targets[key]
-            self._book.depart(self._target_key(key), now)
+            self._book.depart(target_key(self.name, key), now)
         if drained:
             self._build()
         return bool(drained)
 
     def depart(self, now: float) -> None:
         """Give back the group's own cell; the group is empty and gone."""
-        self._book.depart(self._group_key, now)
+        self._book.depart(group_key(self.name), now)
 
     def in_flight(self, key: str) -> int:
         """Requests or connections in flight to this target over all workers; 0 for an unknown one."""
-        return self._book.total(self._target_key(key)) if key in self._targets else 0
-
-    @property
-    def _group_key(self) -> str:
-        return f"group {self.name}"
-
-    def _target_key(self, key: str) -> str:
-        return f"target {self.name} {key}"
+        return self._book.total(target_key(self.name, key)) if key in self._targets else 0
 
     def _register(self, key: str, target: Target, unchecked: TargetHealth | None) -> RegisteredTarget:
         known = self._targets.get(key)
         was_draining = self._draining_since.pop(key, None) is not None
         if known is None:
-            cell = self._book.reserve(self._target_key(key), SLOT_LIMIT)
+            cell = self._book.first(target_key(self.name, key))
             return RegisteredTarget(target=target, health=unchecked or REGISTRATION_IN_PROGRESS, cell=cell)
         if unchecked is not None:
             health = unchecked
@@ -254,7 +269,7 @@ class GroupRegistrations:
     def _has_drained(self, key: str, age_seconds: float) -> bool:
         if age_seconds >= self._delay_seconds:
             return True
-        return age_seconds >= MINIMUM_DRAINING_SECONDS and self._book.total(self._target_key(key)) <= 0
+        return age_seconds >= MINIMUM_DRAINING_SECONDS and self._book.total(target_key(self.name, key)) <= 0
 
     def _build(self) -> None:
         targets = tuple(self._targets[key] for key in (*self._order, *self._draining_since))
