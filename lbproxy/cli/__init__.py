@@ -1,1 +1,5 @@
-"""The subcommands of ``lbproxy``: each module has ``NAME``, ``HELP``, ``add_arguments(parser)`` and ``run(args) -> int``."""
+"""The commands of `lbproxy`.
+
+Each command is a module with ``NAME``, ``HELP``, ``add_arguments(parser)`` and
+``run(arguments) -> int``, the exit status.
+"""

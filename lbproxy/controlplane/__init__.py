@@ -1,1 +1,1 @@
-"""The control plane: everything that decides what the workers serve, and never sees a client's byte."""
+"""The control plane: everything that runs in the supervisor and never sees a client's byte."""

@@ -1,1 +1,1 @@
-"""Doubles that ship with the package: for our tests, and for trying things out."""
+"""Test doubles and aids that ship with the package, for its own tests and for those of plug-ins."""

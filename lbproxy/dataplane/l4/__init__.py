@@ -1,0 +1,1 @@
+"""Layer 4: connections whose bytes are relayed as they are."""

@@ -1,0 +1,594 @@
+"""The TCP proxy: a client's connection joined to a target's.
+
+A TLS listener in front of TCP targets is the same factory inside ``TLSMemoryBIOFactory``, a TLS target group
+the same protocol inside the connector's.  A connection goes through these phases: (TLS handshake,) connecting to
+one candidate after another, relaying, closing.  `TcpClientSide` is the connection; `TcpTargetSide` only tells it
+what happens at the other end.
+
+How an end is carried to the other side:
+
+* A plain side that sends no more (FIN): what it sent is flushed, then the other side's write direction is
+  closed and the way back stays open.  A TLS side is sent close_notify instead, and what it still sends is
+  relayed until it answers.
+* A TLS side that sends close_notify has closed both directions as far as Twisted's TLS is concerned: what it sent is
+  delivered to the other side, which is then closed; what was on its way to it and not yet handed to its TCP
+  connection is lost.  TLS 1.2 demands as much of it; TLS 1.3 would allow to go on (RFC 8446 section 6.1).
+* A plain side that is reset, after it had not yet finished: the other side is reset too, and what was on its
+  way is lost, as it would be on a direct connection.
+* A TLS side that goes without close_notify: as if it had sent one.  Many clients do so, and a reset would
+  cut off what they sent; that the data may have been truncated can thus not be seen by a plain other side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, MutableMapping
+from typing import Any, Protocol
+
+from twisted.internet import protocol
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lbproxy.dataplane.listener.tls import TlsDetails, describe
+from lbproxy.dataplane.proxy.faults import Fault, Side
+from lbproxy.model.listener import Listener
+from lbproxy.model.target import RegisteredTarget, Target
+from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup
+from lbproxy.wire.proxyprotocol import encode_v1, encode_v2
+
+_log = Logger()
+
+_NO_TLS = TlsDetails("", "", "", b"", False)
+
+
+class Connecting(Protocol):
+    """A connection to a target that is being made."""
+
+    def cancel(self) -> None:
+        """Give up; nobody is told."""
+
+
+class Connector(Protocol):
+    """Makes connections to targets (`lbproxy.dataplane.upstream.connector`)."""
+
+    def connect(self, group: TargetGroup, target: Target, protocol: Any, header: bytes = b"") -> Connecting:
+        """Connect, with the group's TLS and timeouts, and send ``header`` ahead of everything.
+
+        Later exactly one of ``protocol.makeConnection`` and ``protocol.connectFailed(fault, detail)`` is called.
+        """
+
+
+class Deadlines(Protocol):
+    """The worker's deadlines (`lbproxy.dataplane.deadlines`)."""
+
+    def now(self) -> float: ...
+
+    def set(self, item: TcpClientSide, at: float) -> None: ...
+
+    def clear(self, item: TcpClientSide) -> None: ...
+
+
+class Cells(Protocol):
+    """The counters that all workers share."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+
+    def __setitem__(self, index: int, value: int, /) -> None: ...
+
+
+class ListenerCounts(Protocol):
+    """What is counted of a listener (`lbproxy.telemetry.counters.ListenerCounters`)."""
+
+    connections: int
+    active: int
+    received_bytes: int
+    sent_bytes: int
+    tls_handshakes: int
+    tls_failures: int
+    tls_resumed: int
+
+    @property
+    def faults(self) -> MutableMapping[str, int]:
+        """By `Fault.reason`; a reason not seen yet is 0."""
+
+
+class TargetCounts(Protocol):
+    """What is counted of a target (`lbproxy.telemetry.counters.TargetCounters`)."""
+
+    requests: int
+    """Attempts to connect."""
+    connects: int
+    connect_failures: int
+    received_bytes: int
+    sent_bytes: int
+
+    @property
+    def faults(self) -> MutableMapping[str, int]:
+        """By `Fault.reason`; a reason not seen yet is 0."""
+
+
+class TcpContext(Protocol):
+    """What the connections of one listener need of their worker."""
+
+    @property
+    def listener(self) -> Listener: ...
+
+    @property
+    def connector(self) -> Connector: ...
+
+    @property
+    def deadlines(self) -> Deadlines: ...
+
+    @property
+    def cells(self) -> Cells: ...
+
+    @property
+    def slot(self) -> int:
+        """The worker's slot, its index in every target's run of cells."""
+
+    @property
+    def counters(self) -> ListenerCounts: ...
+
+    @property
+    def connections(self) -> set[TcpClientSide]:
+        """Those open now; a connection adds and removes itself."""
+
+    def choose(self) -> tuple[TargetGroup, Iterator[RegisteredTarget]]:
+        """Choose a target group and its targets in the order to try, none twice."""
+
+    def target_counters(self, group: TargetGroup, target: Target) -> TargetCounts: ...
+
+    def unix_time(self) -> float: ...
+
+    def log(self, record: TcpRecord) -> None:
+        """Take the record of a connection that ended."""
+
+
+class TcpRecord:
+    """What the access log says of a connection (`lbproxy.telemetry.formats.TcpRecord`)."""
+
+    __slots__ = (
+        "client_address",
+        "client_port",
+        "connect_time",
+        "duration",
+        "error_reason",
+        "listener",
+        "received_bytes",
+        "sent_bytes",
+        "server_name",
+        "started",
+        "target",
+        "target_group",
+        "tls_cipher",
+        "tls_version",
+    )
+
+    def __init__(self, listener: str, client_address: str, client_port: int, started: float) -> None:
+        self.listener = listener
+        self.client_address = client_address
+        self.client_port = client_port
+        self.started = started
+        """Unix time of the accept."""
+        self.duration = 0.0
+        """Seconds from the accept to the end of both connections."""
+        self.target_group = ""
+        self.target = ""
+        """``host:port`` of the last target tried, empty if none was."""
+        self.connect_time = -1.0
+        """Seconds that it took to connect to a target, failed attempts included; -1 if none was connected."""
+        self.received_bytes = 0
+        """From the client."""
+        self.sent_bytes = 0
+        """To the client."""
+        self.tls_version = ""
+        self.tls_cipher = ""
+        self.server_name = ""
+        self.error_reason = ""
+        """`Fault.reason`, empty after an orderly end."""
+
+
+class TcpFactory(protocol.Factory):
+    """Protocols for the connections of one TCP or TLS listener.
+
+    ``context`` may be replaced; connections keep the one that they began with.
+    """
+
+    noisy = False
+
+    def __init__(self, context: TcpContext) -> None:
+        self.context = context
+
+    def buildProtocol(self, addr: Any) -> TcpClientSide:
+        """``addr`` is the client's, which a PROXY header may have given."""
+        return TcpClientSide(self.context, addr)
+
+
+class _Side(protocol.Protocol):
+    """What the two ends have in common; each produces for the other's transport."""
+
+    transport: Any
+
+    encrypted = False
+    """Whether TLS is spoken at this end."""
+    finished = False
+    """It has sent its last byte."""
+    lost = False
+    """Its connection is gone."""
+    _fed = False
+    """The other side is registered as its transport's producer."""
+
+    def feed_from(self, source: _Side) -> None:
+        """Let this end's transport slow the other end down."""
+        self._fed = True
+        self.transport.registerProducer(source, True)
+
+    def end_of_feed(self) -> None:
+        """Nothing more comes from the other end."""
+        if self._fed:
+            self._fed = False
+            self.transport.unregisterProducer()
+
+    def close_writing(self) -> None:
+        """Flush, then tell this end that nothing more comes; what it sends is still read."""
+        self.end_of_feed()
+        # Asked of the class: Twisted's TLS passes the method on to the TCP transport below, past what TLS itself holds.
+        if hasattr(type(self.transport), "loseWriteConnection"):
+            self.transport.loseWriteConnection()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Flush, then close."""
+        self.end_of_feed()
+        if self.encrypted and not self.transport.disconnecting:
+            # Twisted's TLS closes when it has read the peer's close_notify.
+            self.transport.resumeProducing()
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """`close_writing` is done."""
+
+    def pauseProducing(self) -> None:
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        if not self.finished:
+            self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The transport that this end produces for is gone; its protocol's connectionLost deals with that."""
+
+
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
+class TcpClientSide(_Side):
+    """A client's connection, and the one to its target."""
+
+    deadline = math.inf
+    armed = 0
+
+    def __init__(self, context: TcpContext, addr: IPv4Address | IPv6Address) -> None:
+        listener = context.listener
+        self.context = context
+        self.group: TargetGroup | None = None
+        self.registered: RegisteredTarget | None = None
+        """The target that it is connected or connecting to, or was last."""
+        self.encrypted = listener.protocol.is_encrypted
+        self._addr = addr
+        self._counters = context.counters
+        self._now = context.deadlines.now
+        self._idle_seconds = listener.idle_timeout_seconds
+        self._record = TcpRecord(listener.name, addr.host, addr.port, context.unix_time())
+        self._accepted = self._now()
+        self._ready = False
+        """The TLS handshake, if there is one, is done."""
+        self._began_connecting = 0.0
+        self._candidates: Iterator[RegisteredTarget] = iter(())
+        self._connecting: Connecting | None = None
+        self._early: list[bytes] = []
+        """Received before the target was connected: no more than was read when reading was paused."""
+        self._target: TcpTargetSide | None = None
+        self._relaying = False
+        self._held_cell: int | None = None
+        self._failure = Fault.NO_TARGETS
+        """Of the last attempt to connect."""
+        self._fault: Fault | None = None
+        self._concluded = False
+
+    # Accept, tls
+
+    def connectionMade(self) -> None:
+        self.context.connections.add(self)
+        self._counters.connections += 1
+        self._counters.active += 1
+        self.transport.setTcpNoDelay(True)
+        if self.encrypted:
+            seconds = self.context.listener.request_header_timeout_seconds
+            self.context.deadlines.set(self, self._accepted + seconds)
+        else:
+            self._choose()
+
+    def handshakeCompleted(self) -> None:
+        """TLS with the client stands."""
+        tls = describe(self.transport.getHandle())
+        self._counters.tls_handshakes += 1
+        self._counters.tls_resumed += tls.resumed
+        self._record.tls_version = tls.version
+        self._record.tls_cipher = tls.cipher
+        self._record.server_name = tls.server_name
+        self._choose()
+
+    # Pick, connect
+
+    def _choose(self) -> None:
+        self._ready = True
+        self._began_connecting = self._now()
+        self.context.deadlines.set(self, self._began_connecting + self._idle_seconds)
+        self.transport.pauseProducing()
+        self.group, self._candidates = self.context.choose()
+        self._record.target_group = self.group.name
+        self._try_next()
+
+    def _try_next(self) -> None:
+        assert self.group is not None
+        registered = next(self._candidates, None)
+        if registered is None:
+            self._give_up()
+            return
+        target = registered.target
+        self.registered = registered
+        self._record.target = target.key
+        self._hold(registered.cell + self.context.slot)
+        counters = self.context.target_counters(self.group, target)
+        counters.requests += 1
+        self._target = side = TcpTargetSide(self, counters, self.group.protocol.is_encrypted)
+        self._connecting = self.context.connector.connect(self.group, target, side, self._proxy_header(self.group))
+
+    def _proxy_header(self, group: TargetGroup) -> bytes:
+        if group.proxy_protocol is ProxyProtocolVersion.OFF:
+            return b""
+        local = self.transport.getHost()
+        encode = encode_v1 if group.proxy_protocol is ProxyProtocolVersion.V1 else encode_v2
+        return encode((self._addr.host, self._addr.port), (local.host, local.port))
+
+    def connect_failed(self, side: TcpTargetSide, fault: Fault, detail: str) -> None:
+        """The connection to a candidate was not made."""
+        if side is not self._target or self._connecting is None:
+            return
+        _log.debug("cannot connect to target {target}: {detail}", target=self._record.target, detail=detail)
+        side.counters.connect_failures += 1
+        side.counters.faults[fault.reason] += 1
+        self._failure = fault
+        self._forget_target()
+        self._try_next()
+
+    def _give_up(self) -> None:
+        """No candidate is left."""
+        self._note(self._failure)
+        if self.lost:
+            self._conclude()
+        elif self._failure is Fault.NO_TARGETS:
+            self.close()
+        else:
+            self.transport.abortConnection()
+
+    def target_connected(self, side: TcpTargetSide) -> None:
+        """The connection to a candidate stands."""
+        if side is not self._target or self._connecting is None:
+            side.transport.abortConnection()
+            return
+        self._connecting = None
+        self._relaying = True
+        now = self._now()
+        self._record.connect_time = now - self._began_connecting
+        self.deadline = now + self._idle_seconds
+        side.counters.connects += 1
+        early, self._early = self._early, []
+        if not self.lost:
+            self.transport.resumeProducing()
+            side.feed_from(self)
+            self.feed_from(side)
+        for data in early:
+            side.counters.sent_bytes += len(data)
+            side.transport.write(data)
+        if self.lost:
+            side.close()
+        elif self.finished:
+            self._carry_end(self, side)
+
+    # Relay
+
+    def dataReceived(self, data: bytes) -> None:
+        size = len(data)
+        self._record.received_bytes += size
+        self._counters.received_bytes += size
+        if self._relaying:
+            side = self._target
+            assert side is not None
+            self.deadline = self._now() + self._idle_seconds
+            side.counters.sent_bytes += size
+            side.transport.write(data)
+        elif self._connecting is not None:
+            self._early.append(data)
+
+    def target_sent(self, data: bytes) -> None:
+        """The target sent this."""
+        size = len(data)
+        self._record.sent_bytes += size
+        self._counters.sent_bytes += size
+        self.deadline = self._now() + self._idle_seconds
+        self.transport.write(data)
+
+    # Ends
+
+    def readConnectionLost(self) -> None:
+        self.finished = True
+        if self._relaying:
+            assert self._target is not None
+            self._carry_end(self, self._target)
+
+    def target_finished(self, side: TcpTargetSide) -> None:
+        """The target sent its last byte."""
+        side.finished = True
+        if self._relaying:
+            self._carry_end(side, self)
+
+    def _carry_end(self, source: _Side, sink: _Side) -> None:
+        if sink.finished:
+            sink.close()
+            source.close()
+        else:
+            sink.close_writing()
+
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+        self.lost = True
+        if self._relaying:
+            self._carry_loss(self, self._target, reason, Fault.CLIENT_CLOSED)
+        elif self._connecting is not None:
+            if self._early and reason.check(ConnectionDone):
+                # It sent something and closed: that is for the target yet.
+                return
+            self._note(Fault.CLIENT_CLOSED)
+            self._stop_connecting()
+            self._conclude()
+        elif self._target is None or self._target.lost:
+            if not self._ready and self.encrypted:
+                self._counters.tls_failures += 1
+                self._note(Fault.CLIENT_TLS_FAILED)
+            self._conclude()
+
+    def target_lost(self, side: TcpTargetSide, reason: Failure) -> None:
+        """The target's connection is gone."""
+        side.lost = True
+        if side is not self._target:
+            return
+        self._release()
+        if self._relaying:
+            self._carry_loss(side, self, reason, Fault.TARGET_RESET)
+        elif self.lost:
+            self._conclude()
+
+    def _carry_loss(self, source: _Side, sink: _Side | None, reason: Failure, fault: Fault) -> None:
+        """One connection is gone: close the other, or reset it if the loss was a reset."""
+        self._relaying = False
+        orderly = source.finished or source.encrypted or reason.check(ConnectionDone) is not None
+        if not orderly:
+            self._note(fault)
+        if sink is None or sink.lost:
+            self._conclude()
+        elif orderly:
+            sink.close()
+        else:
+            sink.end_of_feed()
+            sink.transport.abortConnection()
+
+    def expired(self, now: float) -> None:
+        """Nothing came in either direction for the idle timeout, or the TLS handshake took too long."""
+        if not self._ready:
+            self.abort(Fault.CLIENT_TIMEOUT)
+        elif self._connecting is not None:
+            self.abort(Fault.CONNECT_TIMEOUT)
+        else:
+            self.abort(Fault.IDLE_TIMEOUT)
+
+    def abort(self, fault: Fault) -> None:
+        """End the connection for this reason: both ends are reset, what is in flight is lost."""
+        if self._concluded:
+            return
+        self._note(fault)
+        target = self._target
+        if self._connecting is not None:
+            self._stop_connecting()
+        elif target is not None and not target.lost:
+            target.transport.abortConnection()
+        if not self.lost:
+            self.transport.abortConnection()
+        elif self._target is None:
+            self._conclude()
+
+    def drain(self) -> None:
+        """The worker will stop.
+
+        The connection lives on: where a TCP conversation may be cut, only its ends know.  At the deadline
+        the worker calls ``abort(Fault.DRAIN_DEADLINE)``.
+        """
+
+    def target_gone(self) -> None:
+        """The target was deregistered and its delay is over."""
+        self.abort(Fault.TARGET_DEREGISTERED)
+
+    # Accounts
+
+    def _note(self, fault: Fault) -> None:
+        """The first fault is the one that counts; what it leads to is not counted again."""
+        if self._fault is None:
+            self._fault = fault
+            self._counters.faults[fault.reason] += 1
+            if fault.side is Side.TARGET and self._target is not None:
+                self._target.counters.faults[fault.reason] += 1
+
+    def _hold(self, cell: int) -> None:
+        self._held_cell = cell
+        self.context.cells[cell] += 1
+
+    def _release(self) -> None:
+        cell, self._held_cell = self._held_cell, None
+        if cell is not None:
+            self.context.cells[cell] -= 1
+
+    def _forget_target(self) -> None:
+        self._connecting = None
+        self._target = None
+        self._release()
+
+    def _stop_connecting(self) -> None:
+        assert self._connecting is not None
+        self._connecting.cancel()
+        self._forget_target()
+
+    def _conclude(self) -> None:
+        """Both connections are gone."""
+        if self._concluded:
+            return
+        self._concluded = True
+        self._release()
+        context = self.context
+        context.deadlines.clear(self)
+        context.connections.discard(self)
+        self._counters.active -= 1
+        record = self._record
+        record.duration = self._now() - self._accepted
+        if self._fault is not None:
+            record.error_reason = self._fault.reason
+        context.log(record)
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class TcpTargetSide(_Side):
+    """The connection to a target: tells the client's side what happens."""
+
+    def __init__(self, client: TcpClientSide, counters: TargetCounts, encrypted: bool) -> None:
+        self._client = client
+        self.counters = counters
+        self.encrypted = encrypted
+
+    def connectionMade(self) -> None:
+        self._client.target_connected(self)
+
+    def connectFailed(self, fault: Fault, detail: str) -> None:
+        """The connector could not connect; ``detail`` is for people."""
+        self._client.connect_failed(self, fault, detail)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.counters.received_bytes += len(data)
+        self._client.target_sent(data)
+
+    def readConnectionLost(self) -> None:
+        self._client.target_finished(self)
+
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+        self._client.target_lost(self, reason)

@@ -1,0 +1,1 @@
+"""Where clients come in: TLS, the PROXY protocol, and what HTTP clients speak."""

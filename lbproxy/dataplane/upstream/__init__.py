@@ -1,0 +1,1 @@
+"""The way to the targets: connecting, TLS, the connection pool, HTTP."""
