@@ -1,0 +1,1 @@
+"""The commands of ``lbproxy``: each module has NAME, HELP, ``add_arguments(parser)`` and ``run(args) -> int``."""
