@@ -35,32 +35,27 @@ class ReadCertificate:
     """An operator should know, but it can be served."""
 
 
-def find(patterns: Iterable[str], folder: str) -> list[str]:
-    """Absolute paths of the files that the patterns name, in order, each once.
+def find(pattern: str, folder: str) -> list[str]:
+    """Absolute paths of the file, or the files, that a pattern names.
 
-    Relative ones start at ``folder``.  Matches are sorted, and a pattern passes over ``*.key`` files, which belong to
-    the certificate beside them.  Raises ValueError for one that names no file.
+    A relative one starts at ``folder``.  Matches are sorted; ``*.key`` files are passed over, since they belong to
+    the certificate beside them.  Raises ValueError when there is no match.
     """
-    paths: dict[str, None] = {}
-    for pattern in patterns:
-        whole = os.path.join(folder, pattern)
-        if not glob.has_magic(pattern):
-            paths[os.path.normpath(whole)] = None
-            continue
-        matches = sorted(path for path in glob.glob(whole) if not path.endswith(".key") and os.path.isfile(path))
-        if not matches:
-            raise ValueError(f"no file matches {pattern} in {folder}")
-        paths.update(dict.fromkeys(map(os.path.normpath, matches)))
-    return list(paths)
+    whole = os.path.join(folder, pattern)
+    if not glob.has_magic(pattern):
+        return [os.path.normpath(whole)]
+    matches = sorted(path for path in glob.glob(whole) if not path.endswith(".key") and os.path.isfile(path))
+    if not matches:
+        raise ValueError(f"no file matches {os.path.normpath(whole)}; write the path of a PEM file")
+    return [os.path.normpath(path) for path in matches]
 
 
-def folders_of(patterns: Iterable[str], folder: str) -> list[str]:
-    """Folders where a new file would be found by one of the patterns."""
-    return [
-        os.path.normpath(os.path.join(folder, os.path.dirname(pattern)))
-        for pattern in patterns
-        if glob.has_magic(pattern) and not glob.has_magic(os.path.dirname(pattern))
-    ]
+def folder_of(pattern: str, folder: str) -> str | None:
+    """The folder where a new file would be found by the pattern; None if it names one file, or files in many folders."""
+    start = os.path.dirname(pattern)
+    if not glob.has_magic(pattern) or glob.has_magic(start):
+        return None
+    return os.path.normpath(os.path.join(folder, start))
 
 
 def read(path: str, now: datetime.datetime) -> ReadCertificate:

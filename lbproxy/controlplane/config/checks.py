@@ -121,7 +121,7 @@ def _check_action(section: ReadSection, option: str, listener: ReadSection, sect
     if isinstance(action, Forward):
         _check_forward(section, option, action, protocol, sections.groups)
     elif protocol not in HTTP:
-        section.fail(f"a {protocol} listener can only forward; write forward GROUP", option)
+        section.fail(f"{protocol} listeners can only forward; write forward GROUP", option)
     elif isinstance(action, Redirect):
         if protocol == "HTTPS" and action.protocol == "http":
             section.fail("redirects from HTTPS to HTTP, which gives the encryption away; write https://", option)
@@ -139,7 +139,7 @@ def _check_forward(
         elif group.protocol is not None and (group.protocol in HTTP) != (protocol in HTTP):
             wanted = either(HTTP if protocol in HTTP else ("TCP", "TLS"))
             section.fail(
-                f"target group {weighted.group} speaks {group.protocol}; a {protocol} listener needs one with {wanted}",
+                f"target group {weighted.group} speaks {group.protocol}; {protocol} listeners need one with {wanted}",
                 option,
             )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -192,7 +192,7 @@ class _Files:
     settings: ControlSettings = attrs.field(init=False)
     access_log: str = "off"
 
-    _certificates_by_path: dict[str, ReadCertificate | str] = attrs.Factory(dict)
+    _certificates_by_path: dict[str, ReadCertificate] = attrs.Factory(dict)
     _self_signed: ReadCertificate | None = None
 
     def read_all(self) -> None:
@@ -234,38 +234,44 @@ class _Files:
                 section.fail(f"{os.path.dirname(self.access_log)} cannot be made: {reason_of(error)}", "access-log")
 
     def _certificates(self, listener: ReadSection) -> None:
-        patterns = listener.values.get("certificates")
+        patterns: tuple[str, ...] | None = listener.values.get("certificates")
         if patterns is None:
             return
-        try:
-            if SELF_SIGNED in patterns:
-                if len(patterns) > 1:
-                    raise ValueError(f"write {SELF_SIGNED} alone, or files")
-                found = [self._read_self_signed()]
-            else:
-                paths = certificates.find(patterns, self.folder)
-                self.read.update(dict.fromkeys(certificates.folders_of(patterns, self.folder)))
-                found = [read for path in paths if (read := self._read_certificate(listener, path)) is not None]
-        except ValueError as error:
-            listener.fail(str(error), "certificates")
+        if SELF_SIGNED in patterns and len(patterns) > 1:
+            listener.fail(f"write {SELF_SIGNED} alone, or files", "certificates")
             return
-        for read in found:
+        found: dict[str, ReadCertificate] = {}
+        for pattern in patterns:
+            try:
+                for read in self._matching(pattern):
+                    found[read.certificate.source] = read
+            except ValueError as error:
+                listener.fail(str(error), "certificates")
+        for read in found.values():
             self.read.update(dict.fromkeys(read.files))
             for warning in read.warnings:
                 listener.warn(warning, "certificates")
-        self.certificates[listener.name] = tuple(read.certificate for read in found)
+        self.certificates[listener.name] = tuple(read.certificate for read in found.values())
 
-    def _read_certificate(self, listener: ReadSection, path: str) -> ReadCertificate | None:
-        if path not in self._certificates_by_path:
+    def _matching(self, pattern: str) -> Iterator[ReadCertificate]:
+        if pattern == SELF_SIGNED:
+            yield self._read_self_signed()
+            return
+        if (folder := certificates.folder_of(pattern, self.folder)) is not None:
+            self.read[folder] = None
+        mistakes = []
+        for path in certificates.find(pattern, self.folder):
             try:
-                self._certificates_by_path[path] = certificates.read(path, self.now)
+                yield self._read_certificate(path)
             except ValueError as error:
-                self._certificates_by_path[path] = str(error)
-        read = self._certificates_by_path[path]
-        if isinstance(read, str):
-            listener.fail(read, "certificates")
-            return None
-        return read
+                mistakes.append(str(error))
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+
+    def _read_certificate(self, path: str) -> ReadCertificate:
+        if path not in self._certificates_by_path:  # listeners often share them
+            self._certificates_by_path[path] = certificates.read(path, self.now)
+        return self._certificates_by_path[path]
 
     def _read_self_signed(self) -> ReadCertificate:
         if self._self_signed is None:

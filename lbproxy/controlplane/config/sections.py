@@ -110,7 +110,7 @@ def _read(section: Section, report: Report) -> ReadSection | None:
     for option in options.of_kind(kind.name, read.protocol):
         knows = read.protocol is not None or not option.protocols
         if option.required and knows and option.name not in read.entries:
-            read.fail(f"{option.name} is missing; write for example {option.name} = {option.example}")
+            read.fail(f"has no {option.name}; write for example {option.name} = {option.example}")
     return read
 
 
