@@ -51,7 +51,7 @@ def find(pattern: str, folder: str) -> list[str]:
 
 
 def folder_of(pattern: str, folder: str) -> str | None:
-    """The folder where a new file would be found by the pattern; None if it names one file, or files in many folders."""
+    """The folder where the pattern would find a new file; None if it names one file, or files in many folders."""
     start = os.path.dirname(pattern)
     if not glob.has_magic(pattern) or glob.has_magic(start):
         return None

@@ -17,8 +17,9 @@ _INTRODUCTION = """\
 <!-- Made by `python -m lbproxy.controlplane.config.manual > docs/configuration.md`; change `options.py`, not this. -->
 
 `lbproxy check FILE` reads a file and says everything that is wrong with it, with line numbers; nothing is started.
-A running lbproxy takes a changed file on SIGHUP (or `lbproxy reload`): what did not change is not touched, and a file with a
-mistake changes nothing. Changed certificates are picked up without either. See `conf/lb.ini` and `conf/examples` for whole files.
+A running lbproxy takes a changed file on SIGHUP (or `lbproxy reload`): what did not change is not touched, and a file
+with a mistake changes nothing. Changed certificates are picked up without either. Whole files are `conf/lb.ini` and
+those in `conf/examples`.
 
 ## Syntax
 
@@ -32,8 +33,8 @@ default-action = forward ${GROUP:-app}
 ```
 
 * A file is UTF-8. A `;` after white space starts a comment, unless it is inside `"double quotes"`.
-* `${NAME}` is replaced from the environment, `${NAME:-default}` has a default for a missing or empty variable, `$$` is `$`.
-* Durations take `ms`, `s`, `m`, `h` or `d`; a bare number is seconds. Sizes take `k`, `m` or `g`.
+* `${NAME}` is replaced from the environment; `${NAME:-default}` has a default for a missing or empty one; `$$` is `$`.
+* Durations take `ms`, `s`, `m`, `h` or `d`; a bare number is seconds.
 * On and off may be written `on`, `off`, `yes`, `no`, `true` or `false`.
 * Relative paths start at the folder of the file.
 * A wildcard `*` in `certificates` is that of a shell.
@@ -47,13 +48,14 @@ _ACTIONS = """\
 | `forward GROUP` | Send the request or connection to a target of this group. |
 | `forward A weight=90, B weight=10` | Choose the group by weight, 0 to 999 (1 if not given). |
 | `redirect URL STATUS` | Answer with a redirect: 301, 302 (the default), 303, 307 or 308. |
-| `fixed-response STATUS TYPE "BODY"` | Answer with this; 200-299, 400-499 or 500-599. The type is `text/plain` unless given, \
-the body may be left out. In the body there are `\\"`, `\\\\`, `\\n` and `\\t`. |
+| `fixed-response STATUS TYPE "BODY"` | Answer with this; 200-299, 400-499 or 500-599. \
+The type is `text/plain` unless given, the body may be left out. In the body there are `\\"`, `\\\\`, `\\n` and `\\t`. |
 | `fixed-response STATUS TYPE file:PATH` | The same with a body from a file, up to 64 KiB. |
 
-A redirect's URL may hold `#{protocol}`, `#{host}`, `#{port}`, `#{path}` (without its leading `/`) and `#{query}` of the request.
-A URL without a port means the protocol's own, or the request's where the protocol is `#{protocol}`; one without `?` has no
-query; one that starts with `/` keeps protocol, host and port. It must change something, and does not lead from HTTPS to HTTP.
+A redirect's URL may hold `#{protocol}`, `#{host}`, `#{port}`, `#{path}` (without its leading `/`) and `#{query}` of
+the request. A URL without a port means the protocol's own, or the request's where the protocol is `#{protocol}`; one
+without `?` has no query; one that starts with `/` keeps protocol, host and port. It must change something, and does not
+lead from HTTPS to HTTP.
 
 ```ini
 action = redirect https://#{host}:8443/#{path}?#{query} 301
