@@ -209,8 +209,9 @@ class WorkerSlot:
             self._applying = False  # the next one may do better
             self.offer()
         limit = SILENCE_LIMIT_SECONDS if self.state is SlotState.RUNNING else STARTING_LIMIT_SECONDS
-        if not self._is_serving or self._worker is None or "hang" in self._timers or now - self._last_seen < limit:
+        if not self._is_serving or self._worker is None or self._condemned or now - self._last_seen < limit:
             return
+        self._condemned = True
         _log.error(
             "worker {slot} (pid {pid}) has been silent for {seconds:.0f} s; replacing it",
             slot=self.index,
@@ -358,6 +359,7 @@ class WorkerSlot:
         """Nothing is known of the worker about to start."""
         self.applied_version = 0
         self._said_hello = False
+        self._condemned = False
         self._applying = False
         self._sent_version = 0
         self._sent_at = 0.0
