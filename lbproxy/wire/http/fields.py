@@ -116,13 +116,22 @@ def list_elements(value: bytes) -> list[bytes]:
     return [element for part in value.split(b",") if (element := part.strip(b" \t"))]
 
 
-def connection_options(value: bytes) -> list[bytes]:
+def connection_options(value: bytes) -> frozenset[bytes]:
     """The options of a Connection field, in lower case (RFC 9110 section 7.6.1)."""
+    usual = _USUAL_OPTIONS.get(value)
+    if usual is not None:
+        return usual
     options = list_elements(value.lower())
     for option in options:
         if not is_token(option):
             raise RemoteProtocolError(f"connection option {option[:40]!r} is no token", reason="BadHeader")
-    return options
+    return frozenset(options)
+
+
+_USUAL_OPTIONS = {
+    spelling: frozenset([spelling.lower()])
+    for spelling in (b"keep-alive", b"Keep-Alive", b"close", b"Close", b"upgrade", b"Upgrade")
+}
 
 
 _AUTHORITY = re.compile(

@@ -73,7 +73,7 @@ class MessageFields:
         return False
 
     def _connection(self, value: bytes) -> bool:
-        self.options = self.options.union(connection_options(value))
+        self.options |= connection_options(value)
         return False
 
     def _content_length(self, value: bytes) -> bool:

@@ -15,7 +15,7 @@ from lbproxy.wire.http.fields import (
     MAX_TRAILERS,
     MAX_TRAILERS_BYTES,
 )
-from lbproxy.wire.http1.lines import CRLF, Limits, check_octets, check_partial, read_fields
+from lbproxy.wire.http1.lines import CRLF, Limits, check_partial, read_fields
 
 MAX_CHUNK_LINE_BYTES = 4096
 """The size and its extensions, without CRLF. Nobody is known to send longer ones on purpose."""
@@ -33,6 +33,8 @@ _CHUNK_LINE = re.compile(
 ).match
 """Size and extensions. No white space anywhere but in quoted strings: RFC 9112 allows some around the signs of an
 extension only for the sake of what once was sent, and parsers that skipped it differently have been exploited."""
+
+_CHUNK_LINE_BEGINNING = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;[\t\x20-\x7e\x80-\xff]*)?\r?").fullmatch
 
 
 class _Part(enum.Enum):
@@ -87,10 +89,15 @@ class ChunkedReader:
             if self._part is _Part.SIZE:
                 line = _CHUNK_LINE(data, at, at + MAX_CHUNK_LINE_BYTES + 2)
                 if line is None:
-                    self._held = _incomplete_chunk_line(data[at:])
+                    self._held = _incomplete_chunk_line(data[at : at + MAX_CHUNK_LINE_BYTES + 2])
                     break
                 at = line.end()
-                self._start_chunk(int(line[1], 16), len(line[2]))
+                size = self._start_chunk(line[1], line[2])
+                if size and data.startswith(CRLF, at + size):
+                    # the whole chunk is here, so the steps below are not needed
+                    payload.append(data[at : at + size])
+                    at += size + 2
+                    self._part = _Part.SIZE
             elif self._part is _Part.DATA:
                 piece = data[at : at + self._left]
                 payload.append(piece)
@@ -109,14 +116,17 @@ class ChunkedReader:
                 break
         return payload[0] if len(payload) == 1 else b"".join(payload)
 
-    def _start_chunk(self, size: int, extensions_bytes: int) -> None:
+    def _start_chunk(self, digits: bytes, extensions: bytes) -> int:
+        size = int(digits, 16)
         if size > _MAX_CHUNK_BYTES:
             raise RemoteProtocolError(f"a chunk of {size} bytes", reason="BadChunk")
-        self._extensions_bytes += extensions_bytes
-        if self._extensions_bytes > MAX_EXTENSIONS_BYTES:
-            raise RemoteProtocolError(f"more than {MAX_EXTENSIONS_BYTES} bytes of extensions", reason="BadChunk")
+        if extensions:
+            self._extensions_bytes += len(extensions)
+            if self._extensions_bytes > MAX_EXTENSIONS_BYTES:
+                raise RemoteProtocolError(f"more than {MAX_EXTENSIONS_BYTES} bytes of extensions", reason="BadChunk")
         self._left = size
         self._part = _Part.DATA if size else _Part.TRAILERS
+        return size
 
     def _receive_trailers(self, section: bytes) -> None:
         """The trailer section and the empty line, or their beginning (RFC 9112 section 7.1.2)."""
@@ -140,13 +150,9 @@ class ChunkedReader:
 
 def _incomplete_chunk_line(line: bytes) -> bytes:
     """The line, if it may still become one."""
-    check_octets(line)
-    if CRLF in line or len(line) > MAX_CHUNK_LINE_BYTES + line.endswith(b"\r") or not _CHUNK_START(line):
+    if not _CHUNK_LINE_BEGINNING(line) or len(line) > MAX_CHUNK_LINE_BYTES + line.endswith(b"\r"):
         raise RemoteProtocolError(f"chunk line {line[:40]!r}", reason="BadChunk")
     return line
-
-
-_CHUNK_START = re.compile(rb"[0-9A-Fa-f]{1,16}(?:\r\Z|;|\Z)").match
 
 
 def _incomplete_chunk_end(data: bytes) -> bytes:

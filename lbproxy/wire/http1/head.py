@@ -412,7 +412,7 @@ def _check_status_line(data: bytes, start: int) -> None:
     end = data.find(CRLF, start, start + MAX_RESPONSE_HEAD_BYTES)
     line = data[start : end if end >= 0 else start + MAX_RESPONSE_HEAD_BYTES]
     check_octets(line + CRLF if end >= 0 else line)
-    if not line.startswith(b"HTTP/1."[: len(line)]):
+    if not line.startswith(b"HTTP/1." if end >= 0 else b"HTTP/1."[: len(line)]):
         raise RemoteProtocolError(f"version {line[:20]!r}", reason="BadVersion")
     if end >= 0 or len(line) >= MAX_RESPONSE_HEAD_BYTES:
         raise RemoteProtocolError(f"status line {line[:40]!r}", reason="BadStatusLine")
