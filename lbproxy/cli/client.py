@@ -42,7 +42,8 @@ def find_address(arguments: argparse.Namespace) -> str:
 
 def _configured_address(path: str) -> str:
     # Imported here, since a command that needs no configuration should start at once.
-    from lbproxy.controlplane.config.load import ConfigurationError, load
+    from lbproxy.controlplane.config.errors import ConfigurationError
+    from lbproxy.controlplane.config.load import load
 
     try:
         admin = load(path).settings.admin

@@ -101,11 +101,13 @@ class FakeConfigurationError(Exception):
 def configured_admin(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """Stands in for the configuration loader; its ``admin`` is what every file says."""
     settings = types.SimpleNamespace(admin=None)
-    module = types.ModuleType("lbproxy.controlplane.config.load")
-    module.load = lambda path: types.SimpleNamespace(settings=settings)  # type: ignore[attr-defined]
-    module.ConfigurationError = FakeConfigurationError  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "lbproxy.controlplane.config", types.ModuleType("lbproxy.controlplane.config"))
-    monkeypatch.setitem(sys.modules, "lbproxy.controlplane.config.load", module)
+    package, errors, load = (
+        types.ModuleType(f"lbproxy.controlplane.config{name}") for name in ("", ".errors", ".load")
+    )
+    load.load = lambda path: types.SimpleNamespace(settings=settings)  # type: ignore[attr-defined]
+    errors.ConfigurationError = FakeConfigurationError  # type: ignore[attr-defined]
+    for module in (package, errors, load):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
     return settings
 
 
