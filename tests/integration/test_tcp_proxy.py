@@ -117,22 +117,16 @@ class TcpProxyTests(TestCase):
 
     async def relay(self, *, tls: bool = False, target_tls: bool = False, **options: Any) -> tuple[End, End]:
         """Set up a client and a target that are joined by the proxy."""
-        context = Context(
-            [], protocol="TLS" if tls else "TCP", target_protocol="TLS" if target_tls else "TCP", **options
-        )
-        listener = with_certificate(context.listener, "127.0.0.1")
-        target_end, target = self.target(ServerTls(listener) if target_tls else None)
-        return await self.join(context, target_end, target, tls=tls)
+        server = None
+        if target_tls:
+            options["target_protocol"] = "TLS"
+            server = ServerTls(with_certificate(Context([]).listener, "127.0.0.1"))
+        end, target = self.target(server)
+        return await self.join(end, [target], tls=tls, **options)
 
-    async def join(self, context: Context, target_end: End, *targets: Target, tls: bool = False) -> tuple[End, End]:
-        self.context = context
-        context.__init__(  # type: ignore[misc]
-            list(targets),
-            protocol=context.listener.protocol.value,
-            target_protocol=context.group.protocol.value,
-            proxy_protocol=context.group.proxy_protocol.value,
-            connector=ReactorConnector(),
-        )
+    async def join(self, target_end: End, targets: list[Target], tls: bool = False, **options: Any) -> tuple[End, End]:
+        protocol = "TLS" if tls else "TCP"
+        self.context = context = Context(targets, protocol=protocol, connector=ReactorConnector(), **options)
         context.group = attrs.evolve(context.group, tls=TargetTls(ca_pem=CA.root_pem))
         factory: Any = TcpFactory(context)
         if tls:
@@ -225,7 +219,7 @@ class TcpProxyTests(TestCase):
     async def test_next_target_when_one_refuses(self) -> None:
         target_end, target = self.target()
         dead = Target(host="127.0.0.1", port=self.unused_port(), address="127.0.0.1")
-        client, _ = await self.join(Context([]), target_end, dead, target)
+        client, _ = await self.join(target_end, [dead, target])
         client.transport.write(b"hello")
         client.transport.loseConnection()
         self.assertEqual(await target_end.finished, b"hello")
