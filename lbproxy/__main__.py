@@ -1,0 +1,87 @@
+"""The ``lbproxy`` command, also ``python -m lbproxy``.
+
+``worker`` and ``demo-target`` are for the supervisor, which starts them; people use the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from lbproxy import __version__
+
+COMMANDS = ("check", "explain", "status", "top", "reload")
+"""Modules of `lbproxy.cli`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; give the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    internal = _INTERNAL.get(arguments[0]) if arguments else None
+    if internal is not None:
+        return internal(arguments[1:])  # without the others' imports: a worker starts in a hurry
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = parsed.run
+    try:
+        return run(parsed)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # our reader, such as head, has had enough
+        sys.stderr.close()
+        return 141
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lbproxy", description="An elastic load balancer for HTTP, TLS and TCP.")
+    parser.add_argument("--version", action="version", version=f"lbproxy {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    run = commands.add_parser("run", help="serve in the foreground (twistd -n lbproxy -c FILE)")
+    run.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration file")
+    run.set_defaults(run=_run)
+    for name in COMMANDS:
+        module = import_module(f"lbproxy.cli.{name}")
+        command = commands.add_parser(module.NAME, help=module.HELP, description=module.HELP)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from twisted.scripts.twistd import run
+
+    sys.argv = ["twistd", "--nodaemon", "--pidfile=", "lbproxy", "--config", parsed.config]
+    run()
+    return 0
+
+
+def _worker(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="lbproxy worker")
+    parser.add_argument("--channel-fd", type=int, required=True)
+    parser.add_argument("--rendezvous")
+    parsed = parser.parse_args(arguments)
+    from lbproxy.worker_process import run
+
+    run(parsed.channel_fd, parsed.rendezvous)
+    return 0
+
+
+def _demo_target(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="lbproxy demo-target")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--tcp", action="store_true")
+    parsed = parser.parse_args(arguments)
+    from lbproxy.testing.demo_target import run
+
+    run(parsed.name, parsed.port, parsed.tcp)
+    return 0
+
+
+_INTERNAL: dict[str, Callable[[Sequence[str]], int]] = {"worker": _worker, "demo-target": _demo_target}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The APIs that operators, monitoring systems and the `lbproxy` command talk to."""

@@ -1,0 +1,175 @@
+"""What must hold between sections and between options.  No file is opened here and no name looked up."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+
+import attrs
+
+from lbproxy.controlplane.config.actions import FixedResponseFile
+from lbproxy.controlplane.config.options import ENCRYPTED, HTTP, DemoTargets, suggest
+from lbproxy.controlplane.config.sections import ReadSection, Report
+from lbproxy.controlplane.config.values import either
+from lbproxy.model.listener import Bind
+from lbproxy.model.rule import Action, Forward, Redirect
+
+_CONDITIONS = ("host", "path", "method", "query", "source-ip")
+_PROBE_OPTIONS = ("health-check-path", "health-check-host", "matcher")
+_WILDCARDS = ("0.0.0.0", "::")
+
+
+@attrs.frozen(kw_only=True)
+class Sections:
+    """The sections of a file by their kind and name, in the order of the file."""
+
+    settings: ReadSection | None
+    listeners: Mapping[str, ReadSection]
+    rules: Mapping[str, ReadSection]
+    groups: Mapping[str, ReadSection]
+
+
+def check(sections: Sections, report: Report) -> None:
+    """Report every contradiction."""
+    if not sections.listeners and not any(p.section and p.section.startswith("listener") for p in report.problems):
+        report.fail(None, "no listener; add a section such as [listener:web]")
+    _check_binds(sections)
+    for listener in sections.listeners.values():
+        _check_listener(listener, sections)
+    _check_rules(sections)
+    for group in sections.groups.values():
+        _check_group(group)
+
+
+# Binds
+
+
+def _check_binds(sections: Sections) -> None:
+    taken: dict[tuple[bool, int], list[tuple[Bind, ReadSection, str]]] = {}
+    for section, option, bind in _binds(sections):
+        if bind.port == 0:
+            continue
+        same_port = taken.setdefault((":" in bind.host, bind.port), [])
+        for other, owner, owner_option in same_port:
+            if bind.host == other.host or bind.host in _WILDCARDS or other.host in _WILDCARDS:
+                where = f"[{owner.title}] in line {owner.entries[owner_option].line}"
+                overlap = "is taken by" if bind == other else f"overlaps {other} of"
+                section.fail(f"{bind} {overlap} {where}; choose another port or address", option)
+                break
+        same_port.append((bind, section, option))
+
+
+def _binds(sections: Sections) -> Iterable[tuple[ReadSection, str, Bind]]:
+    for listener in sections.listeners.values():
+        for bind in listener["bind"] or ():
+            yield listener, "bind", bind
+    if sections.settings is not None and isinstance(admin := sections.settings["admin"], Bind):
+        yield sections.settings, "admin", admin
+        if not ipaddress.ip_address(admin.host).is_loopback:
+            sections.settings.warn("anyone who reaches this address may administer; there is no password", "admin")
+
+
+# Listeners and rules
+
+
+def _check_listener(listener: ReadSection, sections: Sections) -> None:
+    _check_action(listener, "default-action", listener, sections)
+    if listener["proxy-protocol"] and "proxy-protocol-trusted" not in listener:
+        listener.fail("needs proxy-protocol-trusted with the addresses that may send the header", "proxy-protocol")
+    elif "proxy-protocol-trusted" in listener and "proxy-protocol" not in listener:
+        listener.warn("has no effect without proxy-protocol = on", "proxy-protocol-trusted")
+    if listener["xff-client-port"] and listener["xff-mode"] not in (None, "append"):
+        listener.warn("has no effect unless xff-mode = append", "xff-client-port")
+
+
+def _check_rules(sections: Sections) -> None:
+    priorities: dict[tuple[str, int], ReadSection] = {}
+    for rule in sections.rules.values():
+        has_condition = any(option in rule for option in _CONDITIONS) or any(
+            option.startswith(("header.", "query.")) for option in rule.entries
+        )
+        if not has_condition:
+            rule.fail(
+                "has no condition; add host, path, method, header.NAME, query.KEY or source-ip, or use default-action"
+            )
+        name = rule["listener"]
+        if name is None:
+            continue
+        listener = sections.listeners.get(name)
+        if listener is None:
+            rule.fail(f"no such listener{suggest(name, sections.listeners)}", "listener")
+            continue
+        if listener.protocol is not None and listener.protocol not in HTTP:
+            rule.fail(f"rules are for HTTP and HTTPS listeners; [{listener.title}] is {listener.protocol}", "listener")
+            continue
+        priority = rule["priority"]
+        if priority is not None:
+            earlier = priorities.setdefault((name, priority), rule)
+            if earlier is not rule:
+                line = earlier.entries["priority"].line
+                rule.fail(
+                    f"is taken by [{earlier.title}] in line {line}; give each rule of a listener its own", "priority"
+                )
+        _check_action(rule, "action", listener, sections)
+
+
+def _check_action(section: ReadSection, option: str, listener: ReadSection, sections: Sections) -> None:
+    action: Action | FixedResponseFile | None = section[option]
+    protocol = listener.protocol
+    if action is None or protocol is None:
+        return
+    if isinstance(action, Forward):
+        _check_forward(section, option, action, protocol, sections.groups)
+    elif protocol not in HTTP:
+        section.fail(f"{protocol} listeners can only forward; write forward GROUP", option)
+    elif isinstance(action, Redirect):
+        if protocol == "HTTPS" and action.protocol == "http":
+            section.fail("redirects from HTTPS to HTTP, which gives the encryption away; write https://", option)
+        elif not changes_something(action, protocol, [bind.port for bind in listener["bind"] or ()]):
+            section.fail("redirects to itself; change the protocol, host, port or path", option)
+
+
+def _check_forward(
+    section: ReadSection, option: str, action: Forward, protocol: str, groups: Mapping[str, ReadSection]
+) -> None:
+    for weighted in action.groups:
+        group = groups.get(weighted.group)
+        if group is None:
+            section.fail(f"no such target group as {weighted.group}{suggest(weighted.group, groups)}", option)
+        elif group.protocol is not None and (group.protocol in HTTP) != (protocol in HTTP):
+            wanted = either(HTTP if protocol in HTTP else ("TCP", "TLS"))
+            section.fail(
+                f"target group {weighted.group} speaks {group.protocol}; {protocol} listeners need one with {wanted}",
+                option,
+            )
+
+
+def changes_something(redirect: Redirect, protocol: str, ports: Sequence[int]) -> bool:
+    """Tell whether a redirect leads anywhere else: another protocol, host, port or path, as ELBv2 asks."""
+    return (
+        (redirect.protocol != "#{protocol}" and redirect.protocol != protocol.lower())
+        or redirect.host != "#{host}"
+        or (redirect.port != "#{port}" and int(redirect.port) not in ports)
+        or redirect.path != "/#{path}"
+    )
+
+
+# Target groups
+
+
+def _check_group(group: ReadSection) -> None:
+    targets = group["targets"]
+    if isinstance(targets, DemoTargets):
+        if group.protocol in ENCRYPTED:
+            group.fail("demo targets speak HTTP and TCP only; change protocol", "targets")
+    elif targets and not any(target.weight for target in targets):
+        group.fail("all weights are zero; give at least one target a weight from 1 to 999", "targets")
+    probe = group["health-check-protocol"] if group.protocol is not None else None
+    if probe == "TCP":
+        for option in _PROBE_OPTIONS:
+            if option in group.values:
+                group.fail("is for HTTP and HTTPS probes; add health-check-protocol = HTTP", option)
+    timeout, interval = group.values.get("health-check-timeout"), group["health-check-interval"]
+    if timeout is not None and interval is not None and timeout > interval:
+        where = "health-check-interval" if "health-check-interval" in group else "the default health-check-interval"
+        group.fail(f"longer than {where} ({interval:g}s); write at most that", "health-check-timeout")

@@ -1,0 +1,475 @@
+"""The way from a configuration file to the model.
+
+`load` blocks: it reads files and looks names up.  Whoever has a reactor calls it in a thread.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from lbproxy.controlplane.config import certificates, ini, options, selfsigned
+from lbproxy.controlplane.config.actions import MAX_BODY_BYTES, FixedResponseFile
+from lbproxy.controlplane.config.certificates import ReadCertificate
+from lbproxy.controlplane.config.checks import Sections, check
+from lbproxy.controlplane.config.errors import ConfigurationError, Problem, reason_of
+from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, TargetText
+from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
+from lbproxy.model.health import HealthCheck, HealthCheckProtocol
+from lbproxy.model.listener import Bind, Certificate, Listener, ListenerProtocol, XffMode
+from lbproxy.model.rule import (
+    Action,
+    Condition,
+    FixedResponse,
+    HeaderCondition,
+    HostCondition,
+    MethodCondition,
+    PathCondition,
+    QueryCondition,
+    Rule,
+    SourceIpCondition,
+)
+from lbproxy.model.snapshot import AccessLogSettings, Configuration
+from lbproxy.model.target import Target
+from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup, TargetProtocol, TargetTls
+
+Resolve = Callable[..., Any]
+"""As `socket.getaddrinfo`."""
+
+# A TCP group's HTTP probe has a shorter default than its TCP and HTTPS ones (ELBv2 CreateTargetGroup)
+_NLB_HTTP_PROBE_TIMEOUT_SECONDS = 6.0
+
+_MAX_SOCKET_PATH_BYTES = 107  # sun_path of unix(7), less its closing zero
+
+
+@attrs.frozen(kw_only=True)
+class AdminAddress:
+    """Where the admin API listens: either ``host`` and ``port``, or ``path``."""
+
+    host: str | None = None
+    port: int | None = None
+    """0 lets the kernel pick one."""
+    path: str | None = None
+    """Absolute path of a UNIX socket."""
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in (self.host or "") else f"{self.host}:{self.port}"
+
+
+@attrs.frozen(kw_only=True)
+class ControlSettings:
+    """What the supervisor alone needs to know."""
+
+    workers: int | None
+    """None is one for each CPU; 0 runs the worker in the supervisor's process."""
+    admin: AdminAddress | None
+    """None: no admin API."""
+    state_directory: str
+    """Absolute; it need not exist."""
+
+
+@attrs.frozen(kw_only=True)
+class Loaded:
+    """A configuration file without a mistake."""
+
+    configuration: Configuration
+    settings: ControlSettings
+    demo: Mapping[str, int]
+    """How many demo targets each of these target groups wants; the group's own ``targets`` are empty."""
+    files: tuple[str, ...]
+    """Absolute paths of what was read besides the configuration file (certificates, keys, bodies), and the folders in
+    which a pattern may find another certificate: for `watch.FileWatch`."""
+    lines: Mapping[str, int]
+    """Where each section begins: ``listener:web`` -> 12."""
+    warnings: tuple[Problem, ...]
+    source: bytes = attrs.field(repr=False)
+    """The file's content.  Given to `load` again it reads only the other files anew, which is what a renewed
+    certificate asks for: edits of the file itself wait for SIGHUP."""
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    create: bool = False,
+    source: bytes | None = None,
+    environ: Mapping[str, str] = os.environ,
+    resolve: Resolve = socket.getaddrinfo,
+    now: datetime.datetime | None = None,
+) -> Loaded:
+    """Read a configuration file with everything that it refers to.
+
+    Relative paths start at the file's folder.  Only with ``create`` is anything written: the self-signed certificate
+    and missing folders for it and for the access log; without, a certificate that would be made is made in memory.
+    ``source`` stands for the file's content.  Raises `ConfigurationError` with all mistakes.
+    """
+    file = os.fspath(path)
+    report = Report(file)
+    if source is None:
+        source = _read_source(file)
+    raw_sections, syntax_problems = ini.parse(source, file, environ)
+    report.problems.extend(syntax_problems)
+    sections = _by_kind(read_sections(raw_sections, report))
+    check(sections, report)
+    files = _Files(
+        folder=os.path.dirname(os.path.abspath(file)),
+        create=create,
+        resolve=resolve,
+        now=now or datetime.datetime.now(datetime.timezone.utc),
+        sections=sections,
+    )
+    files.read_all()
+    if report.problems:
+        raise ConfigurationError(_in_order(report.problems))
+    return Loaded(
+        configuration=_configuration(sections, files),
+        settings=files.settings,
+        demo={
+            name: group["targets"].count
+            for name, group in sections.groups.items()
+            if isinstance(group["targets"], DemoTargets)
+        },
+        files=tuple(files.read),
+        lines={section.title: section.line for section in raw_sections},
+        warnings=_in_order(report.warnings),
+        source=source,
+    )
+
+
+def _read_source(file: str) -> bytes:
+    try:
+        with open(file, "rb") as stream:
+            return stream.read()
+    except (OSError, ValueError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else str(error)
+        raise ConfigurationError((Problem(file=file, message=f"cannot be read: {reason}"),)) from error
+
+
+def _in_order(problems: list[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(dict.fromkeys(problems), key=lambda problem: problem.line or 0))
+
+
+def _by_kind(read: list[ReadSection]) -> Sections:
+    def named(kind: str) -> dict[str, ReadSection]:
+        return {section.name: section for section in read if section.kind == kind}
+
+    return Sections(
+        settings=next((section for section in read if section.kind == "lbproxy"), None),
+        listeners=named("listener"),
+        rules=named("rule"),
+        groups=named("target-group"),
+    )
+
+
+# What is outside of the file: certificates, bodies, names
+
+
+@attrs.define(eq=False)
+class _Files:
+    """Reads what the sections refer to, reporting what cannot be read where it is referred to."""
+
+    folder: str
+    create: bool
+    resolve: Resolve
+    now: datetime.datetime
+    sections: Sections
+
+    read: dict[str, None] = attrs.Factory(dict)
+    """Absolute paths, in the order of reading."""
+    certificates: dict[str, tuple[Certificate, ...]] = attrs.Factory(dict)
+    """By listener."""
+    bodies: dict[FixedResponseFile, str] = attrs.Factory(dict)
+    authorities: dict[str, bytes] = attrs.Factory(dict)
+    """By target group."""
+    addresses: dict[str, str] = attrs.Factory(dict)
+    """By host name."""
+    settings: ControlSettings = attrs.field(init=False)
+    access_log: str = "off"
+
+    _certificates_by_path: dict[str, ReadCertificate] = attrs.Factory(dict)
+    _self_signed: ReadCertificate | None = None
+
+    def read_all(self) -> None:
+        self._settings()
+        for listener in self.sections.listeners.values():
+            self._certificates(listener)
+            self._body(listener, "default-action")
+        for rule in self.sections.rules.values():
+            self._body(rule, "action")
+        for group in self.sections.groups.values():
+            self._authorities(group)
+            self._addresses(group)
+
+    def absolute(self, path: str) -> str:
+        return os.path.normpath(os.path.join(self.folder, path))
+
+    def _settings(self) -> None:
+        section = self.sections.settings
+        admin = None if section is None else section["admin"]
+        admin_address = None
+        if isinstance(admin, Bind):
+            admin_address = AdminAddress(host=admin.host, port=admin.port)
+        elif admin is not None and section is not None:
+            path = self.absolute(admin)
+            if len(os.fsencode(path)) > _MAX_SOCKET_PATH_BYTES:
+                section.fail(f"longer than the {_MAX_SOCKET_PATH_BYTES} bytes of a socket's path: {path}", "admin")
+            admin_address = AdminAddress(path=path)
+        self.settings = ControlSettings(
+            workers=_setting(section, "workers"),
+            admin=admin_address,
+            state_directory=self.absolute(_setting(section, "state-directory") or "."),
+        )
+        log = _setting(section, "access-log")
+        self.access_log = log if log in ("off", "stdout", None) else self.absolute(log)
+        if self.create and section is not None and os.path.isabs(self.access_log or ""):
+            try:
+                os.makedirs(os.path.dirname(self.access_log), exist_ok=True)
+            except OSError as error:
+                section.fail(f"{os.path.dirname(self.access_log)} cannot be made: {reason_of(error)}", "access-log")
+
+    def _certificates(self, listener: ReadSection) -> None:
+        patterns: tuple[str, ...] | None = listener.values.get("certificates")
+        if patterns is None:
+            return
+        if SELF_SIGNED in patterns and len(patterns) > 1:
+            listener.fail(f"write {SELF_SIGNED} alone, or files", "certificates")
+            return
+        found: dict[str, ReadCertificate] = {}
+        for pattern in patterns:
+            try:
+                for read in self._matching(pattern):
+                    found[read.certificate.source] = read
+            except ValueError as error:
+                listener.fail(str(error), "certificates")
+        for read in found.values():
+            self.read.update(dict.fromkeys(read.files))
+            for warning in read.warnings:
+                listener.warn(warning, "certificates")
+        self.certificates[listener.name] = tuple(read.certificate for read in found.values())
+
+    def _matching(self, pattern: str) -> Iterator[ReadCertificate]:
+        if pattern == SELF_SIGNED:
+            yield self._read_self_signed()
+            return
+        if (folder := certificates.folder_of(pattern, self.folder)) is not None:
+            self.read[folder] = None
+        mistakes = []
+        for path in certificates.find(pattern, self.folder):
+            try:
+                yield self._read_certificate(path)
+            except ValueError as error:
+                mistakes.append(str(error))
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+
+    def _read_certificate(self, path: str) -> ReadCertificate:
+        if path not in self._certificates_by_path:  # listeners often share them
+            self._certificates_by_path[path] = certificates.read(path, self.now)
+        return self._certificates_by_path[path]
+
+    def _read_self_signed(self) -> ReadCertificate:
+        if self._self_signed is None:
+            directory = self.settings.state_directory
+            self._self_signed = selfsigned.self_signed(directory, self.now, create=self.create)
+        return self._self_signed
+
+    def _body(self, section: ReadSection, option: str) -> None:
+        action = section.values.get(option)
+        if not isinstance(action, FixedResponseFile):
+            return
+        path = self.absolute(action.path)
+        try:
+            data = certificates.read_bytes(path)
+            if len(data) > MAX_BODY_BYTES:
+                raise ValueError(f"{path} is longer than {MAX_BODY_BYTES // 1024} KiB")
+            self.bodies[action] = data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            section.fail(f"{path} is not UTF-8 text", option)
+        except ValueError as error:
+            section.fail(str(error), option)
+        self.read[path] = None
+
+    def _authorities(self, group: ReadSection) -> None:
+        written = group.values.get("tls-ca")
+        if written is None:
+            return
+        path = self.absolute(written)
+        try:
+            self.authorities[group.name] = certificates.read_authorities(path)
+        except ValueError as error:
+            group.fail(str(error), "tls-ca")
+        self.read[path] = None
+
+    def _addresses(self, group: ReadSection) -> None:
+        targets = group["targets"]
+        if not isinstance(targets, tuple):
+            return
+        for target in targets:
+            if target.host not in self.addresses:
+                try:
+                    self.addresses[target.host] = self._resolve(target.host)
+                except OSError as error:
+                    reason = error.strerror or str(error)
+                    group.fail(
+                        f"{target.host} cannot be resolved: {reason}; correct it or write its address", "targets"
+                    )
+
+    def _resolve(self, host: str) -> str:
+        if _is_literal(host):
+            return host
+        found = self.resolve(host, None, type=socket.SOCK_STREAM)
+        return str(found[0][4][0])
+
+
+def _is_literal(host: str) -> bool:
+    # host_name() lets names with a numeric last label pass only as canonical IPv4 addresses
+    return ":" in host or host.rpartition(".")[2].isdigit()
+
+
+def _setting(section: ReadSection | None, option: str) -> Any:
+    return options.default_of("lbproxy", option, None) if section is None else section[option]
+
+
+# The model, from sections that are known to be right
+
+
+def _configuration(sections: Sections, files: _Files) -> Configuration:
+    rules: dict[str, list[Rule]] = {}
+    for rule in sections.rules.values():
+        rules.setdefault(rule["listener"], []).append(_rule(rule, files))
+    return Configuration(
+        listeners=tuple(
+            _listener(listener, tuple(sorted(rules.get(name, ()), key=lambda rule: rule.priority)), files)
+            for name, listener in sections.listeners.items()
+        ),
+        target_groups=tuple(_target_group(group, files) for group in sections.groups.values()),
+        access_log=AccessLogSettings(
+            destination=files.access_log, format=_setting(sections.settings, "access-log-format")
+        ),
+        drain_timeout_seconds=_setting(sections.settings, "drain-timeout"),
+    )
+
+
+def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> Listener:
+    protocol = ListenerProtocol(section.protocol)
+    only: dict[str, Any] = {}
+    if protocol.is_http:
+        only.update(
+            client_keep_alive_seconds=section["client-keep-alive"],
+            xff_mode=XffMode(section["xff-mode"]),
+            xff_client_port=section["xff-client-port"],
+        )
+    if protocol.is_encrypted:
+        only.update(certificates=files.certificates[section.name], tls_policy=section["tls-policy"])
+    return Listener(
+        name=section.name,
+        protocol=protocol,
+        binds=section["bind"],
+        default_action=_action(section["default-action"], files),
+        rules=rules,
+        request_header_timeout_seconds=section["request-header-timeout"],
+        idle_timeout_seconds=section["idle-timeout"],
+        proxy_protocol=section["proxy-protocol"],
+        proxy_protocol_trusted=section["proxy-protocol-trusted"] or (),
+        **only,
+    )
+
+
+def _rule(section: ReadSection, files: _Files) -> Rule:
+    return Rule(
+        name=section.name,
+        priority=section["priority"],
+        conditions=tuple(_conditions(section)),
+        action=_action(section["action"], files),
+    )
+
+
+def _conditions(section: ReadSection) -> list[Condition]:
+    values = section.values
+    conditions: list[Condition] = []
+    if "host" in values:
+        conditions.append(HostCondition(values["host"]))
+    if "path" in values:
+        conditions.append(PathCondition(values["path"]))
+    if "method" in values:
+        conditions.append(MethodCondition(values["method"]))
+    if "source-ip" in values:
+        conditions.append(SourceIpCondition(values["source-ip"]))
+    if "query" in values:
+        conditions.append(QueryCondition(None, values["query"]))
+    for option, patterns in section.starting_with("header."):
+        conditions.append(HeaderCondition(options.header_of(option), patterns))
+    for option, patterns in section.starting_with("query."):
+        conditions.append(QueryCondition(options.query_key_of(option), patterns))
+    return conditions
+
+
+def _action(action: Action | FixedResponseFile, files: _Files) -> Action:
+    if isinstance(action, FixedResponseFile):
+        return FixedResponse(status=action.status, content_type=action.content_type, body=files.bodies[action])
+    return action
+
+
+def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
+    protocol = TargetProtocol(section.protocol)
+    targets: tuple[TargetText, ...] | DemoTargets = section["targets"]
+    only: dict[str, Any] = {}
+    if protocol.is_http:
+        only.update(
+            response_timeout_seconds=section["response-timeout"],
+            keep_alive_seconds=section["keep-alive-timeout"],
+            max_idle_connections=section["max-idle-connections"],
+        )
+    else:
+        only.update(proxy_protocol=ProxyProtocolVersion(section["proxy-protocol"]))
+    if protocol.is_encrypted:
+        only.update(
+            tls=TargetTls(
+                verify=section["tls-verify"],
+                server_name=section["tls-server-name"],
+                ca_pem=files.authorities.get(section.name),
+            )
+        )
+    return TargetGroup(
+        name=section.name,
+        protocol=protocol,
+        targets=()
+        if isinstance(targets, DemoTargets)
+        else tuple(
+            Target(host=target.host, port=target.port, address=files.addresses[target.host], weight=target.weight)
+            for target in targets
+        ),
+        algorithm=section["algorithm"],
+        health_check=_health_check(section, protocol),
+        deregistration_delay_seconds=section["deregistration-delay"],
+        connect_timeout_seconds=section["connect-timeout"],
+        **only,
+    )
+
+
+def _health_check(section: ReadSection, protocol: TargetProtocol) -> HealthCheck:
+    probe = HealthCheckProtocol(section["health-check-protocol"])
+    interval: float = section["health-check-interval"]
+    timeout: float = section["health-check-timeout"]
+    if "health-check-timeout" not in section:
+        if not protocol.is_http and probe is HealthCheckProtocol.HTTP:
+            timeout = _NLB_HTTP_PROBE_TIMEOUT_SECONDS
+        timeout = min(timeout, interval)
+    return HealthCheck(
+        enabled=section["health-check"],
+        protocol=probe,
+        port=section["health-check-port"],
+        path=section["health-check-path"],
+        host=section["health-check-host"],
+        interval_seconds=interval,
+        timeout_seconds=timeout,
+        healthy_threshold=section["healthy-threshold"],
+        unhealthy_threshold=section["unhealthy-threshold"],
+        matcher=section["matcher"],
+    )

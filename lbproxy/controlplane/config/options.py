@@ -1,0 +1,744 @@
+"""Every option there is: one table.
+
+The reader takes parsers and defaults from it, errors their suggestions, and `manual` the document.
+An option that differs by protocol has a row for each group of protocols.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from lbproxy.controlplane.config.actions import ACTION, WEIGHT, named_weight
+from lbproxy.controlplane.config.values import (
+    Form,
+    bind,
+    boolean,
+    duration_from,
+    either,
+    field_name,
+    host_field,
+    host_name,
+    host_pattern,
+    integer_from,
+    items,
+    list_of,
+    method,
+    network,
+    one_of,
+    path_pattern,
+    patterns,
+    query_pattern,
+    ranges,
+    request_path,
+    split_address,
+    value_pattern,
+)
+from lbproxy.model.health import HealthCheckProtocol
+from lbproxy.model.listener import Bind, ListenerProtocol, XffMode
+from lbproxy.model.rule import Pattern
+from lbproxy.model.target_group import ProxyProtocolVersion, TargetProtocol
+from lbproxy.model.tls_policy import DEFAULT_TLS_POLICY, TLS_POLICIES
+
+HTTP = ("HTTP", "HTTPS")
+TCP = ("TCP", "TLS")
+ENCRYPTED = ("HTTPS", "TLS")
+
+ALGORITHMS = ("round_robin", "least_outstanding_requests", "weighted_random")
+SELF_SIGNED = "self-signed"
+
+
+@attrs.frozen(kw_only=True)
+class Option:
+    """One row."""
+
+    kind: str
+    """The kind of section that it belongs to."""
+    name: str
+    """For ``header.NAME`` and ``query.KEY`` the part after the dot is free."""
+    form: Form[Any]
+    effect: str
+    """A sentence or two for the manual."""
+    example: str
+    default: str | None = None
+    """As one would write it; None where there is none (``default_text`` says what that means)."""
+    default_text: str = ""
+    """What the manual says where there is no ``default``."""
+    required: bool = False
+    protocols: tuple[str, ...] = ()
+    """Protocols (of the listener or target group) that know it; empty for all."""
+
+    @property
+    def prefix(self) -> str | None:
+        """``header.`` of ``header.NAME``; None for an ordinary option."""
+        start, dot, _ = self.name.partition(".")
+        return start + dot if dot else None
+
+    def applies_to(self, protocol: str | None) -> bool:
+        """Tell whether the protocol knows this option; an unknown protocol (None) gets the benefit of the doubt."""
+        return not self.protocols or protocol is None or protocol in self.protocols
+
+
+@attrs.frozen(kw_only=True)
+class Kind:
+    """A kind of section."""
+
+    name: str
+    named: bool
+    """Written ``[kind:NAME]``."""
+    effect: str
+
+
+KINDS = (
+    Kind(name="lbproxy", named=False, effect="The process itself. The section may be left out."),
+    Kind(name="listener", named=True, effect="Where clients come in."),
+    Kind(
+        name="rule",
+        named=True,
+        effect="Which requests of an HTTP or HTTPS listener go where. The rules of a listener are tried by priority,"
+        " lowest first; the first one whose conditions all hold decides, else the listener's `default-action`."
+        " A condition holds when one of its values matches. In a pattern `*` stands for any characters (also"
+        " `/` and `.`), `?` for exactly one, and the whole text must match. `regex:` starts a regular"
+        " expression in RE2's syntax, which matches anywhere unless anchored with `^` and `$`.",
+    ),
+    Kind(
+        name="target-group",
+        named=True,
+        effect="Targets that do the same work, how to choose among them, reach them and check their health.",
+    ),
+)
+
+
+# Forms that only this table needs
+
+
+def _workers(text: str) -> int | None:
+    if text == "auto":
+        return None
+    try:
+        return integer_from(0, 512).parse(text)
+    except ValueError:
+        raise ValueError("write auto or a number from 0 to 512") from None
+
+
+def _admin(text: str) -> Bind | str | None:
+    """An address, the path of a UNIX socket, or None for none."""
+    if text == "off":
+        return None
+    if text.startswith("unix:"):
+        if path := text[len("unix:") :].strip():
+            return path
+        raise ValueError("unix: needs a path, for example unix:/run/lbproxy/admin.sock")
+    try:
+        return bind(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; or unix:PATH, or off") from None
+
+
+def _protocol(supported: Iterable[str], later: Iterable[str]) -> Form[str]:
+    words, not_yet = tuple(supported), frozenset(later)
+
+    def parse(text: str) -> str:
+        if text in words:
+            return text
+        if text in not_yet:
+            raise ValueError(f"{text} is not supported by this version; write {either(words)}")
+        if text.upper() in words:
+            raise ValueError(f"write {text.upper()}, in capitals")
+        raise ValueError(f"no such protocol; write {either(words)}")
+
+    return Form(either(words), parse)
+
+
+def _algorithm(text: str) -> str:
+    if text in ALGORITHMS:
+        return text
+    raise ValueError(f"{text} is not supported by this version; write {either(ALGORITHMS)}")
+
+
+def _probe_port(text: str) -> int | None:
+    if text == "traffic-port":
+        return None
+    try:
+        return integer_from(1, 65535).parse(text)
+    except ValueError:
+        raise ValueError("write traffic-port or a number from 1 to 65535") from None
+
+
+@attrs.frozen
+class TargetText:
+    """One target as written; its name is not resolved yet."""
+
+    host: str
+    port: int
+    weight: int = attrs.field(default=1, eq=False)  # so that one target with two weights counts as named twice
+
+
+@attrs.frozen
+class DemoTargets:
+    """``demo:N``: targets that lbproxy starts itself."""
+
+    count: int
+
+
+_DEMO_COUNT = integer_from(1, 16)
+
+
+def _targets(text: str) -> tuple[TargetText, ...] | DemoTargets:
+    if text.startswith("demo:"):
+        try:
+            return DemoTargets(_DEMO_COUNT.parse(text[len("demo:") :].strip()))
+        except ValueError as error:
+            raise ValueError(f"{error}; write for example demo:3, alone") from None
+    return _TARGET_LIST.parse(text)
+
+
+def _target(text: str) -> TargetText:
+    address, weight = named_weight(text)
+    host, port = split_address(address)
+    if port == 0:
+        raise ValueError("port 0 cannot be connected to; 1 to 65535 is allowed")
+    return TargetText(host_name(host), port, weight)
+
+
+_TARGET_LIST = list_of(Form("", _target), "targets")
+
+
+def _text(words: str) -> Form[str]:
+    return Form(words, lambda text: text)
+
+
+_BOOLEAN = Form("on or off", boolean)
+_PATTERN_LIST = "list of patterns"
+_CIDR_LIST = list_of(Form("", network), "list of CIDR blocks")
+_HEALTH_THRESHOLD = integer_from(1, 10)
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        kind="lbproxy",
+        name="workers",
+        form=Form("auto or number, 0 to 512", _workers),
+        default="auto",
+        effect="Worker processes: `auto` is one for each CPU; 0 runs everything in one process, for development.",
+        example="4",
+    ),
+    Option(
+        kind="lbproxy",
+        name="admin",
+        form=Form("address with port, unix:PATH or off", _admin),
+        default="off",
+        effect="Where the admin API, `/metrics`, `/status` and `/ready` are served. There is no password: keep it"
+        " local.",
+        example="127.0.0.1:9901",
+    ),
+    Option(
+        kind="lbproxy",
+        name="access-log",
+        form=_text("path, stdout or off"),
+        default="off",
+        effect="Where each request leaves its line. The file is reopened on SIGUSR1.",
+        example="logs/access.log",
+    ),
+    Option(
+        kind="lbproxy",
+        name="access-log-format",
+        form=one_of("json", "combined", "alb"),
+        default="json",
+        effect="How a line looks: JSON, Apache's combined format, or that of an Application Load Balancer.",
+        example="alb",
+    ),
+    Option(
+        kind="lbproxy",
+        name="drain-timeout",
+        form=duration_from("0s", "1d"),
+        default="30s",
+        effect="How long requests and connections in flight may finish when a worker stops.",
+        example="5m",
+    ),
+    Option(
+        kind="lbproxy",
+        name="state-directory",
+        form=_text("path"),
+        default="state",
+        effect="What lbproxy keeps from one start to the next: the self-signed certificate.",
+        example="/var/lib/lbproxy",
+    ),
+    # Listeners
+    Option(
+        kind="listener",
+        name="protocol",
+        form=_protocol((p.value for p in ListenerProtocol), ("UDP", "TCP_UDP", "GENEVE", "QUIC", "TCP_QUIC")),
+        required=True,
+        effect="What clients speak. HTTPS and TLS are decrypted here.",
+        example="HTTPS",
+    ),
+    Option(
+        kind="listener",
+        name="bind",
+        form=list_of(Form("", bind), "list of addresses with port"),
+        required=True,
+        effect="Local addresses to accept connections at; port 0 lets the system pick one. `[::]` is IPv6 only.",
+        example="0.0.0.0:443, [::]:443",
+    ),
+    Option(
+        kind="listener",
+        name="default-action",
+        form=ACTION,
+        required=True,
+        effect="What happens when no rule matches; `forward` only on TCP and TLS listeners. See [Actions](#actions).",
+        example="forward app",
+    ),
+    Option(
+        kind="listener",
+        name="certificates",
+        form=Form("list of files or patterns of files, or self-signed", lambda text: tuple(items(text))),
+        protocols=ENCRYPTED,
+        required=True,
+        effect="PEM files with the chain (leaf first) and its private key; the key may be beside `NAME.pem` or"
+        " `NAME.crt` as `NAME.key`. The client's SNI chooses; the first one is the default. Changed files are"
+        " picked up without a restart. `self-signed` makes one for this machine, kept in `state-directory`.",
+        example="tls/*.pem",
+    ),
+    Option(
+        kind="listener",
+        name="tls-policy",
+        form=one_of(*TLS_POLICIES),
+        protocols=ENCRYPTED,
+        default=DEFAULT_TLS_POLICY,
+        effect="TLS versions and cipher suites, by AWS's names.",
+        example="ELBSecurityPolicy-TLS13-1-3-2021-06",
+    ),
+    Option(
+        kind="listener",
+        name="request-header-timeout",
+        form=duration_from("100ms", "5m"),
+        default="10s",
+        effect="From the first byte of a request to the end of its header; also for a TLS handshake and a PROXY"
+        " header.",
+        example="5s",
+    ),
+    Option(
+        kind="listener",
+        name="idle-timeout",
+        form=duration_from("100ms", "4000s"),
+        protocols=HTTP,
+        default="60s",
+        effect="A connection on which nothing moves for this long is closed.",
+        example="2m",
+    ),
+    Option(
+        kind="listener",
+        name="idle-timeout",
+        form=duration_from("100ms", "6000s"),
+        protocols=TCP,
+        default="350s",
+        effect="A connection on which nothing moves for this long, in either direction, is closed.",
+        example="1h",
+    ),
+    Option(
+        kind="listener",
+        name="client-keep-alive",
+        form=duration_from("1s", "7d"),
+        protocols=HTTP,
+        default="3600s",
+        effect="A client's connection is closed after the answer in progress once it is this old.",
+        example="10m",
+    ),
+    Option(
+        kind="listener",
+        name="xff-mode",
+        form=one_of(*(mode.value for mode in XffMode)),
+        protocols=HTTP,
+        default="append",
+        effect="What becomes of `X-Forwarded-For`: the client's address is added, the field is left alone, or it is"
+        " removed.",
+        example="preserve",
+    ),
+    Option(
+        kind="listener",
+        name="xff-client-port",
+        form=_BOOLEAN,
+        protocols=HTTP,
+        default="off",
+        effect="Add the client's port to `X-Forwarded-For` (`append` only).",
+        example="on",
+    ),
+    Option(
+        kind="listener",
+        name="proxy-protocol",
+        form=_BOOLEAN,
+        default="off",
+        effect="Expect a PROXY protocol header, version 1 or 2, from the addresses in `proxy-protocol-trusted`.",
+        example="on",
+    ),
+    Option(
+        kind="listener",
+        name="proxy-protocol-trusted",
+        form=_CIDR_LIST,
+        default_text="nobody",
+        effect="Who may send a PROXY header. Connections from elsewhere are served as they are, without one.",
+        example="10.0.0.0/8, 192.168.7.2",
+    ),
+    # Rules
+    Option(
+        kind="rule",
+        name="listener",
+        form=_text("name"),
+        required=True,
+        effect="The listener that the rule belongs to.",
+        example="web",
+    ),
+    Option(
+        kind="rule",
+        name="priority",
+        form=integer_from(1, 50000),
+        required=True,
+        effect="Lowest first; each number once in a listener.",
+        example="10",
+    ),
+    Option(
+        kind="rule",
+        name="host",
+        form=patterns(Form("", host_pattern), _PATTERN_LIST),
+        effect="The request's host without its port, letter case ignored.",
+        example="www.example.com, *.example.org",
+    ),
+    Option(
+        kind="rule",
+        name="path",
+        form=patterns(Form("", path_pattern), _PATTERN_LIST),
+        effect="The path as the client sent it, without the query, letter case kept.",
+        example="/api/*, regex:^/v[0-9]+/",
+    ),
+    Option(
+        kind="rule",
+        name="method",
+        form=list_of(Form("", method), "list of methods"),
+        effect="The request method.",
+        example="GET, HEAD",
+    ),
+    Option(
+        kind="rule",
+        name="header.NAME",
+        form=patterns(Form("", value_pattern), _PATTERN_LIST),
+        effect="A header field's value, letter case ignored. Quote a pattern with a comma.",
+        example="acme*, globex",
+    ),
+    Option(
+        kind="rule",
+        name="query.KEY",
+        form=patterns(Form("", query_pattern), _PATTERN_LIST),
+        effect="The value of `KEY=value` in the query, letter case ignored; `KEY` may hold wildcards. `\\` takes the"
+        " next character as it is. No regular expressions.",
+        example="2",
+    ),
+    Option(
+        kind="rule",
+        name="query",
+        form=patterns(Form("", query_pattern), _PATTERN_LIST),
+        effect="The value of any key in the query.",
+        example="*debug*",
+    ),
+    Option(
+        kind="rule",
+        name="source-ip",
+        form=_CIDR_LIST,
+        effect="The client's address (or the one in a trusted PROXY header), never `X-Forwarded-For`.",
+        example="10.0.0.0/8, 2001:db8::/32",
+    ),
+    Option(
+        kind="rule",
+        name="action",
+        form=ACTION,
+        required=True,
+        effect="What happens to the request. See [Actions](#actions).",
+        example="forward app weight=90, canary weight=10",
+    ),
+    # Target groups
+    Option(
+        kind="target-group",
+        name="protocol",
+        form=_protocol((p.value for p in TargetProtocol), ("UDP", "TCP_UDP", "GENEVE", "QUIC", "TCP_QUIC")),
+        required=True,
+        effect="What is spoken to the targets. HTTP and HTTPS listeners need an HTTP or HTTPS group, TCP and TLS"
+        " listeners a TCP or TLS group.",
+        example="HTTP",
+    ),
+    Option(
+        kind="target-group",
+        name="targets",
+        form=Form(f"list of host:port, each with weight={WEIGHT.text.removeprefix('number, ')}, or demo:N", _targets),
+        required=True,
+        effect="The servers. Names are looked up when the file is read. The weight is 1 unless given; 0 takes no"
+        " traffic. `demo:3` starts three little servers to try things with (HTTP and TCP groups).",
+        example="10.0.0.1:8080, app2.internal:8080 weight=2",
+    ),
+    Option(
+        kind="target-group",
+        name="algorithm",
+        form=Form(either(ALGORITHMS), _algorithm),
+        default="round_robin",
+        effect="How a target is chosen.",
+        example="least_outstanding_requests",
+    ),
+    Option(
+        kind="target-group",
+        name="health-check",
+        form=_BOOLEAN,
+        default="on",
+        effect="Probe the targets. When off, all of them get traffic.",
+        example="off",
+    ),
+    Option(
+        kind="target-group",
+        name="health-check-protocol",
+        form=one_of(*(p.value for p in HealthCheckProtocol)),
+        protocols=("HTTP",),
+        default="HTTP",
+        effect="What a probe speaks.",
+        example="TCP",
+    ),
+    Option(
+        kind="target-group",
+        name="health-check-protocol",
+        form=one_of(*(p.value for p in HealthCheckProtocol)),
+        protocols=("HTTPS",),
+        default="HTTPS",
+        effect="What a probe speaks.",
+        example="TCP",
+    ),
+    Option(
+        kind="target-group",
+        name="health-check-protocol",
+        form=one_of(*(p.value for p in HealthCheckProtocol)),
+        protocols=TCP,
+        default="TCP",
+        effect="What a probe speaks. `TCP` only connects.",
+        example="HTTP",
+    ),
+    Option(
+        kind="target-group",
+        name="health-check-port",
+        form=Form("traffic-port or number, 1 to 65535", _probe_port),
+        default="traffic-port",
+        effect="The port to probe; `traffic-port` is the target's own.",
+        example="8081",
+    ),
+    Option(
+        kind="target-group",
+        name="health-check-path",
+        form=Form("path", request_path),
+        default="/",
+        effect="What an HTTP or HTTPS probe asks for.",
+        example="/healthz",
+    ),
+    Option(
+        kind="target-group",
+        name="health-check-host",
+        form=Form("host, perhaps with port", host_field),
+        default_text="the target's `host:port`",
+        effect="The Host field of an HTTP or HTTPS probe.",
+        example="app.example.com",
+    ),
+    Option(
+        kind="target-group",
+        name="health-check-interval",
+        form=duration_from("100ms", "300s"),
+        default="30s",
+        effect="From the start of one probe to the start of the next.",
+        example="5s",
+    ),
+    Option(
+        kind="target-group",
+        name="health-check-timeout",
+        form=duration_from("100ms", "120s"),
+        protocols=HTTP,
+        default="5s",
+        effect="For the whole probe, connecting included; not longer than the interval. The default shrinks to the"
+        " interval.",
+        example="2s",
+    ),
+    Option(
+        kind="target-group",
+        name="health-check-timeout",
+        form=duration_from("100ms", "120s"),
+        protocols=TCP,
+        default="10s",
+        effect="As above; 6s by default where `health-check-protocol` is HTTP.",
+        example="2s",
+    ),
+    Option(
+        kind="target-group",
+        name="healthy-threshold",
+        form=_HEALTH_THRESHOLD,
+        default="5",
+        effect="Successes in a row that bring an unhealthy target back. A new target needs only one.",
+        example="2",
+    ),
+    Option(
+        kind="target-group",
+        name="unhealthy-threshold",
+        form=_HEALTH_THRESHOLD,
+        default="2",
+        effect="Failures in a row that take a target out.",
+        example="3",
+    ),
+    Option(
+        kind="target-group",
+        name="matcher",
+        form=ranges(200, 499),
+        protocols=HTTP,
+        default="200",
+        effect="Status codes by which an HTTP or HTTPS probe succeeds.",
+        example="200-299, 301",
+    ),
+    Option(
+        kind="target-group",
+        name="matcher",
+        form=ranges(200, 599),
+        protocols=TCP,
+        default="200-399",
+        effect="Status codes by which an HTTP or HTTPS probe succeeds.",
+        example="200-299",
+    ),
+    Option(
+        kind="target-group",
+        name="deregistration-delay",
+        form=duration_from("0s", "3600s"),
+        default="300s",
+        effect="How long a target that was removed from the file may finish what it has in flight.",
+        example="30s",
+    ),
+    Option(
+        kind="target-group",
+        name="connect-timeout",
+        form=duration_from("10ms", "120s"),
+        default="10s",
+        effect="For connecting to a target, the TLS handshake included; then the next target is tried.",
+        example="2s",
+    ),
+    Option(
+        kind="target-group",
+        name="response-timeout",
+        form=duration_from("100ms", "1d"),
+        protocols=HTTP,
+        default="60s",
+        effect="From the end of the request to the first byte of the answer.",
+        example="5m",
+    ),
+    Option(
+        kind="target-group",
+        name="keep-alive-timeout",
+        form=duration_from("0s", "4000s"),
+        protocols=HTTP,
+        default="55s",
+        effect="How long an unused connection to a target is kept. Choose less than the targets' own limit.",
+        example="4s",
+    ),
+    Option(
+        kind="target-group",
+        name="max-idle-connections",
+        form=integer_from(0, 65535),
+        protocols=HTTP,
+        default="256",
+        effect="Unused connections that each worker keeps for each target.",
+        example="32",
+    ),
+    Option(
+        kind="target-group",
+        name="proxy-protocol",
+        form=one_of(*(version.value for version in ProxyProtocolVersion)),
+        protocols=TCP,
+        default="off",
+        effect="Tell the targets the client's address in a PROXY protocol header ahead of the first byte.",
+        example="v2",
+    ),
+    Option(
+        kind="target-group",
+        name="tls-verify",
+        form=_BOOLEAN,
+        protocols=ENCRYPTED,
+        default="on",
+        effect="Refuse a target whose certificate is not trusted or does not name it.",
+        example="off",
+    ),
+    Option(
+        kind="target-group",
+        name="tls-server-name",
+        form=Form("host name", host_name),
+        protocols=ENCRYPTED,
+        default_text="the target's host",
+        effect="The name for SNI and verification.",
+        example="app.internal",
+    ),
+    Option(
+        kind="target-group",
+        name="tls-ca",
+        form=_text("path"),
+        protocols=ENCRYPTED,
+        default_text="what the system trusts",
+        effect="A PEM file with the certificates to trust instead.",
+        example="tls/internal-ca.pem",
+    ),
+)
+
+
+def _rows_by_name() -> Mapping[tuple[str, str], tuple[Option, ...]]:
+    rows: dict[tuple[str, str], list[Option]] = {}
+    for option in OPTIONS:
+        rows.setdefault((option.kind, option.prefix or option.name), []).append(option)
+    return {key: tuple(options) for key, options in rows.items()}
+
+
+_ROWS = _rows_by_name()
+
+
+def rows(kind: str, name: str) -> tuple[Option, ...]:
+    """The rows of an option as it is written (``header.X-Tenant`` finds ``header.NAME``); empty if there is none."""
+    found = _ROWS.get((kind, name))
+    if found is None:
+        prefix, dot, rest = name.partition(".")
+        found = _ROWS.get((kind, prefix.lower() + dot)) if rest else None
+    return found or ()
+
+
+def of_kind(kind: str, protocol: str | None) -> Iterable[Option]:
+    """The rows that a section of this kind and protocol has."""
+    return (option for option in OPTIONS if option.kind == kind and option.applies_to(protocol))
+
+
+def default_of(kind: str, name: str, protocol: str | None) -> Any:
+    """The default as a value; None where the table has none or the protocol does not know the option."""
+    found = rows(kind, name)
+    if not found:
+        raise LookupError(f"[{kind}] {name} is not in the table")
+    row = next((option for option in found if option.applies_to(protocol)), None)
+    return None if row is None or row.default is None else row.form.parse(row.default)
+
+
+def suggest(word: str, words: Iterable[str]) -> str:
+    """``; did you mean X?`` or nothing."""
+    close = difflib.get_close_matches(word.lower(), list(words), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def names_of(kind: str) -> tuple[str, ...]:
+    """Names for suggestions and messages, each once."""
+    return tuple(dict.fromkeys(option.name for option in OPTIONS if option.kind == kind))
+
+
+def header_of(option: str) -> str:
+    """The field name of ``header.NAME``; raises ValueError where it cannot be a condition."""
+    name = field_name(option.partition(".")[2])
+    if name == "host":
+        raise ValueError("Host is not matched as a header; write host = ...")
+    return name
+
+
+def query_key_of(option: str) -> Pattern:
+    """The key of ``query.KEY``, which may hold wildcards."""
+    return query_pattern(option.partition(".")[2])

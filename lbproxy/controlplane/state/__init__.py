@@ -1,0 +1,10 @@
+"""Desired state: the configuration and each target's health, published as snapshots.
+
+Every change takes this road (`ControlState.configure`, `ControlState.set_health`), and every
+part of the control plane learns of changes from here (`ControlState.subscribe`).
+"""
+
+from lbproxy.controlplane.state.desired import ControlState
+from lbproxy.controlplane.state.registration import PROBED_STATES, is_fail_open
+
+__all__ = ["PROBED_STATES", "ControlState", "is_fail_open"]

@@ -1,0 +1,195 @@
+"""The control plane's one truth: what the operator wants and what health checks found.
+
+`ControlState` turns both into complete snapshots.  A change of the configuration is published at once;
+changes of health that come together are published together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from lbproxy.controlplane.state.registration import (
+    CellAllocator,
+    CellBook,
+    Cells,
+    GroupRegistrations,
+    cells_needed,
+    is_fail_open,
+    used_groups,
+)
+from lbproxy.model.snapshot import Configuration, Snapshot
+from lbproxy.model.target import TargetHealth
+
+_log = Logger()
+
+HEALTH_PUBLICATION_GAP_SECONDS = 0.05
+"""Least time between two snapshots for changes of health alone: at start a thousand targets change within
+a second, and each snapshot is sent to each worker."""
+
+SWEEP_INTERVAL_SECONDS = 1.0
+"""How often draining targets are looked at."""
+
+Subscriber = Callable[[Snapshot], object]
+
+
+class ControlState:
+    """The desired configuration and the health of each registered target, published as snapshots.
+
+    Draining differs from ELB in one point: a target whose last request has ended is gone at once instead of
+    being shown as draining until the end of the deregistration delay.
+    """
+
+    def __init__(self, clock: IReactorTime, cells: Cells, allocator: CellAllocator) -> None:
+        self._clock = clock
+        self._book = CellBook(cells, allocator)
+        self._groups: dict[str, GroupRegistrations] = {}
+        self._desired_groups: set[str] = set()
+        self._subscribers: list[Subscriber] = []
+        self._publication: IDelayedCall | None = None
+        self._last_health_publication = float("-inf")
+        self._sweeping = LoopingCall(self._sweep)
+        self._sweeping.clock = clock
+        self._snapshot = Snapshot(version=0, configuration_version=0, configuration=Configuration(), groups={})
+        self._configured_at = 0.0
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The latest published snapshot; version 0 and empty before the first `configure`."""
+        return self._snapshot
+
+    @property
+    def configured_at(self) -> float:
+        """When `configure` was last called, in the clock's seconds; 0 before."""
+        return self._configured_at
+
+    def configure(self, configuration: Configuration, worker_slots: int) -> Snapshot:
+        """Work towards this configuration; publish and return the snapshot with it.
+
+        What is the same as before is left alone; if all is, nothing is published.  If there are not enough
+        shared cells for all targets, the allocator's error is raised and nothing changes.
+        """
+        now = self._clock.seconds()
+        self._book.reserve(cells_needed(configuration), now)
+        self._configured_at = now
+        self._register(configuration, now)
+        self._drop_drained(now)
+        self._publish(configuration, worker_slots)
+        self._sweep_while_needed()
+        return self._snapshot
+
+    def set_health(self, group: str, target_key: str, health: TargetHealth) -> None:
+        """Record a target's health, published with other changes of this reactor turn.
+
+        Ignored when the target is not registered (any more) or is not checked.
+        """
+        registrations = self._groups.get(group)
+        if registrations is not None and registrations.set_health(target_key, health):
+            self._publish_soon()
+
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """Call back with each snapshot published from now on; return what ends that."""
+        self._subscribers.append(callback)
+
+        def unsubscribe() -> None:
+            if callback in self._subscribers:
+                self._subscribers.remove(callback)
+
+        return unsubscribe
+
+    def in_flight(self, group: str, target_key: str) -> int:
+        """Requests or TCP connections in flight to a target now, over all workers."""
+        registrations = self._groups.get(group)
+        return registrations.in_flight(target_key) if registrations is not None else 0
+
+    def fail_open(self, group: str) -> bool:
+        """Tell whether the group has no healthy target and so is served by its unhealthy ones."""
+        state = self._snapshot.groups.get(group)
+        return state is not None and is_fail_open(state)
+
+    def close(self) -> None:
+        """Publish no more and leave no timer behind."""
+        self._subscribers.clear()
+        if self._publication is not None:
+            self._publication.cancel()
+            self._publication = None
+        if self._sweeping.running:
+            self._sweeping.stop()
+
+    def _register(self, configuration: Configuration, now: float) -> None:
+        in_use = used_groups(configuration)
+        self._desired_groups = {group.name for group in configuration.target_groups}
+        for group in configuration.target_groups:
+            if group.name not in self._groups:
+                self._groups[group.name] = GroupRegistrations(group.name, self._book)
+            self._groups[group.name].configure(group, group.name in in_use, now)
+        for name, registrations in self._groups.items():
+            if name not in self._desired_groups:
+                registrations.remove(now)
+
+    def _drop_drained(self, now: float) -> bool:
+        changed = False
+        for name, registrations in list(self._groups.items()):
+            changed |= registrations.sweep(now)
+            if registrations.is_empty and name not in self._desired_groups:
+                registrations.depart(now)
+                del self._groups[name]
+                changed = True
+        return changed
+
+    def _sweep(self) -> None:
+        now = self._clock.seconds()
+        if self._drop_drained(now):
+            self._publish(self._snapshot.configuration, self._snapshot.worker_slots)
+        self._book.sweep(now)
+        self._sweep_while_needed()
+
+    def _sweep_while_needed(self) -> None:
+        needed = self._book.has_departed or any(group.is_draining for group in self._groups.values())
+        if needed and not self._sweeping.running:
+            self._sweeping.start(SWEEP_INTERVAL_SECONDS, now=False).addErrback(self._sweep_failed)
+        elif not needed and self._sweeping.running:
+            self._sweeping.stop()
+
+    def _sweep_failed(self, failure: Failure) -> None:
+        _log.failure("looking after draining targets failed", failure)
+
+    def _publish_soon(self) -> None:
+        if self._publication is None:
+            gap = HEALTH_PUBLICATION_GAP_SECONDS - (self._clock.seconds() - self._last_health_publication)
+            self._publication = self._clock.callLater(max(0.0, gap), self._publish_health)
+
+    def _publish_health(self) -> None:
+        self._last_health_publication = self._clock.seconds()
+        self._publish(self._snapshot.configuration, self._snapshot.worker_slots)
+
+    def _publish(self, configuration: Configuration, worker_slots: int) -> None:
+        """Publish all that is known, unless it is what the latest snapshot says."""
+        if self._publication is not None:
+            if self._publication.active():
+                self._publication.cancel()
+            self._publication = None
+        previous = self._snapshot
+        same_configuration = previous.version > 0 and configuration == previous.configuration
+        groups = {name: registrations.state for name, registrations in self._groups.items()}
+        if same_configuration and worker_slots == previous.worker_slots and groups == previous.groups:
+            return
+        self._snapshot = Snapshot(
+            version=previous.version + 1,
+            configuration_version=previous.configuration_version + (not same_configuration),
+            configuration=previous.configuration if same_configuration else configuration,
+            groups=groups,
+            worker_slots=worker_slots,
+        )
+        self._notify(self._snapshot)
+
+    def _notify(self, snapshot: Snapshot) -> None:
+        for callback in tuple(self._subscribers):
+            try:
+                callback(snapshot)
+            except Exception:
+                _log.failure("a subscriber failed on snapshot {version}", version=snapshot.version)

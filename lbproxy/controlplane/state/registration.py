@@ -1,0 +1,290 @@
+"""Registration of one target group's targets: who is in, who is draining, which shared cells they own.
+
+A target enters when the configuration names it and leaves in two steps: it drains until nothing is in
+flight or the deregistration delay is over, and then its run of shared cells stays reserved until no
+worker can still be counting in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import attrs
+
+from lbproxy.model.rule import Forward
+from lbproxy.model.snapshot import Configuration, GroupState
+from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
+from lbproxy.model.target_group import TargetGroup
+
+SLOT_LIMIT = 64
+"""Cells in a target's run, one for each worker slot that may ever exist (see `lbproxy.ipc.cells`)."""
+
+MINIMUM_DRAINING_SECONDS = 1.0
+"""A target drains at least this long, since a worker may pick it until it has the new snapshot."""
+
+CELL_RESERVATION_SECONDS = 60.0
+"""How long a departed target's cells stay reserved: a worker may still count down requests of an old snapshot."""
+
+REGISTRATION_IN_PROGRESS = TargetHealth(
+    state=TargetState.INITIAL,
+    reason=TargetReason.REGISTRATION_IN_PROGRESS,
+    description="Target registration is in progress",
+)
+NOT_IN_USE = TargetHealth(
+    state=TargetState.UNUSED,
+    reason=TargetReason.NOT_IN_USE,
+    description="Target group is not configured to receive traffic from the load balancer",
+)
+HEALTH_CHECK_DISABLED = TargetHealth(
+    state=TargetState.UNAVAILABLE,
+    reason=TargetReason.HEALTH_CHECK_DISABLED,
+    description="Health checks are disabled for this target group",
+)
+DEREGISTRATION_IN_PROGRESS = TargetHealth(
+    state=TargetState.DRAINING,
+    reason=TargetReason.DEREGISTRATION_IN_PROGRESS,
+    description="Target deregistration is in progress",
+)
+
+PROBED_STATES = frozenset({TargetState.INITIAL, TargetState.HEALTHY, TargetState.UNHEALTHY})
+"""States of the targets whose health is checked."""
+
+
+class Cells(Protocol):
+    """The shared counters (`lbproxy.ipc.cells.SharedCells`)."""
+
+    @property
+    def view(self) -> memoryview:
+        """All cells as signed 64-bit integers, writable."""
+
+
+class CellAllocator(Protocol):
+    """Who owns which of the shared cells."""
+
+    def run(self, key: str, length: int) -> int:
+        """Reserve this many adjacent cells, all zero, under a name; return the index of the first."""
+
+    def free(self, key: str) -> None:
+        """Take back the cells of this name."""
+
+
+def group_key(name: str) -> str:
+    """Name the cell of a group's round-robin position."""
+    return f"group {name}"
+
+
+def target_key(group: str, key: str) -> str:
+    """Name the run of a target's in-flight counters."""
+    return f"target {group} {key}"
+
+
+def cells_needed(configuration: Configuration) -> dict[str, int]:
+    """List the runs that a configuration needs (key -> cells)."""
+    runs = {}
+    for group in configuration.target_groups:
+        runs[group_key(group.name)] = 1
+        runs.update({target_key(group.name, target.key): SLOT_LIMIT for target in group.targets})
+    return runs
+
+
+def used_groups(configuration: Configuration) -> frozenset[str]:
+    """Name the target groups that some listener's action forwards to, with any weight."""
+    actions = [
+        action
+        for listener in configuration.listeners
+        for action in (listener.default_action, *(rule.action for rule in listener.rules))
+    ]
+    return frozenset(share.group for action in actions if isinstance(action, Forward) for share in action.groups)
+
+
+def is_fail_open(state: GroupState) -> bool:
+    """Tell whether a group is served by its unhealthy targets, for want of a healthy one.
+
+    Not while a target is still in its initial health checks, and not for groups that are not checked.
+    """
+    states = {registered.health.state for registered in state.targets}
+    return TargetState.UNHEALTHY in states and TargetState.HEALTHY not in states and TargetState.INITIAL not in states
+
+
+@attrs.define(eq=False)
+class CellBook:
+    """The shared cells of targets and groups, those included that have gone but may still be counted in."""
+
+    _cells: Cells
+    _allocator: CellAllocator
+    _index: dict[str, tuple[int, int]] = attrs.field(factory=dict, init=False)
+    """Key -> first cell, length."""
+    _departed: dict[str, float] = attrs.field(factory=dict, init=False)
+    """Key -> when its owner went."""
+
+    @property
+    def has_departed(self) -> bool:
+        """Whether `sweep` may have something to free later."""
+        return bool(self._departed)
+
+    def reserve(self, runs: Mapping[str, int], now: float) -> None:
+        """Make sure of these runs (key -> cells), all or none; a departed key gets back the run it had.
+
+        Raises what the allocator raises when it has no more.
+        """
+        claimed = []
+        try:
+            for key, length in runs.items():
+                if key not in self._index:
+                    self._index[key] = (self._allocator.run(key, length), length)
+                elif key not in self._departed:
+                    continue
+                claimed.append(key)
+                self._departed.pop(key, None)
+        except Exception:
+            for key in claimed:
+                self.depart(key, now)
+            raise
+
+    def first(self, key: str) -> int:
+        """The first cell of a reserved run."""
+        return self._index[key][0]
+
+    def total(self, key: str) -> int:
+        """Sum a run over all worker slots, for slots that are going away may still have something in flight."""
+        first, length = self._index[key]
+        return sum(self._cells.view[first : first + length])
+
+    def depart(self, key: str, now: float) -> None:
+        """Start the reservation after which `sweep` frees the run."""
+        self._departed[key] = now
+
+    def sweep(self, now: float) -> None:
+        """Free what nobody can be counting in any more.
+
+        A run of in-flight counters that is not back at zero stays reserved: some connection of an old snapshot lives
+        on, and its end must not count down another target's requests.
+        """
+        for key, since in list(self._departed.items()):
+            counts_requests = self._index[key][1] == SLOT_LIMIT
+            if now - since < CELL_RESERVATION_SECONDS or (counts_requests and self.total(key) > 0):
+                continue
+            del self._departed[key], self._index[key]
+            self._allocator.free(key)
+
+
+@attrs.define(eq=False)
+class GroupRegistrations:
+    """One target group's registered and draining targets.
+
+    ``state`` keeps its identity, and that of each `RegisteredTarget`, for as long as nothing in it changes,
+    so that followers of snapshots can skip what is the same object.
+    """
+
+    name: str
+    _book: CellBook
+    state: GroupState = attrs.field(init=False)
+    _order: list[str] = attrs.field(factory=list, init=False)
+    """Keys of the desired targets in the configuration's order."""
+    _targets: dict[str, RegisteredTarget] = attrs.field(factory=dict, init=False)
+    _draining_since: dict[str, float] = attrs.field(factory=dict, init=False)
+    """Keys of the draining targets, first the one that drains longest."""
+    _delay_seconds: float = attrs.field(default=0.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.state = GroupState(cell=self._book.first(group_key(self.name)))
+
+    @property
+    def is_draining(self) -> bool:
+        return bool(self._draining_since)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._targets
+
+    def configure(self, group: TargetGroup, in_use: bool, now: float) -> None:
+        """Register and deregister so that the targets are those of the configuration."""
+        self._delay_seconds = group.deregistration_delay_seconds
+        desired = {target.key: target for target in group.targets}
+        self._deregister_others(desired, now)
+        for key, target in desired.items():
+            self._targets[key] = self._register(key, target, _unchecked(group, in_use))
+        self._order = list(desired)
+        self._build()
+
+    def remove(self, now: float) -> None:
+        """Deregister all targets, since the configuration has no such group any more."""
+        self._deregister_others({}, now)
+        self._order = []
+        self._build()
+
+    def set_health(self, key: str, health: TargetHealth) -> bool:
+        """Record what checks found; tell whether it is news.
+
+        Ignored for targets that are not checked (any more): a probe's answer may come late.
+        """
+        registered = self._targets.get(key)
+        if registered is None or registered.health.state not in PROBED_STATES or registered.health == health:
+            return False
+        self._targets[key] = attrs.evolve(registered, health=health)
+        self._build()
+        return True
+
+    def sweep(self, now: float) -> bool:
+        """Drop targets that have drained; tell whether there were any."""
+        drained = [key for key, since in self._draining_since.items() if self._has_drained(key, now - since)]
+        for key in drained:
+            del self._draining_since[key], self._targets[key]
+            self._book.depart(target_key(self.name, key), now)
+        if drained:
+            self._build()
+        return bool(drained)
+
+    def depart(self, now: float) -> None:
+        """Give back the group's own cell; the group is empty and gone."""
+        self._book.depart(group_key(self.name), now)
+
+    def in_flight(self, key: str) -> int:
+        """Requests or connections in flight to this target over all workers; 0 for an unknown one."""
+        return self._book.total(target_key(self.name, key)) if key in self._targets else 0
+
+    def _register(self, key: str, target: Target, unchecked: TargetHealth | None) -> RegisteredTarget:
+        known = self._targets.get(key)
+        was_draining = self._draining_since.pop(key, None) is not None
+        if known is None:
+            cell = self._book.first(target_key(self.name, key))
+            return RegisteredTarget(target=target, health=unchecked or REGISTRATION_IN_PROGRESS, cell=cell)
+        if unchecked is not None:
+            health = unchecked
+        elif was_draining or known.health.state not in PROBED_STATES:
+            health = REGISTRATION_IN_PROGRESS
+        else:
+            health = known.health
+        if known.target == target and known.health == health:
+            return known
+        return attrs.evolve(known, target=target, health=health)
+
+    def _deregister_others(self, desired: dict[str, Target], now: float) -> None:
+        for key, registered in self._targets.items():
+            if key not in desired and key not in self._draining_since:
+                self._targets[key] = attrs.evolve(registered, health=DEREGISTRATION_IN_PROGRESS)
+                self._draining_since[key] = now
+
+    def _has_drained(self, key: str, age_seconds: float) -> bool:
+        if age_seconds >= self._delay_seconds:
+            return True
+        return age_seconds >= MINIMUM_DRAINING_SECONDS and self._book.total(target_key(self.name, key)) <= 0
+
+    def _build(self) -> None:
+        targets = tuple(self._targets[key] for key in (*self._order, *self._draining_since))
+        if not _same_objects(targets, self.state.targets):
+            self.state = attrs.evolve(self.state, targets=targets)
+
+
+def _unchecked(group: TargetGroup, in_use: bool) -> TargetHealth | None:
+    """Say what targets of this group are when they are not checked; None when they are."""
+    if not in_use:
+        return NOT_IN_USE
+    if not group.health_check.enabled:
+        return HEALTH_CHECK_DISABLED
+    return None
+
+
+def _same_objects(left: tuple[RegisteredTarget, ...], right: tuple[RegisteredTarget, ...]) -> bool:
+    return len(left) == len(right) and all(one is other for one, other in zip(left, right, strict=True))

@@ -1,0 +1,156 @@
+"""Puts the control plane together: the one place that knows all of its parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, MutableMapping, Sequence
+from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1
+
+from twisted.logger import Logger
+
+from lbproxy.controlplane.api.admin import AdminService
+from lbproxy.controlplane.config.errors import ConfigurationError, Problem
+from lbproxy.controlplane.config.load import Loaded, load
+from lbproxy.controlplane.config.watch import FileWatch
+from lbproxy.controlplane.health import HealthService
+from lbproxy.controlplane.metrics import MetricsStore
+from lbproxy.controlplane.state import ControlState
+from lbproxy.controlplane.supervisor.demo import DemoTargets
+from lbproxy.controlplane.supervisor.launch import (
+    DEFAULT_WORKER_COMMAND,
+    InProcessLauncher,
+    InProcessWorker,
+    ISupervisorReactor,
+    Launch,
+    ProcessLauncher,
+)
+from lbproxy.controlplane.supervisor.orphans import StateDirectory
+from lbproxy.controlplane.supervisor.service import (
+    ConfigurationRefused,
+    Supervisor,
+    number_of_workers,
+    open_binds,
+    runs_in_process,
+)
+from lbproxy.controlplane.supervisor.signals import SignalHandlers
+from lbproxy.controlplane.supervisor.sockets import BindProblem, ListeningSockets
+from lbproxy.controlplane.supervisor.systemd import Notifier, inherited_sockets, watchdog_seconds
+from lbproxy.controlplane.supervisor.workers import WorkerPool
+from lbproxy.ipc.cells import CellAllocator, SharedCells
+from lbproxy.ipc.channel import Channel
+
+_log = Logger()
+
+
+class FileLoader:
+    """Loads one configuration file, again and again."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        # absolute: a daemon changes its directory, and the file is to be found again at a reload
+        self.path = os.path.abspath(path)
+
+    def load(self, source: bytes | None = None) -> Loaded:
+        """Read the file (or ``source``); blocks.  Raises `ConfigurationRefused`."""
+        try:
+            return load(self.path, create=True, source=source)
+        except ConfigurationError as error:
+            raise ConfigurationRefused([str(problem) for problem in error.problems]) from error
+
+    def describe(self, problem: BindProblem, loaded: Loaded) -> str:
+        """Give the line for a bind that failed, with its place in the file."""
+        section = f"listener:{problem.listener}"
+        return str(
+            Problem(
+                file=self.path,
+                line=loaded.lines.get(section),
+                section=section,
+                option="bind",
+                value=str(problem.bind),
+                message=problem.message,
+            )
+        )
+
+
+def make_supervisor(
+    reactor: ISupervisorReactor,
+    path: str | os.PathLike[str],
+    make_worker: Callable[[Channel], InProcessWorker],
+    *,
+    environ: MutableMapping[str, str] = os.environ,
+    worker_command: Sequence[str] = DEFAULT_WORKER_COMMAND,
+) -> Supervisor:
+    """Load the configuration, open its sockets and compose the service that does the rest.
+
+    Blocks.  ``make_worker`` makes the worker for ``workers = 0``.  What the service manager handed over is taken out of
+    ``environ``.  Raises `ConfigurationRefused` with every mistake.
+    """
+    notifier = Notifier.from_environment(environ)
+    inherited = inherited_sockets(environ, os.getpid())
+    watchdog = watchdog_seconds(environ, os.getpid())
+    loader = FileLoader(path)
+    loaded = loader.load()
+    directory = _state_directory(loader, loaded)
+    orphans, held_by_orphans = directory.orphans()
+    if orphans:
+        _log.info("{number} workers of an earlier supervisor still serve; they will be relieved", number=len(orphans))
+    sockets = ListeningSockets(notifier, inherited, held_by_orphans)
+    # the slots that an empty pool will plan
+    open_binds(sockets, loaded, range(number_of_workers(loaded)), loader)
+
+    cells = SharedCells.create()
+    state = ControlState(reactor, cells, CellAllocator(cells))
+    metrics = MetricsStore(state)
+    launch: Launch
+    if runs_in_process(loaded):
+        launch = InProcessLauncher(reactor, make_worker)
+    else:
+        launch = ProcessLauncher(reactor, worker_command, directory.rendezvous if directory.is_ours else None)
+    supervisor = Supervisor(
+        reactor,
+        loaded,
+        loader=loader,
+        state=state,
+        metrics=metrics,
+        pool=WorkerPool(reactor, launch, sockets, cells.fd, metrics, state.clear_slot),
+        sockets=sockets,
+        directory=directory,
+        demo=DemoTargets(reactor, worker_command),
+        notifier=notifier,
+        watchdog_seconds=watchdog,
+    )
+    HealthService(reactor, state).setServiceParent(supervisor)
+    if loaded.settings.admin is not None:
+        AdminService(reactor, loaded.settings.admin, state, metrics, supervisor).setServiceParent(supervisor)
+        supervisor.admin_url = _url(str(loaded.settings.admin))
+    watch = FileWatch(reactor, supervisor.reload_files)
+    watch.setServiceParent(supervisor)
+    supervisor.watch = watch
+    SignalHandlers(
+        reactor,
+        {
+            SIGHUP: supervisor.hang_up,
+            SIGUSR1: supervisor.reopen_logs,
+            SIGTERM: supervisor.terminate,
+            SIGINT: supervisor.terminate,
+        },
+    ).setServiceParent(supervisor)
+    return supervisor
+
+
+def _state_directory(loader: FileLoader, loaded: Loaded) -> StateDirectory:
+    try:
+        return StateDirectory(loaded.settings.state_directory)
+    except OSError as error:
+        problem = Problem(
+            file=loader.path,
+            line=loaded.lines.get("lbproxy"),
+            section="lbproxy",
+            option="state-directory",
+            value=loaded.settings.state_directory,
+            message=f"cannot be used: {error.strerror}",
+        )
+        raise ConfigurationRefused([str(problem)]) from error
+
+
+def _url(address: str) -> str:
+    return address if address.startswith("unix:") else f"http://{address}/"

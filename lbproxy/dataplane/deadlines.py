@@ -1,0 +1,105 @@
+"""Deadlines of connections, cheap enough to move with every request.
+
+A timer for each connection and phase would cost several microseconds a request.  Here a
+connection carries its deadline as a plain number; moving it later is one attribute store.
+`Deadlines` keeps each in a bucket of a coarse wheel and looks at the number only when the
+bucket's time comes: if the deadline has moved on, the connection moves to a later bucket.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+NEVER = math.inf
+"""A deadline that does not come."""
+
+TICK_SECONDS = 0.1
+"""Width of a bucket, and so how late a deadline may be noticed."""
+
+_HORIZON_TICKS = 50
+"""How far ahead an item is put at most: each is looked at every five seconds, and a closed one is let go by then."""
+
+
+class Expiring(Protocol):
+    """Something with a deadline."""
+
+    deadline: float
+    """Time by the wheel's clock; `NEVER` for none.  One that is set may be moved later by a plain store."""
+
+    armed: int
+    """The bucket that holds it, 0 for none; the wheel's own."""
+
+    def expired(self, now: float) -> None:
+        """The deadline has come.  Called once; set a new one to be called again."""
+
+
+class Deadlines:
+    """Calls `Expiring.expired` when deadlines come, at most a tenth of a second late.
+
+    ``seconds`` is the clock by which deadlines are meant: `time.monotonic`, or a test's.
+    ``call_later`` is a reactor's.
+    """
+
+    def __init__(self, call_later: Callable[..., Any], seconds: Callable[[], float]) -> None:
+        self.now = seconds
+        self._call_later = call_later
+        self._buckets: dict[int, list[Expiring]] = {}
+        self._call: Any = None
+        self._call_tick = 0
+
+    def set(self, item: Expiring, at: float) -> None:
+        """Give ``item`` this deadline, sooner or later than the one it has."""
+        item.deadline = at
+        if at == NEVER:
+            return
+        tick = int(at / TICK_SECONDS) + 1
+        if item.armed == 0 or tick < item.armed:
+            self._arm(item, min(tick, int(self.now() / TICK_SECONDS) + _HORIZON_TICKS))
+
+    def clear(self, item: Expiring) -> None:
+        """Take the deadline away; the wheel lets go of ``item`` within five seconds."""
+        item.deadline = NEVER
+
+    def _arm(self, item: Expiring, tick: int) -> None:
+        item.armed = tick
+        bucket = self._buckets.get(tick)
+        if bucket is None:
+            self._buckets[tick] = [item]
+            if self._call is None or tick < self._call_tick:
+                self._schedule(tick)
+        else:
+            bucket.append(item)
+
+    def _schedule(self, tick: int) -> None:
+        if self._call is not None:
+            self._call.cancel()
+        self._call_tick = tick
+        self._call = self._call_later(max(0.0, tick * TICK_SECONDS - self.now()), self._run)
+
+    def _run(self) -> None:
+        self._call = None
+        now = self.now()
+        present = int(now / TICK_SECONDS)
+        for tick in sorted(t for t in self._buckets if t <= present):
+            for item in self._buckets.pop(tick):
+                if item.armed == tick:
+                    item.armed = 0
+                    self._look_at(item, now)
+        if self._buckets and self._call is None:
+            self._schedule(min(self._buckets))
+
+    def _look_at(self, item: Expiring, now: float) -> None:
+        if item.deadline <= now:
+            item.deadline = NEVER
+            item.expired(now)
+        elif item.deadline != NEVER:
+            self._arm(item, min(int(item.deadline / TICK_SECONDS) + 1, int(now / TICK_SECONDS) + _HORIZON_TICKS))
+
+    def stop(self) -> None:
+        """Forget everything."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        self._buckets.clear()

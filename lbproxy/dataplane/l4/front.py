@@ -1,0 +1,99 @@
+"""A TCP or TLS listener as a worker serves it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lbproxy.dataplane.balancer.base import Cells
+from lbproxy.dataplane.deadlines import Deadlines
+from lbproxy.dataplane.l4.tcp import TcpClientSide, TcpRecord
+from lbproxy.dataplane.proxy.faults import Fault
+from lbproxy.dataplane.proxy.runtime import GroupRuntime
+from lbproxy.dataplane.router.table import Table
+from lbproxy.dataplane.upstream.connector import Connector
+from lbproxy.model.listener import Listener
+from lbproxy.model.target import RegisteredTarget, Target
+from lbproxy.model.target_group import TargetGroup
+from lbproxy.telemetry.accesslog import AccessLog
+from lbproxy.telemetry.counters import ListenerCounters, TargetCounters, WorkerCounters
+
+
+class TcpRuntime:
+    """What connections of one listener work with, as one snapshot has it (`lbproxy.dataplane.l4.tcp.TcpContext`)."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        table: Table,
+        groups: Mapping[str, GroupRuntime],
+        counters: WorkerCounters,
+        deadlines: Deadlines,
+        connector: Connector,
+        cells: Cells,
+        slot: int,
+        access_log: AccessLog | None,
+        connections: set[TcpClientSide],
+    ) -> None:
+        self.listener = listener
+        self.counters: ListenerCounters = counters.listener(listener.name)
+        self.deadlines = deadlines
+        self.connector = connector
+        self.cells = cells
+        self.slot = slot
+        self.connections = connections
+        self._table = table
+        self._groups = groups
+        self._worker_counters = counters
+        self._access_log = access_log
+
+    def choose(self) -> tuple[TargetGroup, Iterator[RegisteredTarget]]:
+        """A target group by weight, and its targets in the order to try."""
+        forward = self._table.default.forward
+        assert forward is not None
+        group = self._groups[forward.pick()]
+        return group.group, group.balancer.candidates("")
+
+    def target_counters(self, group: TargetGroup, target: Target) -> TargetCounters:
+        return self._worker_counters.target(group.name, target.key)
+
+    def unix_time(self) -> float:
+        return time.time()
+
+    def log(self, record: TcpRecord) -> None:
+        if self._access_log is not None:
+            self._access_log.log_tcp(record)
+
+
+class TcpFront:
+    """What the connections of one bind share."""
+
+    def __init__(self) -> None:
+        self.connections: set[TcpClientSide] = set()
+        self.draining = False
+        self.runtime: Any = None
+        """A `TcpRuntime`; replaced by each snapshot, connections keep theirs."""
+
+    def buildProtocol(self, addr: Any) -> TcpClientSide:
+        return TcpClientSide(self.runtime, addr)
+
+    def drain(self) -> None:
+        """Connections live on: where a TCP conversation may be cut only its ends know."""
+        self.draining = True
+
+    def target_gone(self, group: str, key: str) -> None:
+        """End the connections to a target whose deregistration delay is over."""
+        for connection in list(self.connections):
+            chosen, registered = connection.group, connection.registered
+            if chosen is None or registered is None:
+                continue
+            if chosen.name == group and registered.target.key == key:
+                connection.target_gone()
+
+    def end(self) -> int:
+        """End what is left; return how many connections that were."""
+        connections = list(self.connections)
+        for connection in connections:
+            connection.abort(Fault.DRAIN_DEADLINE)
+        return len(connections)

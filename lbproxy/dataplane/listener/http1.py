@@ -1,0 +1,610 @@
+"""A client's connection, speaking HTTP/1.1 or 1.0.
+
+Requests are read one after the other; the next one is looked at when the answer to the one
+before is written, so that pipelined requests are answered in order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IProtocol, IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lbproxy.dataplane.deadlines import NEVER, Deadlines
+from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phrase
+from lbproxy.dataplane.proxy.exchange import Exchange
+from lbproxy.dataplane.proxy.faults import Fault
+from lbproxy.dataplane.proxy.forwarded import ForwardedFields
+from lbproxy.dataplane.proxy.runtime import HttpRuntime
+from lbproxy.wire.errors import RemoteProtocolError
+from lbproxy.wire.http1.body import ChunkedReader, encode_chunk, last_chunk
+from lbproxy.wire.http1.head import RequestHead, scan_request
+
+_log = Logger()
+
+_LINGER_SECONDS = 2.0
+"""How long a closed connection still takes in what the client sends, so that our last answer is
+not lost to a reset (RFC 9112 section 9.6)."""
+
+_MAX_AHEAD = 65536
+"""Bytes of pipelined requests held while an answer is in progress; beyond that reading pauses."""
+
+DRAIN_GRACE_SECONDS = 2.0
+"""When draining, how long an idle connection may still bring a request, to be answered with
+``Connection: close``; closing at once could cross with it."""
+
+# What is awaited from the client.
+_HEAD = 0
+_LENGTH = 1
+_CHUNKS = 2
+_NOTHING = 3
+_TUNNEL = 4
+_CLOSING = 5
+
+
+class _Unreadable:
+    """Stands in the access log for the head of a request that could not be read."""
+
+    method = target = version = b"-"
+    path = query = authority = host = user_agent = referer = b""
+    minor = 1
+
+
+UNREADABLE = _Unreadable()
+
+
+class TlsDescription(Protocol):
+    """What is told of a TLS connection in the access log."""
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def cipher(self) -> str: ...
+    @property
+    def server_name(self) -> str: ...
+
+
+class HttpFront:
+    """What the connections of one bind of a listener share.
+
+    ``runtime`` is replaced when a snapshot changes the listener; a connection looks at it
+    with each request.
+    """
+
+    runtime: HttpRuntime
+
+    def __init__(
+        self, port: int, deadlines: Deadlines, describe_tls: Callable[[Any], TlsDescription] | None = None
+    ) -> None:
+        self.port = port
+        self.deadlines = deadlines
+        self.draining = False
+        self.connections: set[ClientConnection] = set()
+        self.describe_tls = describe_tls
+        """For an HTTPS listener: what to say of an OpenSSL connection."""
+
+    def buildProtocol(self, addr: IPv4Address | IPv6Address) -> ClientConnection:
+        """A connection from ``addr``, which is the client's also where a PROXY header gave it."""
+        kind = ClientConnection if self.describe_tls is None else SecureClientConnection
+        return kind(self, addr.host, addr.port)
+
+    def drain(self) -> None:
+        """Answer with ``Connection: close`` from now on; close idle connections after a moment."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()
+
+    def end(self) -> int:
+        """End what is left; return how many exchanges that cut."""
+        cut = 0
+        for connection in list(self.connections):
+            cut += connection.end()
+        return cut
+
+
+@implementer(IProtocol, IPushProducer, IHalfCloseableProtocol)
+class ClientConnection:
+    """One client connection; the `Downstream` of its exchanges, one at a time."""
+
+    __slots__ = (
+        "_age_limit",
+        "_buffer",
+        "_began",
+        "_chunked_out",
+        "_chunks",
+        "_exchange",
+        "_forwarded",
+        "_forwarded_for",
+        "_front",
+        "_half_closed",
+        "_keep",
+        "_reading",
+        "_reading_paused",
+        "_remaining",
+        "_runtime",
+        "_starting",
+        "_tls",
+        "_transport",
+        "_write_paused",
+        "armed",
+        "deadline",
+        "host",
+        "listener_port",
+        "now",
+        "port",
+        "scheme",
+    )
+
+    secure = False
+
+    def __init__(self, front: HttpFront, host: str, port: int) -> None:
+        self._front = front
+        self._runtime = front.runtime
+        self.host = host
+        self.port = port
+        self.listener_port = front.port
+        self.scheme = "http"
+        self.now = front.deadlines.now
+        self.armed = 0
+        self.deadline = NEVER
+        self._transport: Any = None
+        self._buffer = b""
+        self._began = 0.0
+        self._reading = _HEAD
+        self._remaining = 0
+        self._chunks: ChunkedReader | None = None
+        self._exchange: Exchange | None = None
+        self._starting = False
+        self._keep = True
+        self._chunked_out = False
+        self._half_closed = False
+        self._write_paused = False
+        self._reading_paused = False
+        self._forwarded: ForwardedFields | None = None
+        self._forwarded_for: Any = None
+        self._tls: TlsDescription | None = None
+        self._age_limit = 0.0
+
+    # The transport calls
+
+    def makeConnection(self, transport: Any) -> None:
+        self._transport = transport
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
+        front = self._front
+        front.connections.add(self)
+        counters = self._runtime.counters
+        counters.connections += 1
+        counters.active += 1
+        now = self.now()
+        self._age_limit = now + self._runtime.client_keep_alive
+        self._transport.registerProducer(self, True)
+        front.deadlines.set(self, now + (DRAIN_GRACE_SECONDS if front.draining else self._first_patience()))
+
+    def _first_patience(self) -> float:
+        return self._runtime.idle_timeout
+
+    def dataReceived(self, data: bytes) -> None:
+        reading = self._reading
+        if reading == _HEAD:
+            self._read_requests(self._buffer + data if self._buffer else data)
+        elif reading == _LENGTH:
+            self._read_length(data)
+        elif reading == _CHUNKS:
+            self._read_chunks(data)
+        elif reading == _TUNNEL:
+            assert self._exchange is not None
+            self._exchange.request_data(data)
+        elif reading == _NOTHING:
+            self._buffer += data
+            if len(self._buffer) > _MAX_AHEAD:
+                self.pause_request()
+
+    def readConnectionLost(self) -> None:
+        """The client has finished sending; it may still want its answer (RFC 9112 section 9.6)."""
+        self._half_closed = True
+        exchange = self._exchange
+        if self._reading == _CLOSING or exchange is None:
+            self._close()
+        elif self._reading == _TUNNEL:
+            exchange.client_closed_tunnel()
+        elif self._reading != _NOTHING:
+            exchange.client_lost()
+            self._close()
+
+    def writeConnectionLost(self) -> None:
+        pass
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._front.connections.discard(self)
+        self._runtime.counters.active -= 1
+        self._reading = _CLOSING
+        self._front.deadlines.clear(self)
+        if self._exchange is not None:
+            self._exchange.client_lost()
+
+    # The transport's producer: back-pressure on the answer
+
+    def pauseProducing(self) -> None:
+        self._write_paused = True
+        if self._exchange is not None:
+            self._exchange.pause_response()
+
+    def resumeProducing(self) -> None:
+        self._write_paused = False
+        if self._exchange is not None:
+            self._exchange.resume_response()
+        elif self._reading == _HEAD and self._buffer and not self._starting:
+            self._read_buffered()
+
+    def stopProducing(self) -> None:
+        pass
+
+    # Deadlines
+
+    def expired(self, now: float) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.timed_out()
+        elif self._reading == _CLOSING:
+            self._abort()
+        elif self._buffer:
+            self._refuse_unread(Fault.CLIENT_TIMEOUT.status, Fault.CLIENT_TIMEOUT.reason)
+        else:
+            self._close()
+
+    def drain(self) -> None:
+        """No request after the present one, or the one that comes within a moment."""
+        if self._exchange is None and self._reading == _HEAD and not self._buffer:
+            self._front.deadlines.set(self, self.now() + DRAIN_GRACE_SECONDS)
+
+    def end(self) -> bool:
+        """End at once; tell whether that cut an exchange."""
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.fail(Fault.DRAIN_DEADLINE)
+        self._abort()
+        return exchange is not None
+
+    # Reading requests
+
+    def _read_buffered(self) -> None:
+        data, self._buffer = self._buffer, b""
+        self._read_requests(data)
+
+    def _read_requests(self, data: bytes) -> None:
+        """Take request after request from ``data`` until one has to wait."""
+        start = 0
+        size = len(data)
+        self._runtime = runtime = self._front.runtime
+        if not self._began:
+            self._began = self.now()
+        while start < size:
+            if self._write_paused:
+                # The answers so far are not taken; the next request can wait.
+                self._buffer = data[start:]
+                return
+            try:
+                head = scan_request(data, start)
+            except RemoteProtocolError as error:
+                self._buffer = b""
+                self._refuse_unread(error.status, error.reason)
+                return
+            if head is None:
+                self._await_head(data[start:], runtime)
+                return
+            start = self._start_exchange(runtime, head, data, size)
+            if self._exchange is not None:
+                self._buffer = data[start:] if start < size else b""
+                return
+            if self._reading != _HEAD:
+                return
+            self._began = self.now()
+        self._buffer = b""
+        self._await_request()
+
+    def _start_exchange(self, runtime: HttpRuntime, head: RequestHead, data: bytes, size: int) -> int:
+        """Start on a request; return the index of what does not belong to it."""
+        end = head.end
+        body = b""
+        trailers = b""
+        ended = True
+        length = head.content_length
+        if head.chunked:
+            chunks = self._chunks = ChunkedReader()
+            try:
+                if end < size:
+                    body = chunks.receive_data(data[end:])
+            except RemoteProtocolError as error:
+                self._refuse_unread(error.status, error.reason)
+                return size
+            if chunks.ended:
+                end = size - len(chunks.rest)
+                trailers = chunks.trailers
+                self._chunks = None
+            else:
+                end = size
+                ended = False
+                self._reading = _CHUNKS
+        elif length > 0:
+            following = end + length
+            if following <= size:
+                body = data[end:following]
+                end = following
+            else:
+                body = data[end:]
+                self._remaining = following - size
+                end = size
+                ended = False
+                self._reading = _LENGTH
+        if ended:
+            self._reading = _NOTHING
+        self._keep = head.keep_alive
+        self._chunked_out = False
+        exchange = self._exchange = Exchange(self, runtime, head, self._began)
+        exchange.received_bytes = head.end + len(body)
+        if self.secure:
+            self._describe_tls(exchange)
+        self._starting = True
+        try:
+            exchange.start(body, ended, trailers)
+        except Exception:
+            _log.failure("a request could not be handled")
+            exchange.fail(Fault.INTERNAL)
+        self._starting = False
+        return end
+
+    def _describe_tls(self, exchange: Exchange) -> None:
+        tls = self._tls
+        if tls is None:
+            assert self._front.describe_tls is not None
+            tls = self._tls = self._front.describe_tls(self._transport.getHandle())
+        exchange.tls_version = tls.version
+        exchange.tls_cipher = tls.cipher
+        exchange.server_name = tls.server_name
+
+    def _await_head(self, part: bytes, runtime: HttpRuntime) -> None:
+        """A request's head is not whole yet."""
+        if self._half_closed:
+            self._close()
+            return
+        self._reading = _HEAD
+        self._buffer = part
+        self._front.deadlines.set(self, self._began + runtime.header_timeout)
+
+    def _await_request(self) -> None:
+        """Nothing of a next request is there."""
+        self._began = 0.0
+        if self._half_closed:
+            self._close()
+            return
+        patience = DRAIN_GRACE_SECONDS if self._front.draining else self._runtime.idle_timeout
+        self._front.deadlines.set(self, self.now() + patience)
+
+    def _read_length(self, data: bytes) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        remaining = self._remaining - len(data)
+        if remaining > 0:
+            self._remaining = remaining
+            exchange.request_data(data)
+            return
+        self._reading = _NOTHING
+        if remaining < 0:
+            self._buffer = data[remaining:]
+            data = data[:remaining]
+        exchange.request_data(data)
+        if self._exchange is exchange:
+            exchange.end_request(b"")
+
+    def _read_chunks(self, data: bytes) -> None:
+        exchange, chunks = self._exchange, self._chunks
+        assert exchange is not None
+        assert chunks is not None
+        try:
+            body = chunks.receive_data(data)
+        except RemoteProtocolError as error:
+            self._keep = False
+            exchange.client_failed(Fault.BAD_REQUEST)
+            _log.debug("bad request body from {client}: {error}", client=self.host, error=error)
+            return
+        if chunks.ended:
+            self._chunks = None
+            self._reading = _NOTHING
+            self._buffer = chunks.rest
+        if body:
+            exchange.request_data(body)
+        if chunks.ended and self._exchange is exchange:
+            exchange.end_request(chunks.trailers)
+
+    def _refuse_unread(self, status: int, reason: str) -> None:
+        """Answer a request that could not be read, and close (RFC 9112 section 2.2)."""
+        refused = Exchange(self, self._runtime, UNREADABLE, self._began or self.now())  # type: ignore[arg-type]
+        refused.status = status
+        refused.error_reason = reason
+        self._runtime.counters.faults[reason] += 1
+        self._runtime.finished(refused)
+        body = error_body(status, b"")
+        self._transport.write(
+            b"HTTP/1.1 %d %b\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b"
+            % (status, reason_phrase(status), own_fields(self.wall_time(), b"text/plain"), len(body), body)
+        )
+        self._linger()
+
+    # The exchange calls
+
+    def wall_time(self) -> float:
+        return time.time()
+
+    def local_address(self) -> tuple[str, int]:
+        """The address that the client connected to."""
+        host = self._transport.getHost()
+        return host.host, host.port
+
+    def forwarded_fields(self, received: bytes | None) -> bytes:
+        listener = self._runtime.listener
+        if self._forwarded_for is not listener:
+            self._forwarded_for = listener
+            self._forwarded = ForwardedFields(listener, self.host, self.port, self.listener_port)
+        assert self._forwarded is not None
+        return self._forwarded.fields(received)
+
+    def expect_progress(self, seconds: float) -> None:
+        self._front.deadlines.set(self, self.now() + seconds)
+
+    def pause_request(self) -> None:
+        if not self._reading_paused and self._reading != _CLOSING:
+            self._reading_paused = True
+            self._transport.pauseProducing()
+
+    def resume_request(self) -> None:
+        if self._reading_paused and self._reading != _CLOSING:
+            self._reading_paused = False
+            self._transport.resumeProducing()
+
+    def send_informational(self, status: int, reason: bytes, fields: bytes) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        if exchange.head.minor >= 1:
+            self._transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, fields))
+
+    def send_response(
+        self, status: int, reason: bytes, fields: bytes, content_length: int, has_body: bool, data: bytes, ended: bool
+    ) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        minor = exchange.head.minor
+        framing = b""
+        if content_length >= 0:
+            if status != 204:
+                framing = b"Content-Length: %d\r\n" % content_length
+        elif has_body:
+            if minor >= 1:
+                framing = b"Transfer-Encoding: chunked\r\n"
+                self._chunked_out = True
+                if data:
+                    data = encode_chunk(data)
+            else:
+                self._keep = False
+        if self._keep and (self._front.draining or self._half_closed or self.now() > self._age_limit):
+            self._keep = False
+        if not self._keep or (not exchange.request_ended and ended):
+            self._keep = False
+            framing += b"Connection: close\r\n"
+        elif minor == 0:
+            framing += b"Connection: keep-alive\r\n"
+        exchange.sent_bytes += len(data)
+        self._transport.write(b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (status, reason, fields, framing, data))
+
+    def send_data(self, data: bytes) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        exchange.sent_bytes += len(data)
+        self._transport.write(encode_chunk(data) if self._chunked_out else data)
+
+    def send_end(self, trailers: bytes) -> None:
+        if self._chunked_out:
+            self._transport.write(last_chunk(trailers))
+
+    def cut(self) -> None:
+        self._abort()
+
+    def start_tunnel(self, reason: bytes, fields: bytes, protocol: bytes) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        self._reading = _TUNNEL
+        self._keep = False
+        self._transport.write(
+            b"HTTP/1.1 101 %b\r\n%bConnection: upgrade\r\nUpgrade: %b\r\n\r\n" % (reason, fields, protocol)
+        )
+        self.resume_request()
+        if self._buffer:
+            data, self._buffer = self._buffer, b""
+            exchange.request_data(data)
+
+    def end_tunnel(self) -> None:
+        self._close()
+
+    def exchange_done(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        if self._reading == _CLOSING:
+            return
+        if not self._keep or not exchange.request_ended:
+            if exchange.request_ended and not self._buffer and not self._reading_paused:
+                self._close()
+            else:
+                self._linger()
+            return
+        self._reading = _HEAD
+        self._began = 0.0
+        self.resume_request()
+        if self._starting:
+            return
+        if self._buffer:
+            self._read_buffered()
+        else:
+            self._await_request()
+
+    # Closing
+
+    def _close(self) -> None:
+        """Close when all is written; what the client still sends is not awaited."""
+        self._reading = _CLOSING
+        self._buffer = b""
+        self._front.deadlines.set(self, self.now() + self._runtime.idle_timeout)
+        self._transport.unregisterProducer()
+        self._transport.loseConnection()
+
+    def _linger(self) -> None:
+        """Close when all is written, taking in what the client sends for a little while."""
+        self._reading = _CLOSING
+        self._buffer = b""
+        self._chunks = None
+        self._front.deadlines.set(self, self.now() + _LINGER_SECONDS)
+        self._transport.unregisterProducer()
+        if self._reading_paused:
+            self._reading_paused = False
+            self._transport.resumeProducing()
+        self._lose_write()
+
+    def _lose_write(self) -> None:
+        self._transport.loseWriteConnection()
+
+    def _abort(self) -> None:
+        self._reading = _CLOSING
+        self._transport.unregisterProducer()
+        self._transport.abortConnection()
+
+
+@implementer(IHandshakeListener)
+class SecureClientConnection(ClientConnection):
+    """A client connection inside TLS."""
+
+    __slots__ = ()
+
+    secure = True
+
+    def __init__(self, front: HttpFront, host: str, port: int) -> None:
+        super().__init__(front, host, port)
+        self.scheme = "https"
+
+    def _first_patience(self) -> float:
+        return self._runtime.header_timeout
+
+    def handshakeCompleted(self) -> None:
+        """TLS stands: a request may take as long as on an idle connection."""
+        self._runtime.counters.tls_handshakes += 1
+        if self._exchange is None and not self._began:
+            self._front.deadlines.set(self, self.now() + self._runtime.idle_timeout)
+
+    def _lose_write(self) -> None:
+        # TLS ends with close_notify; Twisted reads on until the client's own.
+        self._transport.loseConnection()

@@ -1,0 +1,44 @@
+"""What the balancer answers by itself: error pages, redirects and fixed responses."""
+
+from __future__ import annotations
+
+import functools
+from email.utils import formatdate
+from http import HTTPStatus
+
+_OWN_REASONS = {
+    460: b"Client Closed Request",
+    463: b"Too Many Forwarded Addresses",
+    464: b"Incompatible Protocols",
+    561: b"Unauthorized",
+}
+
+
+@functools.lru_cache(maxsize=1000)
+def reason_phrase(status: int) -> bytes:
+    """The reason phrase that goes with a status code (RFC 9110 section 15; ALB's own codes too)."""
+    own = _OWN_REASONS.get(status)
+    if own is not None:
+        return own
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return b"Unknown"
+
+
+@functools.lru_cache(maxsize=4)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode("ascii")
+
+
+def own_fields(now: float, content_type: bytes) -> bytes:
+    """The fields of an answer that no target made; ``now`` is the time since the epoch."""
+    return b"Server: lbproxy\r\nDate: %b\r\nContent-Type: %b\r\n" % (_date(int(now)), content_type)
+
+
+def error_body(status: int, trace_id: bytes) -> bytes:
+    """A small page in plain text; with the trace id, by which the operator finds the log line."""
+    body = b"%d %b\n" % (status, reason_phrase(status))
+    if trace_id:
+        body += b"\nTrace: %b\n" % trace_id
+    return body

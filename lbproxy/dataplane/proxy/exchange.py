@@ -1,0 +1,547 @@
+"""One exchange: a client's request, the target it goes to, and the answer.
+
+The exchange decides and keeps account; it does no I/O.  Its two ends are a `Downstream`, a client's
+connection or stream, and an `Upstream`, a connection to a target.  Each calls the exchange when something has
+arrived, and the exchange calls the other; all calls are direct, so a request in one
+piece with its answer in one piece costs a handful of them.
+
+The phases: *match* (rule), *pick* (target), *connect*, *send*, *wait*, *relay*, *done*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phrase
+from lbproxy.dataplane.proxy.faults import Fault, Retry
+from lbproxy.dataplane.proxy.forwarded import too_many_addresses
+from lbproxy.dataplane.router.redirect import expand
+from lbproxy.model.rule import FixedResponse, Redirect
+
+if TYPE_CHECKING:
+    from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime
+    from lbproxy.dataplane.router.table import Match
+    from lbproxy.model.target import RegisteredTarget
+    from lbproxy.wire.http1.head import RequestHead, ResponseHead
+
+_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
+"""RFC 9110 section 9.2.2."""
+
+_MAX_KEPT_BODY = 65536
+"""A request body up to this size, if it was sent in one piece, can be sent again on a fresh connection."""
+
+
+class Downstream(Protocol):
+    """The client's end, one request of it."""
+
+    host: str
+    port: int
+    scheme: str
+    listener_port: int
+
+    def now(self) -> float: ...
+    def wall_time(self) -> float: ...
+    def local_address(self) -> tuple[str, int]: ...
+    def forwarded_fields(self, received: bytes | None) -> bytes: ...
+    def expect_progress(self, seconds: float) -> None:
+        """Call the exchange's `Exchange.timed_out` when so many seconds have passed without `progress`."""
+
+    def pause_request(self) -> None: ...
+    def resume_request(self) -> None: ...
+    def send_informational(self, status: int, reason: bytes, fields: bytes) -> None: ...
+    def send_response(
+        self, status: int, reason: bytes, fields: bytes, content_length: int, has_body: bool, data: bytes, ended: bool
+    ) -> None:
+        """Start the answer; ``content_length`` -1 when not known; ``data`` is its first piece."""
+
+    def send_data(self, data: bytes) -> None: ...
+    def send_end(self, trailers: bytes) -> None: ...
+    def cut(self) -> None:
+        """End the connection so that the answer cannot pass for whole."""
+
+    def start_tunnel(self, reason: bytes, fields: bytes, protocol: bytes) -> None:
+        """Answer 101 and hand all that comes to `Exchange.request_data`, unframed."""
+
+    def end_tunnel(self) -> None: ...
+    def exchange_done(self) -> None:
+        """The exchange is over; its answer, if any, is written whole."""
+
+
+class Upstream(Protocol):
+    """A target's end, while it serves one exchange."""
+
+    reused: bool
+    exchange: Exchange | None
+
+    def send_request(self, block: bytes, method: bytes, framing: int, data: bytes, ended: bool) -> None:
+        """Send a request head (up to its framing fields) and the first piece of its body.
+
+        ``framing`` is a content length, `NO_BODY` or `CHUNKED`.
+        """
+
+    def send_data(self, data: bytes) -> None: ...
+    def send_end(self, trailers: bytes) -> None: ...
+    def pause_response(self) -> None: ...
+    def resume_response(self) -> None: ...
+    def abort(self) -> None:
+        """Give the connection up; it will not call the exchange again."""
+
+
+NO_BODY = -1
+CHUNKED = -2
+
+
+class Exchange:
+    """One request with its response(s).
+
+    Its attributes are also the access-log record (`lbproxy.telemetry.formats.HttpRecord`).
+    """
+
+    # What most exchanges never set.
+    group: GroupRuntime | None = None
+    upstream: Upstream | None = None
+    target_group = ""
+    target = ""
+    targets_tried: Sequence[tuple[str, int]] = ()
+    status = 0
+    target_status = 0
+    request_time = -1.0
+    target_time = -1.0
+    response_time = -1.0
+    duration = 0.0
+    received_bytes = 0
+    sent_bytes = 0
+    trace_id = b""
+    rule = ""
+    priority = 0
+    action = ""
+    redirect_url = ""
+    error_reason = ""
+    server_name = ""
+    tls_version = ""
+    tls_cipher = ""
+    dispatched = 0.0
+    answered = 0.0
+    request_ended = False
+    response_started = False
+    tunnel = False
+    done = False
+    _others: Iterator[RegisteredTarget] | None = None
+    _chosen: RegisteredTarget | None = None
+    _data = b""
+    _trailers = b""
+    _block = b""
+    _framing = NO_BODY
+    _connecting = False
+    _counted = False
+    _paused_response = False
+    _failed_reused = False
+    _resendable = False
+
+    def __init__(self, client: Downstream, runtime: HttpRuntime, head: RequestHead, began: float) -> None:
+        self.client = client
+        self.runtime = runtime
+        self.head = head
+        self.began = began
+        """When the first byte of the request came, by the connection's clock."""
+
+    # The rest of the access-log record
+
+    @property
+    def started(self) -> float:
+        """When the request began, since the epoch."""
+        return self.began + self.client.wall_time() - self.client.now()
+
+    @property
+    def kind(self) -> str:
+        """``http``, ``https``, ``ws`` or ``wss``."""
+        if self.tunnel:
+            return "wss" if self.client.scheme == "https" else "ws"
+        return self.client.scheme
+
+    @property
+    def listener(self) -> str:
+        return self.runtime.name
+
+    @property
+    def client_host(self) -> str:
+        return self.client.host
+
+    @property
+    def client_port(self) -> int:
+        return self.client.port
+
+    @property
+    def scheme(self) -> str:
+        return self.client.scheme
+
+    @property
+    def method(self) -> bytes:
+        return self.head.method
+
+    @property
+    def authority(self) -> bytes:
+        return self.head.authority
+
+    @property
+    def request_target(self) -> bytes:
+        return self.head.target
+
+    @property
+    def version(self) -> bytes:
+        return self.head.version
+
+    @property
+    def user_agent(self) -> bytes:
+        return self.head.user_agent
+
+    @property
+    def referer(self) -> bytes:
+        return self.head.referer
+
+    # The client's side calls
+
+    def start(self, data: bytes, ended: bool, trailers: bytes = b"") -> None:
+        """Route the request; ``data`` is what is there of its body, ``ended`` whether that is all."""
+        head = self.head
+        runtime = self.runtime
+        self._data = data
+        self._trailers = trailers
+        self.request_ended = ended
+        self.trace_id = runtime.trace_ids.value(head.trace_id)
+        if head.x_forwarded_for is not None and too_many_addresses(head.x_forwarded_for):
+            self.fail(Fault.TOO_MANY_FORWARDED)
+            return
+        match = runtime.table.match(head, self.client.host)
+        self.rule = match.rule_name
+        self.priority = match.priority
+        self.action = match.action_text
+        if match.forward is None:
+            self._answer(match)
+            return
+        group = self.group = runtime.groups[match.forward.pick()]
+        self.target_group = group.name
+        chosen = group.balancer.pick()
+        if chosen is None:
+            self.fail(Fault.NO_TARGETS)
+            return
+        self._try(chosen)
+
+    def request_data(self, data: bytes) -> None:
+        """A piece of the request's body has come, or of what goes through the tunnel."""
+        self.received_bytes += len(data)
+        if self.upstream is not None:
+            self.upstream.send_data(data)
+        else:
+            self._data += data
+        self.client.expect_progress(self.runtime.idle_timeout)
+
+    def end_request(self, trailers: bytes) -> None:
+        """The request is whole."""
+        self.request_ended = True
+        if self.upstream is not None:
+            self.upstream.send_end(trailers)
+            self._await_response()
+        else:
+            self._trailers = trailers
+
+    def client_failed(self, fault: Fault) -> None:
+        """The request cannot be finished: the client broke the protocol in its body, or stalled."""
+        self.fail(fault)
+
+    def client_lost(self) -> None:
+        """The client is gone."""
+        if self.done:
+            return
+        if self.tunnel:
+            self._drop_upstream()
+            self._finish()
+            return
+        self.error_reason = Fault.CLIENT_CLOSED.reason
+        if not self.response_started:
+            self.status = Fault.CLIENT_CLOSED.status
+        self.runtime.counters.faults[Fault.CLIENT_CLOSED.reason] += 1
+        self._drop_upstream()
+        self._finish()
+
+    def client_closed_tunnel(self) -> None:
+        """The client ended its side of the tunnel."""
+        self._drop_upstream()
+        self.client.end_tunnel()
+        self._finish()
+
+    def pause_response(self) -> None:
+        """The client reads slower than the target writes."""
+        self._paused_response = True
+        if self.upstream is not None:
+            self.upstream.pause_response()
+
+    def resume_response(self) -> None:
+        self._paused_response = False
+        if self.upstream is not None:
+            self.client.expect_progress(self.runtime.idle_timeout)
+            self.upstream.resume_response()
+
+    def timed_out(self) -> None:
+        """Nothing has moved for as long as the present phase allows."""
+        if self.tunnel:
+            self.error_reason = "IdleTimeout"
+            self._drop_upstream()
+            self.client.end_tunnel()
+            self._finish()
+        elif self.response_started:
+            self.fail(Fault.CLIENT_TIMEOUT if self._paused_response else Fault.TARGET_STALLED)
+        elif self.request_ended:
+            self.fail(Fault.RESPONSE_TIMEOUT)
+        else:
+            self.fail(Fault.CLIENT_TIMEOUT)
+
+    # The target's side calls
+
+    def connected(self, upstream: Upstream) -> None:
+        """The connection that was asked for stands."""
+        self._connecting = False
+        self._send(upstream)
+
+    def pause_request(self) -> None:
+        """The target reads slower than the client sends."""
+        self.client.pause_request()
+
+    def resume_request(self) -> None:
+        self.client.expect_progress(self.runtime.idle_timeout if not self.request_ended else self._patience())
+        self.client.resume_request()
+
+    def connect_failed(self, fault: Fault) -> None:
+        """The connection that was asked for could not be made."""
+        self._connecting = False
+        self.upstream_failed(fault, False)
+
+    def informational(self, head: ResponseHead) -> None:
+        """An interim answer (1xx but 101); HTTP/1.0 clients don't know them (RFC 9110 section 15.2)."""
+        self.client.expect_progress(self.runtime.idle_timeout if not self.request_ended else self._patience())
+        self.client.send_informational(head.status, head.reason, head.forwarded)
+
+    def response(self, head: ResponseHead, has_body: bool, data: bytes, ended: bool) -> None:
+        """The answer starts; ``ended`` when ``data`` is all of its body.
+
+        When it has ended the upstream has let go of the exchange already.
+        """
+        client = self.client
+        self.answered = now = client.now()
+        self.target_status = self.status = status = head.status
+        assert self.group is not None
+        self.pool.counters.responded(status, now - self.dispatched)
+        self.response_started = True
+        if ended:
+            self.upstream = None
+            client.send_response(status, head.reason, head.forwarded, head.content_length, has_body, data, True)
+            self._finish()
+        else:
+            client.expect_progress(self.runtime.idle_timeout)
+            client.send_response(status, head.reason, head.forwarded, head.content_length, has_body, data, False)
+
+    def response_data(self, data: bytes) -> None:
+        """A piece of the answer's body, or of what comes back through the tunnel."""
+        self.client.expect_progress(self.runtime.idle_timeout)
+        self.client.send_data(data)
+
+    def response_ended(self, trailers: bytes) -> None:
+        """The answer is whole; the upstream has let go of the exchange already."""
+        self.upstream = None
+        self.client.send_end(trailers)
+        self._finish()
+
+    def switch_protocols(self, head: ResponseHead) -> None:
+        """The target answered 101 to a request that asked for it: bytes pass unframed from now on."""
+        self.answered = self.client.now()
+        self.target_status = self.status = 101
+        self.pool.counters.responded(101, self.answered - self.dispatched)
+        self.response_started = True
+        self.tunnel = True
+        self.client.expect_progress(self.runtime.idle_timeout)
+        self.client.start_tunnel(head.reason, head.forwarded, head.upgrade)
+
+    def upstream_closed_tunnel(self) -> None:
+        """The target ended its side of the tunnel; the upstream has let go of the exchange already."""
+        self.upstream = None
+        self.client.end_tunnel()
+        self._finish()
+
+    def upstream_failed(self, fault: Fault, reused: bool) -> None:
+        """The target's connection failed; the upstream has let go of the exchange already.
+
+        ``reused``: it had served another exchange before and failed without a byte of an answer.
+        """
+        self.upstream = None
+        self.pool.counters.faults[fault.reason] += 1
+        chosen = self._chosen
+        assert chosen is not None
+        if self.tunnel:
+            self.error_reason = fault.reason
+            self.client.cut()
+            self._finish()
+            return
+        if not self.response_started and self._may_retry(fault, reused):
+            if fault.retry is Retry.IF_REUSED:
+                self._end_try()
+                self._try(chosen)
+                return
+            self.targets_tried = (*self.targets_tried, (chosen.target.key, 0))
+            self._end_try()
+            following = self._next_candidate()
+            if following is not None:
+                self._try(following)
+                return
+        self.fail(fault)
+
+    def target_gone(self) -> None:
+        """The target left its group, and the time that it had to finish is over."""
+        self.fail(Fault.TARGET_DEREGISTERED)
+
+    # Ending
+
+    def fail(self, fault: Fault) -> None:
+        """Give up: tell the client if its answer has not started, else cut it short."""
+        if self.done:
+            return
+        self.error_reason = fault.reason
+        self.runtime.counters.faults[fault.reason] += 1
+        self._drop_upstream()
+        if self.response_started:
+            self.client.cut()
+        else:
+            self._respond(fault.status, b"text/plain; charset=utf-8", error_body(fault.status, self.trace_id))
+        self._finish()
+
+    # Inside
+
+    def _answer(self, match: Match) -> None:
+        """Carry out an action that needs no target."""
+        action = match.action
+        if isinstance(action, FixedResponse):
+            self._respond(action.status, action.content_type.encode("latin-1"), action.body.encode())
+        else:
+            assert isinstance(action, Redirect)
+            location = expand(action, self.head, self.client.scheme, self.client.listener_port, self.head.authority)
+            self.redirect_url = location.decode("latin-1")
+            body = b"" if self.head.method == b"HEAD" else error_body(action.status, b"")
+            self._respond(action.status, b"text/plain; charset=utf-8", body, b"Location: %b\r\n" % location)
+        self._finish()
+
+    def _respond(self, status: int, content_type: bytes, body: bytes, fields: bytes = b"") -> None:
+        self.status = status
+        self.response_started = True
+        fields = own_fields(self.client.wall_time(), content_type) + fields
+        has_body = status not in (204, 304) and self.head.method != b"HEAD"
+        length = len(body) if status not in (204, 304) else -1
+        self.client.send_response(
+            status, reason_phrase(status), fields, length, has_body, body if has_body else b"", True
+        )
+
+    def _try(self, chosen: RegisteredTarget) -> None:
+        """Send the request to this target, on a kept connection or a new one."""
+        assert self.group is not None
+        self._chosen = chosen
+        pool = self.pool = self.group.pools[chosen.cell]
+        self.target = pool.key
+        pool.begin()
+        self._counted = True
+        upstream = None if self._failed_reused else pool.take(self.head.method in _IDEMPOTENT)
+        if upstream is None:
+            self._connecting = True
+            if not self.request_ended:
+                self.client.pause_request()
+            self.client.expect_progress(3600.0)  # the connector keeps its own, shorter time
+            pool.connect(self)
+        else:
+            self._send(upstream)
+
+    def _send(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        upstream.exchange = self
+        if self.dispatched == 0.0:
+            self._prepare()
+        self.dispatched = self.client.now()
+        data = self._data
+        ended = self.request_ended
+        self._resendable = ended and len(data) <= _MAX_KEPT_BODY
+        if not self._resendable:
+            self._data = b""
+        upstream.send_request(self._block, self.head.method, self._framing, data, ended and not self._trailers)
+        if self.upstream is not upstream:
+            return  # it failed at once
+        if ended:
+            if self._trailers:
+                upstream.send_end(self._trailers)
+            self._await_response()
+        else:
+            self.client.expect_progress(self.runtime.idle_timeout)
+            self.client.resume_request()
+
+    def _prepare(self) -> None:
+        """Write the request head that the target will get, but for its framing."""
+        head = self.head
+        authority = head.authority
+        if not authority and head.minor == 0:
+            authority = self.pool.authority
+        upgrade = b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade if head.upgrade else b""
+        if head.te_trailers:
+            upgrade += b"Connection: te\r\nTE: trailers\r\n" if not upgrade else b""
+        self._block = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%bX-Amzn-Trace-Id: %b\r\n%b" % (
+            head.method,
+            head.target,
+            authority,
+            head.forwarded,
+            self.client.forwarded_fields(head.x_forwarded_for),
+            self.trace_id,
+            upgrade,
+        )
+        self._framing = CHUNKED if head.chunked else head.content_length
+
+    def _patience(self) -> float:
+        assert self.group is not None
+        return self.group.response_timeout
+
+    def _await_response(self) -> None:
+        if not self.response_started:
+            self.client.expect_progress(self._patience())
+
+    def _may_retry(self, fault: Fault, reused: bool) -> bool:
+        if fault.retry is Retry.YES:
+            return True
+        if fault.retry is Retry.IF_REUSED and reused and self._resendable and self.head.method in _IDEMPOTENT:
+            self._failed_reused = True
+            return True
+        return False
+
+    def _next_candidate(self) -> RegisteredTarget | None:
+        assert self.group is not None
+        assert self._chosen is not None
+        if self._others is None:
+            self._others = iter(self.group.balancer.others(self._chosen, self.client.host))
+        return next(self._others, None)
+
+    def _end_try(self) -> None:
+        if self._counted:
+            self._counted = False
+            self.pool.end()
+
+    def _drop_upstream(self) -> None:
+        if self.upstream is not None:
+            upstream, self.upstream = self.upstream, None
+            upstream.exchange = None
+            upstream.abort()
+        elif self._connecting:
+            self._connecting = False
+            self.pool.cancel(self)
+
+    def _finish(self) -> None:
+        if self.done:
+            return
+        self.done = True
+        if self._counted:
+            self._counted = False
+            self.pool.end()
+        self.runtime.finished(self)
+        self.client.exchange_done()

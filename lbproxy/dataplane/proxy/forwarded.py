@@ -1,0 +1,79 @@
+"""The fields that tell a target about the client: X-Forwarded-* and X-Amzn-Trace-Id.
+
+AWS, "HTTP headers and Application Load Balancers" and "Request tracing for your Application
+Load Balancer".
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from lbproxy.model.listener import Listener, XffMode
+
+MAX_FORWARDED_ADDRESSES = 30
+"""More addresses than this in X-Forwarded-For are refused with 463 (ALB)."""
+
+
+class ForwardedFields:
+    """What every request of one client connection gets, made once for the connection."""
+
+    __slots__ = ("_client", "_mode", "_origin", "_plain")
+
+    def __init__(self, listener: Listener, host: str, port: int, listener_port: int) -> None:
+        client = host
+        if listener.xff_client_port and listener.xff_mode is XffMode.APPEND:
+            client = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._client = client.encode("ascii")
+        self._mode = listener.xff_mode
+        scheme = b"https" if listener.protocol.is_encrypted else b"http"
+        self._origin = b"X-Forwarded-Proto: %b\r\nX-Forwarded-Port: %d\r\n" % (scheme, listener_port)
+        if self._mode is XffMode.APPEND:
+            self._plain = b"X-Forwarded-For: %b\r\n%b" % (self._client, self._origin)
+        else:
+            self._plain = self._origin
+
+    def fields(self, received: bytes | None) -> bytes:
+        """Field lines for a request that came with this X-Forwarded-For (None: without one)."""
+        if received is None or self._mode is XffMode.REMOVE:
+            return self._plain
+        if self._mode is XffMode.PRESERVE:
+            return b"X-Forwarded-For: %b\r\n%b" % (received, self._origin)
+        if not received:
+            return self._plain
+        return b"X-Forwarded-For: %b, %b\r\n%b" % (received, self._client, self._origin)
+
+
+def too_many_addresses(received: bytes) -> bool:
+    """Tell whether X-Forwarded-For names more addresses than ALB accepts."""
+    return received.count(b",") >= MAX_FORWARDED_ADDRESSES
+
+
+class TraceIds:
+    """Makes the value of X-Amzn-Trace-Id.
+
+    ``seconds`` is the time since the epoch; ``source`` need not be secret, only unlikely to repeat.
+    """
+
+    __slots__ = ("_getrandbits", "_prefix", "_seconds", "_second")
+
+    def __init__(self, source: random.Random, seconds: Callable[[], float]) -> None:
+        self._getrandbits = source.getrandbits
+        self._seconds = seconds
+        self._second = -1
+        self._prefix = b""
+
+    def value(self, received: bytes | None) -> bytes:
+        """The value to send: a new Root, or the received one with ``Self`` put before its Root."""
+        second = int(self._seconds())
+        if second != self._second:
+            self._second = second
+            self._prefix = b"1-%08x-" % second
+        if received is None:
+            return b"Root=%b%024x" % (self._prefix, self._getrandbits(96))
+        fresh = b"%b%024x" % (self._prefix, self._getrandbits(96))
+        fields = [field for field in (f.strip() for f in received.split(b";")) if field]
+        if any(field.startswith(b"Root=") for field in fields):
+            kept = [field for field in fields if not field.startswith(b"Self=")]
+            return b";".join([b"Self=" + fresh, *kept])
+        return b";".join([b"Root=" + fresh, *fields])

@@ -1,0 +1,107 @@
+"""What exchanges work with: a listener's and its target groups' part of one snapshot.
+
+Built by the worker when a snapshot arrives, never changed afterwards; an exchange keeps the
+one that it started with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from lbproxy.dataplane.balancer.base import Balancer
+    from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
+    from lbproxy.dataplane.proxy.forwarded import TraceIds
+    from lbproxy.dataplane.router.table import Table
+    from lbproxy.model.listener import Listener
+    from lbproxy.model.target_group import TargetGroup
+    from lbproxy.telemetry.accesslog import AccessLog
+    from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
+
+
+class Pool(Protocol):
+    """One worker's connections to one target."""
+
+    key: str
+    """The target's ``host:port``."""
+    authority: bytes
+    """The same, for a Host field."""
+    counters: TargetCounters
+
+    def begin(self) -> None:
+        """Count a request as in flight."""
+
+    def end(self) -> None: ...
+    def take(self, idempotent: bool) -> Upstream | None:
+        """Hand out a kept connection, if there is one; surely alive unless the request may be repeated."""
+
+    def connect(self, exchange: Exchange) -> None:
+        """Make a connection; later `Exchange.connected` or `Exchange.connect_failed` is called."""
+
+    def cancel(self, exchange: Exchange) -> None:
+        """This exchange waits no longer."""
+
+
+class GroupRuntime:
+    """A target group as a worker uses it."""
+
+    __slots__ = ("balancer", "group", "name", "pools", "response_timeout")
+
+    def __init__(self, group: TargetGroup, balancer: Balancer, pools: Mapping[int, Pool]) -> None:
+        self.name = group.name
+        self.group = group
+        self.balancer = balancer
+        self.pools = pools
+        """By the target's cell."""
+        self.response_timeout = group.response_timeout_seconds
+
+
+class HttpRuntime:
+    """An HTTP(S) listener as a worker uses it."""
+
+    __slots__ = (
+        "access_log",
+        "client_keep_alive",
+        "counters",
+        "groups",
+        "header_timeout",
+        "idle_timeout",
+        "listener",
+        "name",
+        "table",
+        "trace_ids",
+    )
+
+    def __init__(
+        self,
+        listener: Listener,
+        table: Table,
+        groups: Mapping[str, GroupRuntime],
+        counters: ListenerCounters,
+        trace_ids: TraceIds,
+        access_log: AccessLog | None,
+    ) -> None:
+        self.name = listener.name
+        self.listener = listener
+        self.table = table
+        self.groups = groups
+        self.counters = counters
+        self.trace_ids = trace_ids
+        self.access_log = access_log
+        self.idle_timeout = listener.idle_timeout_seconds
+        self.header_timeout = listener.request_header_timeout_seconds
+        self.client_keep_alive = listener.client_keep_alive_seconds
+
+    def finished(self, exchange: Exchange) -> None:
+        """Account for an exchange that is over."""
+        now = exchange.client.now()
+        exchange.duration = duration = now - exchange.began
+        if exchange.dispatched:
+            exchange.request_time = exchange.dispatched - exchange.began
+            if exchange.answered:
+                exchange.target_time = exchange.answered - exchange.dispatched
+                exchange.response_time = now - exchange.answered
+        self.counters.finished(exchange.status, duration, exchange.received_bytes, exchange.sent_bytes)
+        if self.access_log is not None:
+            self.access_log.log(exchange)

@@ -1,0 +1,356 @@
+"""What a worker serves now: its pools, groups and listeners, made to follow each snapshot.
+
+Each change keeps what it does not touch: pools keep their connections, listeners their
+sockets and clients, compiled rules their tables.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from lbproxy.dataplane.balancer import make_balancer
+from lbproxy.dataplane.balancer.base import Cells
+from lbproxy.dataplane.deadlines import Deadlines
+from lbproxy.dataplane.l4.front import TcpFront, TcpRuntime
+from lbproxy.dataplane.listener.http1 import HttpFront
+from lbproxy.dataplane.listener.proxyprotocol import ProxyProtocolFactory
+from lbproxy.dataplane.listener.tls import ServerTls, describe
+from lbproxy.dataplane.proxy.forwarded import TraceIds
+from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime
+from lbproxy.dataplane.router.table import Table
+from lbproxy.dataplane.upstream.connector import Connector
+from lbproxy.dataplane.upstream.pool import TargetPool
+from lbproxy.model.errors import InvalidModel
+from lbproxy.model.listener import Bind, Listener
+from lbproxy.model.snapshot import AccessLogSettings, GroupState, Snapshot
+from lbproxy.model.target import Target, TargetState
+from lbproxy.model.target_group import TargetGroup
+from lbproxy.native.transport import Acceptor
+from lbproxy.telemetry.accesslog import AccessLog
+from lbproxy.telemetry.counters import WorkerCounters
+
+
+class Front(Protocol):
+    """A listener's side of its connections at one bind."""
+
+    draining: bool
+    runtime: Any
+    connections: Any
+
+    def buildProtocol(self, addr: Any) -> Any: ...
+    def drain(self) -> None: ...
+    def end(self) -> int: ...
+
+
+class _Accepting:
+    """One bind of a listener: its socket, and the front of those that come in."""
+
+    def __init__(self, acceptor: Acceptor, front: Front, listener: Listener, tls: ServerTls | None) -> None:
+        self.acceptor = acceptor
+        self.front = front
+        self.listener = listener
+        self.tls = tls
+
+
+class Serving:
+    """Everything that a worker serves.
+
+    ``cells`` is the memory that all workers share, ``slot`` this worker's number.
+    """
+
+    def __init__(self, reactor: Any, cells: Cells, slot: int) -> None:
+        self._reactor = reactor
+        self._cells = cells
+        self._slot = slot
+        self._random = random.Random()
+        self._deadlines = Deadlines(reactor.callLater, time.monotonic)
+        self._connector = Connector(reactor, self._deadlines)
+        self._trace_ids = TraceIds(self._random, time.time)
+        self._snapshot: Snapshot | None = None
+        self._groups: dict[str, GroupRuntime] = {}
+        self._pools: dict[tuple[str, str], TargetPool] = {}
+        self._tables: dict[str, tuple[Listener, Table]] = {}
+        self._tls: dict[str, ServerTls] = {}
+        self._sockets: dict[Bind, socket.socket] = {}
+        self._accepting: dict[Bind, _Accepting] = {}
+        self._leaving: set[Front] = set()
+        self._log: AccessLog | None = None
+        self._log_settings = AccessLogSettings()
+        self.counters = WorkerCounters()
+        self.draining = False
+
+    def add_socket(self, bind: Bind, skt: socket.socket) -> None:
+        """A listening socket, for snapshots to come."""
+        former = self._sockets.pop(bind, None)
+        if former is not None:
+            former.close()
+        self._sockets[bind] = skt
+
+    def apply(self, snapshot: Snapshot) -> list[str]:
+        """Serve as ``snapshot`` says; return what could not be done, in words for the operator."""
+        configuration = snapshot.configuration
+        if self._log_settings != configuration.access_log:
+            self._open_log(configuration.access_log)
+        self._groups = self._make_groups(snapshot)
+        problems = []
+        for listener in configuration.listeners:
+            try:
+                self._apply_listener(listener)
+            except InvalidModel as error:
+                problems.append(f"listener {listener.name}: {error}")
+        wanted = {bind for listener in configuration.listeners for bind in listener.binds}
+        for bind in [b for b in self._accepting if b not in wanted]:
+            self._stop_accepting(bind)
+        for bind in [b for b in self._sockets if b not in wanted]:
+            self._sockets.pop(bind).close()
+        self._forget_listeners({listener.name for listener in configuration.listeners})
+        self.counters.keep_only({listener.name for listener in configuration.listeners}, set(self._pools))
+        self._snapshot = snapshot
+        return problems
+
+    # Groups and pools
+
+    def _make_groups(self, snapshot: Snapshot) -> dict[str, GroupRuntime]:
+        before = self._snapshot
+        groups: dict[str, GroupRuntime] = {}
+        present: set[tuple[str, str]] = set()
+        configured = {group.name: group for group in snapshot.configuration.target_groups}
+        for name, state in snapshot.groups.items():
+            present.update((name, registered.target.key) for registered in state.targets)
+            group = configured.get(name)
+            if group is None:
+                continue  # its last targets are draining
+            if (
+                before is not None
+                and name in self._groups
+                and self._groups[name].group == group
+                and before.groups.get(name) == state
+                and before.worker_slots == snapshot.worker_slots
+            ):
+                groups[name] = self._groups[name]
+            else:
+                groups[name] = self._make_group(group, state, snapshot.worker_slots)
+        for key in [k for k in self._pools if k not in present]:
+            self._pools.pop(key).end_all()
+            for front in self._fronts():
+                if isinstance(front, TcpFront):
+                    front.target_gone(*key)
+        for name, state in snapshot.groups.items():
+            for registered in state.targets:
+                pool = self._pools.get((name, registered.target.key))
+                if pool is not None and registered.health.state is TargetState.DRAINING:
+                    pool.retire()
+        return groups
+
+    def _make_group(self, group: TargetGroup, state: GroupState, slots: int) -> GroupRuntime:
+        pools = {
+            registered.cell: self._pool(group, registered.target, registered.cell + self._slot)
+            for registered in state.targets
+            if registered.health.state is not TargetState.DRAINING
+        }
+        balancer = make_balancer(group, state, self._cells, self._slot, slots, self._random)
+        return GroupRuntime(group, balancer, pools)
+
+    def _pool(self, group: TargetGroup, target: Target, cell: int) -> TargetPool:
+        key = (group.name, target.key)
+        pool = self._pools.get(key)
+        if pool is not None and not pool.retired and pool.reaches(group, target, cell):
+            pool.group = group
+            return pool
+        if pool is not None:
+            pool.retire()
+        counters = self.counters.target(*key)
+        pool = TargetPool(group, target, self._connector, self._deadlines, counters, self._cells, cell)
+        self._pools[key] = pool
+        return pool
+
+    # Listeners
+
+    def _apply_listener(self, listener: Listener) -> None:
+        self._table(listener)
+        tls = self._server_tls(listener) if listener.protocol.is_encrypted else None
+        for bind in listener.binds:
+            self._apply_bind(bind, listener, tls)
+
+    def _apply_bind(self, bind: Bind, listener: Listener, tls: ServerTls | None) -> None:
+        accepting = self._accepting.get(bind)
+        if accepting is None:
+            skt = self._sockets.pop(bind, None)
+            if skt is None:
+                raise InvalidModel("bind", f"no listening socket for {bind}")
+            front = self._make_front(bind, listener)
+            accepting = self._accepting[bind] = _Accepting(
+                Acceptor(self._reactor, skt, self._factory(front, listener, tls)), front, listener, tls
+            )
+            if not self.draining:
+                accepting.acceptor.start()
+        elif not _same_kind(accepting.listener, listener):
+            self._leave(accepting.front)
+            accepting.front = self._make_front(bind, listener)
+        accepting.front.runtime = self._runtime(listener, accepting.front)
+        if accepting.listener is not listener or accepting.tls is not tls:
+            accepting.listener = listener
+            accepting.tls = tls
+            accepting.acceptor.set_factory(self._factory(accepting.front, listener, tls))
+
+    def _make_front(self, bind: Bind, listener: Listener) -> Front:
+        front: Front
+        if listener.protocol.is_http:
+            front = HttpFront(bind.port, self._deadlines, describe if listener.protocol.is_encrypted else None)
+        else:
+            front = TcpFront()
+        front.draining = self.draining
+        return front
+
+    def _runtime(self, listener: Listener, front: Front) -> HttpRuntime | TcpRuntime:
+        table = self._table(listener)
+        if isinstance(front, TcpFront):
+            return TcpRuntime(
+                listener,
+                table,
+                self._groups,
+                self.counters,
+                self._deadlines,
+                self._connector,
+                self._cells,
+                self._slot,
+                self._log,
+                front.connections,
+            )
+        counters = self.counters.listener(listener.name)
+        return HttpRuntime(listener, table, self._groups, counters, self._trace_ids, self._log)
+
+    def _factory(self, front: Front, listener: Listener, tls: ServerTls | None) -> Any:
+        """The protocols around a connection, outermost first: PROXY header, TLS, and what the front speaks."""
+        factory: Any = front
+        if tls is not None:
+            factory = TLSMemoryBIOFactory(tls.connection_creator, False, _Quiet(front))
+            factory.noisy = False
+        if listener.proxy_protocol:
+            factory = ProxyProtocolFactory(
+                factory, listener.proxy_protocol_trusted, listener.request_header_timeout_seconds, self._reactor
+            )
+        return factory
+
+    def _table(self, listener: Listener) -> Table:
+        known = self._tables.get(listener.name)
+        if known is not None and (
+            known[0].rules == listener.rules and known[0].default_action == listener.default_action
+        ):
+            return known[1]
+        table = Table.compile(listener, self._random)
+        self._tables[listener.name] = (listener, table)
+        return table
+
+    def _server_tls(self, listener: Listener) -> ServerTls:
+        known = self._tls.get(listener.name)
+        if known is not None and known.same_as(listener):
+            return known
+        tls = self._tls[listener.name] = ServerTls(listener)
+        return tls
+
+    def _forget_listeners(self, names: set[str]) -> None:
+        for known in (self._tables, self._tls):
+            for name in [n for n in known if n not in names]:
+                del known[name]
+
+    def _stop_accepting(self, bind: Bind) -> None:
+        accepting = self._accepting.pop(bind)
+        accepting.acceptor.finish()
+        self._leave(accepting.front)
+
+    def _leave(self, front: Front) -> None:
+        """Nothing more comes in here; what is in flight may end in its own time."""
+        front.drain()
+        self._leaving = {f for f in self._leaving if f.connections}
+        self._leaving.add(front)
+
+    # The access log
+
+    def _open_log(self, settings: AccessLogSettings) -> None:
+        former = self._log
+        self._log_settings = settings
+        self._log = AccessLog(settings, self._reactor) if settings.destination != "off" else None
+        if former is not None:
+            former.close(0)
+
+    def reopen_log(self) -> None:
+        """Open the access log anew under its name."""
+        if self._log is not None:
+            self._log.reopen()
+
+    def report(self) -> Mapping[str, Any]:
+        """The counters, for the supervisor."""
+        if self._log is not None:
+            self.counters.access_log_dropped = self._log.dropped
+        return self.counters.report()
+
+    # Ending
+
+    def drain(self, close_sockets: bool) -> None:
+        """Accept what is queued (unless the sockets live on elsewhere), then nothing more."""
+        self.draining = True
+        for bind in list(self._accepting):
+            accepting = self._accepting.pop(bind)
+            if close_sockets:
+                accepting.acceptor.finish()
+            else:
+                accepting.acceptor.close()
+            self._leave(accepting.front)
+        for skt in self._sockets.values():
+            skt.close()
+        self._sockets.clear()
+
+    def open_connections(self) -> int:
+        """How many client connections there are."""
+        return sum(len(front.connections) for front in self._fronts())
+
+    def _fronts(self) -> set[Front]:
+        return self._leaving | {accepting.front for accepting in self._accepting.values()}
+
+    def end(self) -> int:
+        """End every connection; return how many had something in flight."""
+        return sum(front.end() for front in self._leaving)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for bind in list(self._accepting):
+            self._accepting.pop(bind).acceptor.close()
+        for pool in self._pools.values():
+            pool.retire()
+        self._deadlines.stop()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+
+@implementer(IProtocolFactory)
+class _Quiet:
+    """A front as a Twisted factory that says nothing about starting and stopping."""
+
+    noisy = False
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+
+    def buildProtocol(self, addr: Any) -> Any:
+        return self._front.buildProtocol(addr)
+
+    def doStart(self) -> None:
+        pass
+
+    def doStop(self) -> None:
+        pass
+
+
+def _same_kind(one: Listener, other: Listener) -> bool:
+    """Whether connections of one listener can go on under the other's settings."""
+    return one.name == other.name and one.protocol is other.protocol

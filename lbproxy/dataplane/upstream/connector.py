@@ -1,0 +1,193 @@
+"""Makes connections to targets: TCP, the PROXY header, TLS, all within one deadline."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IHandshakeListener, IProtocol, IProtocolFactory, ITransport
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lbproxy.dataplane.deadlines import NEVER, Deadlines
+from lbproxy.dataplane.proxy.faults import Fault
+from lbproxy.dataplane.upstream.tls import ClientTls, explain_failure
+from lbproxy.model.target import Target
+from lbproxy.model.target_group import TargetGroup, TargetTls
+from lbproxy.native.transport import connect
+
+
+class TargetProtocol(Protocol):
+    """The protocol of a connection to a target: Twisted's `IProtocol`, and one method more."""
+
+    def makeConnection(self, transport: Any) -> None: ...
+    def dataReceived(self, data: bytes) -> None: ...
+    def connectionLost(self, reason: Failure) -> None: ...
+    def connectFailed(self, fault: Fault, detail: str) -> None:
+        """The connection could not be made; ``detail`` says why, for people."""
+
+
+class Connector:
+    """Connects to targets."""
+
+    def __init__(self, reactor: Any, deadlines: Deadlines) -> None:
+        self._reactor = reactor
+        self._deadlines = deadlines
+        self._tls: dict[TargetTls, ClientTls] = {}
+
+    def connect(self, group: TargetGroup, target: Target, protocol: TargetProtocol, header: bytes = b"") -> Connecting:
+        """Connect to ``target`` as ``group`` says; send ``header`` (a PROXY protocol header) ahead of all else.
+
+        Later, never at once, exactly one of ``protocol.makeConnection`` (TLS handshake done) and
+        ``protocol.connectFailed`` is called, unless `Connecting.cancel` comes first.
+        """
+        factory = None
+        if group.protocol.is_encrypted:
+            creator = self._client_tls(group.tls).creator_for(target)
+            factory = lambda inner: TLSMemoryBIOFactory(creator, True, _Always(inner))  # noqa: E731
+        attempt = Connecting(self._reactor, self._deadlines, target, protocol, header, factory)
+        self._deadlines.set(attempt, self._deadlines.now() + group.connect_timeout_seconds)
+        return attempt
+
+    def _client_tls(self, settings: TargetTls) -> ClientTls:
+        found = self._tls.get(settings)
+        if found is None:
+            if len(self._tls) > 100:  # settings of groups that are long gone
+                self._tls.clear()
+            found = self._tls[settings] = ClientTls(settings)
+        return found
+
+
+@implementer(IProtocolFactory)
+class _Always:
+    """A factory whose protocol exists already."""
+
+    noisy = False
+
+    def __init__(self, protocol: IProtocol) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: Any) -> IProtocol:
+        return self._protocol
+
+    def doStart(self) -> None:
+        pass
+
+    def doStop(self) -> None:
+        pass
+
+
+@implementer(IProtocol)
+class Connecting:
+    """One attempt to connect; the transport's protocol until the connection is ready for use."""
+
+    armed = 0
+    deadline = NEVER
+    _over = False
+    _stream: Any = None
+
+    def __init__(
+        self,
+        reactor: Any,
+        deadlines: Deadlines,
+        target: Target,
+        protocol: TargetProtocol,
+        header: bytes,
+        tls_factory: Any,
+    ) -> None:
+        self._deadlines = deadlines
+        self._protocol = protocol
+        self._header = header
+        self._tls_factory = tls_factory
+        self._handshake: _Handshake | None = None
+        self._transport = connect(reactor, target.address, target.port, self, self._refused)
+
+    def cancel(self) -> None:
+        """Give up; the protocol is not told."""
+        if not self._over:
+            self._end()
+            self._drop()
+
+    def expired(self, now: float) -> None:
+        if not self._over:
+            self._end()
+            self._drop()
+            where = "TLS handshake" if self._handshake is not None else "TCP connect"
+            self._protocol.connectFailed(Fault.CONNECT_TIMEOUT, f"{where} timed out")
+
+    def _drop(self) -> None:
+        if self._transport.connected:
+            self._transport.abortConnection()
+        else:
+            self._transport.cancel()
+
+    def _end(self) -> None:
+        self._over = True
+        self._deadlines.clear(self)
+
+    def _refused(self, failure: OSError) -> None:
+        if not self._over:
+            self._end()
+            fault = Fault.CONNECT_TIMEOUT if failure.errno == errno.ETIMEDOUT else Fault.CONNECT_REFUSED
+            self._protocol.connectFailed(fault, failure.strerror or "connection failed")
+
+    # The transport's protocol
+
+    def makeConnection(self, transport: ITransport) -> None:
+        self._stream = transport
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
+        transport = self._stream
+        if self._header:
+            transport.write(self._header)
+        if self._tls_factory is None:
+            self._hand_over(transport)
+            return
+        self._handshake = _Handshake(self)
+        outer = self._tls_factory(self._handshake).buildProtocol(None)
+        self._transport.protocol = outer
+        outer.makeConnection(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        raise AssertionError("data before the connection was handed over")
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Only while the TCP connection is being handed over."""
+
+    def _hand_over(self, transport: Any) -> None:
+        self._end()
+        self._transport.protocol = self._protocol  # type: ignore[assignment]
+        self._protocol.makeConnection(transport)
+
+    # The handshake calls
+
+    def secured(self, tls: Any) -> None:
+        """The TLS handshake is done, the target's certificate accepted."""
+        if self._over:
+            return
+        self._end()
+        tls.wrappedProtocol = self._protocol
+        self._protocol.makeConnection(tls)
+
+    def insecure(self, reason: Failure) -> None:
+        """The connection was lost during the handshake."""
+        if not self._over:
+            self._end()
+            self._protocol.connectFailed(Fault.TLS_FAILED, explain_failure(reason))
+
+
+@implementer(IHandshakeListener)
+class _Handshake(TwistedProtocol):
+    """Stands in for the real protocol until TLS is up."""
+
+    def __init__(self, attempt: Connecting) -> None:
+        self._attempt = attempt
+
+    def handshakeCompleted(self) -> None:
+        self._attempt.secured(self.transport)
+
+    def connectionLost(self, reason: Failure = Failure(Exception())) -> None:  # noqa: B008
+        self._attempt.insecure(reason)

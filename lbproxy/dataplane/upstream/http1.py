@@ -1,0 +1,328 @@
+"""A connection to a target, speaking HTTP/1.1."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IProtocol, IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lbproxy.dataplane.deadlines import NEVER
+from lbproxy.dataplane.proxy.exchange import CHUNKED, NO_BODY, Exchange
+from lbproxy.dataplane.proxy.faults import Fault
+from lbproxy.wire.errors import RemoteProtocolError
+from lbproxy.wire.http1.body import ChunkedReader, encode_chunk, last_chunk
+from lbproxy.wire.http1.head import ResponseHead, scan_response
+
+if TYPE_CHECKING:
+    from lbproxy.dataplane.upstream.pool import TargetPool
+
+_log = Logger()
+
+# What of an answer is awaited.
+_HEAD = 0
+_LENGTH = 1
+_CHUNKS = 2
+_CLOSE = 3
+_TUNNEL = 4
+
+
+@implementer(IProtocol, IPushProducer)
+class TargetConnection:
+    """Serves one exchange after another.
+
+    It is the protocol of its transport, and the transport's producer for back-pressure on requests.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_chunks",
+        "_keep",
+        "_method",
+        "_pool",
+        "_reading",
+        "_remaining",
+        "_request_chunked",
+        "_request_ended",
+        "_seen",
+        "_transport",
+        "armed",
+        "deadline",
+        "exchange",
+        "reused",
+        "waiting",
+    )
+
+    def __init__(self, pool: TargetPool, exchange: Exchange) -> None:
+        self._pool = pool
+        self.waiting: Exchange | None = exchange
+        """The exchange for which the connection is being made."""
+        self.exchange: Exchange | None = None
+        """The exchange that has the connection now."""
+        self.reused = False
+        self.armed = 0
+        self.deadline = NEVER
+        self._transport: Any = None
+        self._buffer = b""
+        self._chunks: ChunkedReader | None = None
+        self._keep = False
+        self._method = b""
+        self._reading = _HEAD
+        self._remaining = 0
+        self._request_chunked = False
+        self._request_ended = True
+        self._seen = False
+
+    # Connecting
+
+    def makeConnection(self, transport: Any) -> None:
+        self._transport = transport
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
+        self._transport.registerProducer(self, True)
+        exchange, self.waiting = self.waiting, None
+        assert exchange is not None
+        self._pool.connected(self, exchange)
+
+    def connectFailed(self, fault: Fault, detail: str) -> None:
+        """The connector gave up."""
+        exchange, self.waiting = self.waiting, None
+        assert exchange is not None
+        _log.debug("cannot connect to {target}: {detail}", target=self._pool.key, detail=detail)
+        self._pool.connect_failed(fault, exchange)
+
+    # The exchange calls
+
+    def send_request(self, block: bytes, method: bytes, framing: int, data: bytes, ended: bool) -> None:
+        """Send a request head and the first piece of its body."""
+        self._method = method
+        self._request_ended = ended
+        self._seen = False
+        self._request_chunked = False
+        self.deadline = NEVER
+        if framing == NO_BODY:
+            self._transport.write(block + b"\r\n")
+        elif framing == CHUNKED:
+            self._request_chunked = True
+            pieces = [block, b"Transfer-Encoding: chunked\r\n\r\n"]
+            if data:
+                pieces.append(encode_chunk(data))
+            if ended:
+                pieces.append(b"0\r\n\r\n")
+            self._transport.write(b"".join(pieces))
+        else:
+            self._transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (block, framing, data))
+        self._pool.counters.sent_bytes += len(data)
+
+    def send_data(self, data: bytes) -> None:
+        """Send a piece of the request's body, or through the tunnel."""
+        if data:
+            self._pool.counters.sent_bytes += len(data)
+            self._transport.write(encode_chunk(data) if self._request_chunked else data)
+
+    def send_end(self, trailers: bytes) -> None:
+        """The request's body is whole."""
+        self._request_ended = True
+        if self._request_chunked:
+            self._transport.write(last_chunk(trailers))
+
+    def pause_response(self) -> None:
+        """Read no more for now."""
+        self._transport.pauseProducing()
+
+    def resume_response(self) -> None:
+        self._transport.resumeProducing()
+
+    def abort(self) -> None:
+        """Drop the connection; the exchange hears no more of it."""
+        self.exchange = None
+        self._transport.unregisterProducer()
+        self._transport.abortConnection()
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        self.exchange = None
+        self._transport.unregisterProducer()
+        self._transport.loseConnection()
+
+    def is_quiet(self) -> bool:
+        """Tell whether the target has neither closed this idle connection nor sent anything on it."""
+        handle: socket.socket | None = getattr(self._lowest_transport(), "socket", None)
+        if handle is None:
+            return False
+        try:
+            handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def _lowest_transport(self) -> Any:
+        return getattr(self._transport, "transport", self._transport)
+
+    # The deadline of an idle connection
+
+    def expired(self, now: float) -> None:
+        """Not used for as long as a kept connection may be."""
+        if self.exchange is None and self.waiting is None:
+            self._pool.lost(self)
+            self.close()
+
+    # The transport's producer: back-pressure on the request
+
+    def pauseProducing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.pause_request()
+
+    def resumeProducing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.resume_request()
+
+    def stopProducing(self) -> None:
+        pass
+
+    # The transport's protocol: the answer
+
+    def dataReceived(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            # Nothing was asked: what comes now could be taken for the answer to the next request.
+            self._pool.lost(self)
+            self.abort()
+            return
+        self._seen = True
+        self._pool.counters.received_bytes += len(data)
+        reading = self._reading
+        try:
+            if reading == _HEAD:
+                self._read_head(exchange, self._buffer + data if self._buffer else data)
+            elif reading == _LENGTH:
+                self._read_length(exchange, data)
+            elif reading == _CHUNKS:
+                self._read_chunks(exchange, data)
+            else:
+                exchange.response_data(data)
+        except RemoteProtocolError as error:
+            _log.debug("bad answer from {target}: {error}", target=self._pool.key, error=error)
+            self._fail(Fault.BAD_RESPONSE)
+
+    def _read_head(self, exchange: Exchange, data: bytes) -> None:
+        start = 0
+        while True:
+            head = scan_response(data, start)
+            if head is None:
+                self._buffer = data[start:]
+                return
+            start = head.end
+            status = head.status
+            if status >= 200:
+                break
+            if status == 101:
+                self._switch(exchange, head, data[start:])
+                return
+            exchange.informational(head)
+            if self.exchange is not exchange:
+                return
+        self._buffer = b""
+        self._keep = head.keep_alive and self._request_ended
+        if self._method == b"HEAD" or status == 204 or status == 304 or head.content_length == 0:
+            self._release(len(data) > start)
+            exchange.response(head, False, b"", True)
+            return
+        length = head.content_length
+        if length > 0:
+            body = data[start:] if start < len(data) else b""
+            if len(body) >= length:
+                self._release(len(body) > length)
+                exchange.response(head, True, body[:length], True)
+                return
+            self._remaining = length - len(body)
+            self._reading = _LENGTH
+            exchange.response(head, True, body, False)
+            return
+        if head.chunked:
+            self._chunks = ChunkedReader()
+            self._reading = _CHUNKS
+            body = self._chunks.receive_data(data[start:]) if start < len(data) else b""
+            exchange.response(head, True, body, False)
+            if self._chunks is not None and self._chunks.ended and self.exchange is exchange:
+                self._end_chunks(exchange)
+            return
+        self._keep = False
+        self._reading = _CLOSE
+        exchange.response(head, True, data[start:], False)
+
+    def _read_length(self, exchange: Exchange, data: bytes) -> None:
+        remaining = self._remaining - len(data)
+        if remaining > 0:
+            self._remaining = remaining
+            exchange.response_data(data)
+            return
+        exchange.response_data(data if remaining == 0 else data[:remaining])
+        if self.exchange is exchange:
+            self._release(remaining < 0)
+            exchange.response_ended(b"")
+
+    def _read_chunks(self, exchange: Exchange, data: bytes) -> None:
+        assert self._chunks is not None
+        body = self._chunks.receive_data(data)
+        if body:
+            exchange.response_data(body)
+        if self._chunks is not None and self._chunks.ended and self.exchange is exchange:
+            self._end_chunks(exchange)
+
+    def _end_chunks(self, exchange: Exchange) -> None:
+        assert self._chunks is not None
+        chunks, self._chunks = self._chunks, None
+        self._release(bool(chunks.rest))
+        exchange.response_ended(chunks.trailers)
+
+    def _switch(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
+        asked = exchange.head.upgrade
+        if not asked or head.upgrade != asked:
+            raise RemoteProtocolError("101 that was not asked for", reason="UnexpectedUpgrade")
+        self._buffer = b""
+        self._keep = False
+        self._reading = _TUNNEL
+        exchange.switch_protocols(head)
+        if rest and self.exchange is exchange:
+            exchange.response_data(rest)
+
+    def _release(self, surplus: bool) -> None:
+        """The answer is whole: keep the connection for another request, or close it."""
+        self.exchange = None
+        self._reading = _HEAD
+        if surplus or not self._keep or not self._request_ended or not self._pool.put(self):
+            self._transport.unregisterProducer()
+            if self._request_ended and not surplus:
+                self._transport.loseConnection()
+            else:
+                self._transport.abortConnection()
+
+    def _fail(self, fault: Fault) -> None:
+        exchange, self.exchange = self.exchange, None
+        self._transport.unregisterProducer()
+        self._transport.abortConnection()
+        if exchange is not None:
+            exchange.upstream_failed(fault, False)
+
+    def connectionLost(self, reason: Failure) -> None:
+        exchange, self.exchange = self.exchange, None
+        self._pool.lost(self)
+        self.deadline = NEVER
+        if exchange is None:
+            return
+        clean = reason.check(ConnectionDone) is not None
+        if clean and self._reading == _CLOSE:
+            exchange.response_ended(b"")
+        elif clean and self._reading == _TUNNEL:
+            exchange.upstream_closed_tunnel()
+        else:
+            fault = Fault.TARGET_CLOSED if clean else Fault.TARGET_RESET
+            exchange.upstream_failed(fault, self.reused and not self._seen)

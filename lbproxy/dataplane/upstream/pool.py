@@ -1,0 +1,170 @@
+"""One worker's connections to one target."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING
+
+from lbproxy.dataplane.upstream.http1 import TargetConnection
+from lbproxy.model.target_group import ProxyProtocolVersion
+from lbproxy.wire.proxyprotocol import encode_v1, encode_v2
+
+if TYPE_CHECKING:
+    from lbproxy.dataplane.balancer.base import Cells
+    from lbproxy.dataplane.deadlines import Deadlines
+    from lbproxy.dataplane.proxy.exchange import Exchange
+    from lbproxy.dataplane.proxy.faults import Fault
+    from lbproxy.dataplane.upstream.connector import Connecting, Connector
+    from lbproxy.model.target import Target
+    from lbproxy.model.target_group import TargetGroup
+    from lbproxy.telemetry.counters import TargetCounters
+
+
+class TargetPool:
+    """Keeps unused connections for the next request and counts what is in flight.
+
+    With PROXY protocol a connection speaks for one client, so none is kept.
+    """
+
+    __slots__ = (
+        "_cell",
+        "_cells",
+        "_connector",
+        "_deadlines",
+        "_waiting",
+        "authority",
+        "connections",
+        "counters",
+        "group",
+        "idle",
+        "key",
+        "retired",
+        "target",
+    )
+
+    def __init__(
+        self,
+        group: TargetGroup,
+        target: Target,
+        connector: Connector,
+        deadlines: Deadlines,
+        counters: TargetCounters,
+        cells: Cells,
+        cell: int,
+    ) -> None:
+        self.group = group
+        self.target = target
+        self.key = target.key
+        self.authority = target.key.encode("ascii")
+        self.counters = counters
+        self.idle: deque[TargetConnection] = deque()
+        """The one used last is at the right; it is used first, so that the others may grow old."""
+        self.connections: set[TargetConnection] = set()
+        """All that stand."""
+        self.retired = False
+        self._connector = connector
+        self._deadlines = deadlines
+        self._cells = cells
+        self._cell = cell
+        self._waiting: dict[Exchange, Connecting] = {}
+
+    def reaches(self, group: TargetGroup, target: Target, cell: int) -> bool:
+        """Tell whether this pool's connections serve for ``group`` with these settings too."""
+        mine = self.group
+        return (
+            self.target.address == target.address
+            and self._cell == cell
+            and mine.protocol is group.protocol
+            and mine.tls == group.tls
+            and mine.proxy_protocol is group.proxy_protocol
+        )
+
+    def begin(self) -> None:
+        """Count a request as in flight."""
+        self._cells[self._cell] += 1
+        self.counters.requests += 1
+
+    def end(self) -> None:
+        """It is over."""
+        self._cells[self._cell] -= 1
+
+    def take(self, idempotent: bool) -> TargetConnection | None:
+        """Hand out a kept connection.
+
+        A request that must not be repeated gets one only after a look at its socket: a target
+        that has closed it meanwhile would leave us not knowing whether it saw the request.
+        """
+        idle = self.idle
+        while idle:
+            connection = idle.pop()
+            if idempotent or connection.is_quiet():
+                self.counters.reused += 1
+                connection.reused = True
+                return connection
+            connection.abort()
+        return None
+
+    def connect(self, exchange: Exchange) -> None:
+        """Make a connection for ``exchange``."""
+        header = b""
+        version = self.group.proxy_protocol
+        if version is not ProxyProtocolVersion.OFF:
+            encode = encode_v1 if version is ProxyProtocolVersion.V1 else encode_v2
+            header = encode((exchange.client.host, exchange.client.port), exchange.client.local_address())
+        connection = TargetConnection(self, exchange)
+        self._waiting[exchange] = self._connector.connect(self.group, self.target, connection, header)
+
+    def cancel(self, exchange: Exchange) -> None:
+        """``exchange`` no longer waits for the connection that is being made."""
+        waiting = self._waiting.pop(exchange, None)
+        if waiting is not None:
+            waiting.cancel()
+
+    # A connection calls
+
+    def connected(self, connection: TargetConnection, exchange: Exchange) -> None:
+        """A connection stands."""
+        self._waiting.pop(exchange, None)
+        self.counters.connects += 1
+        self.connections.add(connection)
+        exchange.connected(connection)
+
+    def connect_failed(self, fault: Fault, exchange: Exchange) -> None:
+        """A connection could not be made."""
+        self._waiting.pop(exchange, None)
+        self.counters.connect_failures += 1
+        exchange.connect_failed(fault)
+
+    def put(self, connection: TargetConnection) -> bool:
+        """Take back a connection whose exchange is over; tell whether it is kept."""
+        if (
+            self.retired
+            or len(self.idle) >= self.group.max_idle_connections
+            or self.group.proxy_protocol is not ProxyProtocolVersion.OFF
+        ):
+            return False
+        self._deadlines.set(connection, self._deadlines.now() + self.group.keep_alive_seconds)
+        self.idle.append(connection)
+        return True
+
+    def lost(self, connection: TargetConnection) -> None:
+        """A connection is gone, or about to be."""
+        self.connections.discard(connection)
+        with contextlib.suppress(ValueError):
+            self.idle.remove(connection)
+
+    def retire(self) -> None:
+        """Keep no connection from now on: the target has left, or is reached in another way."""
+        self.retired = True
+        while self.idle:
+            self.idle.pop().close()
+
+    def end_all(self) -> None:
+        """End what is still in flight: the target's time to finish is over."""
+        self.retire()
+        for exchange in list(self._waiting):
+            exchange.target_gone()
+        for connection in list(self.connections):
+            if connection.exchange is not None:
+                connection.exchange.target_gone()

@@ -1,0 +1,466 @@
+"""What would happen to this request?  Answered by the router and the balancer that serve the traffic.
+
+A pure function of a configuration (or a snapshot) and a request.  What it cannot know without
+the running workers, the place in the rotation and what is in flight, counts as zero.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_address
+from random import Random
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import attrs
+
+from lbproxy.dataplane.balancer import make_balancer
+from lbproxy.dataplane.router.groups import GroupChoice
+from lbproxy.dataplane.router.redirect import expand
+from lbproxy.dataplane.router.request import PlainRequest
+from lbproxy.dataplane.router.table import RuleTrace, Table
+from lbproxy.model.listener import Bind, Listener, ListenerProtocol
+from lbproxy.model.rule import Action, FixedResponse, Redirect
+from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
+from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
+from lbproxy.model.target_group import TargetGroup
+
+Health = Mapping[str, Mapping[str, TargetHealth]]
+"""By target group name and target key (``host:port``)."""
+
+_PROTOCOLS = {
+    "http": ListenerProtocol.HTTP,
+    "ws": ListenerProtocol.HTTP,
+    "https": ListenerProtocol.HTTPS,
+    "wss": ListenerProtocol.HTTPS,
+    "tcp": ListenerProtocol.TCP,
+    "tls": ListenerProtocol.TLS,
+}
+_DEFAULT_PORTS = {ListenerProtocol.HTTP: 80, ListenerProtocol.HTTPS: 443}
+_HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]*)(:[0-9]*)?")
+
+
+@attrs.frozen(kw_only=True)
+class CandidateExplanation:
+    """A target of a group, and when its turn comes."""
+
+    target: str
+    """``host:port``."""
+    weight: int
+    state: str
+    reason: str = ""
+    """ELBv2 reason code that goes with the state."""
+    description: str = ""
+    order: int | None = None
+    """1 for the first choice, then the order of failover; None if it gets no traffic."""
+
+
+@attrs.frozen(kw_only=True)
+class GroupExplanation:
+    """A target group of a forward action."""
+
+    name: str
+    weight: int
+    share: float
+    """Part of the traffic, 0 to 1."""
+    algorithm: str
+    fail_open: bool
+    """No target is known to be healthy, so all are used."""
+    candidates: tuple[CandidateExplanation, ...]
+    """In the order to try, those without traffic last."""
+
+
+@attrs.frozen(kw_only=True)
+class Explanation:
+    """The way of one request from the listener to what answers it."""
+
+    url: str
+    method: str
+    source: str
+    listener: str | None
+    """None when no listener takes the URL; then there is nothing more but notes."""
+    listener_protocol: str | None = None
+    binds: tuple[str, ...] = ()
+    rules: tuple[RuleTrace, ...] = ()
+    """Up to and including the one that matched; ``default`` when none did."""
+    action: str | None = None
+    """``forward``, ``redirect`` or ``fixed-response``."""
+    groups: tuple[GroupExplanation, ...] = ()
+    """For forward."""
+    status: int | None = None
+    """For redirect and fixed-response."""
+    location: str | None = None
+    """For redirect."""
+    content_type: str | None = None
+    """For fixed-response."""
+    body: str | None = None
+    """For fixed-response."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know before believing the above."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as values that the `json` module takes."""
+        return attrs.asdict(self)
+
+    def to_text(self) -> str:
+        """The same for a terminal, in lines without colour."""
+        lines = [f"{self.method} {self.url} from {self.source}"]
+        if self.listener is None:
+            lines.append("listener none takes this URL")
+        else:
+            lines.append(f"listener {self.listener} ({self.listener_protocol} {', '.join(self.binds)})")
+            lines += _rule_lines(self.rules)
+            lines += self._action_lines()
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+    def _action_lines(self) -> list[str]:
+        if self.action == "redirect":
+            return [f"redirect {self.status} to {self.location}"]
+        if self.action == "fixed-response":
+            return [f"fixed-response {self.status} {self.content_type}: {self.body}"]
+        lines = []
+        for group in self.groups:
+            fail_open = ", fail open" if group.fail_open else ""
+            share = f"weight {group.weight}, {group.share:.1%} of the traffic"
+            lines.append(f"forward to {group.name} ({share}; {group.algorithm}{fail_open})")
+            rows = [
+                (
+                    "-" if candidate.order is None else f"{candidate.order}.",
+                    candidate.target,
+                    f"weight {candidate.weight}",
+                    candidate.state,
+                    " ".join(text for text in (candidate.reason, candidate.description) if text),
+                )
+                for candidate in group.candidates
+            ]
+            lines += [f"  {row}" for row in _aligned(rows)]
+        return lines
+
+
+@attrs.frozen
+class _Chosen:
+    listener: Listener
+    bind: Bind | None
+
+
+def explain(
+    configuration: Configuration | Snapshot,
+    url: str,
+    *,
+    method: str = "GET",
+    headers: Iterable[tuple[str, str]] = (),
+    source: str = "127.0.0.1",
+    health: Health | None = None,
+    listener: str | None = None,
+    demo: Mapping[str, int] | None = None,
+) -> Explanation:
+    """Follow a request through listener, rules, target groups and targets.
+
+    A URL without a scheme is ``http``; ``tcp`` and ``tls`` are for listeners of these
+    protocols.  A ``Host`` among ``headers`` replaces the URL's for the rules.  ``source`` is the
+    client's address.  ``health`` is what is known of the targets; without it a snapshot's states
+    count, and a configuration's targets are ``initial``.  ``listener`` names one where the
+    URL does not lead to it.  ``demo`` says how many targets lbproxy itself starts for a group.
+
+    Raises `ValueError` for what is not a URL, or not an address.
+    """
+    ip_address(source)
+    parts = _split_url(url)
+    listeners = _configuration(configuration).listeners
+    notes: list[str] = []
+    chosen = _choose_listener(listeners, parts, listener, notes)
+    url = parts.geturl()
+    if chosen is None:
+        return Explanation(url=url, method=method, source=source, listener=None, notes=tuple(notes))
+
+    request = _request(parts, method, headers)
+    table = Table.compile(chosen.listener, Random(0))
+    traces = table.trace(request, source)
+    match = table.match(request, source)
+    explanation = Explanation(
+        url=url,
+        method=method,
+        source=source,
+        listener=chosen.listener.name,
+        listener_protocol=chosen.listener.protocol.value,
+        binds=tuple(str(bind) for bind in chosen.listener.binds),
+        rules=traces,
+        action=match.action_text,
+    )
+    if match.forward is not None:
+        groups = _explain_groups(configuration, match.forward, health, source, demo or {}, notes)
+        return attrs.evolve(explanation, groups=groups, notes=tuple(notes))
+    return attrs.evolve(explanation, notes=tuple(notes), **_explain_answer(match.action, request, chosen, parts))
+
+
+def _configuration(configuration: Configuration | Snapshot) -> Configuration:
+    return configuration.configuration if isinstance(configuration, Snapshot) else configuration
+
+
+# The URL and its listener
+
+
+def _split_url(url: str) -> SplitResult:
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in _PROTOCOLS:
+        raise ValueError(f"{url}: the scheme is {parts.scheme}, it should be one of {', '.join(_PROTOCOLS)}")
+    if not parts.hostname:
+        raise ValueError(f"{url}: there is no host in it")
+    try:
+        parts.port  # noqa: B018 (a property that raises)
+    except ValueError as error:
+        raise ValueError(f"{url}: {error}") from error
+    return parts
+
+
+def _choose_listener(
+    listeners: Sequence[Listener], parts: SplitResult, name: str | None, notes: list[str]
+) -> _Chosen | None:
+    protocol = _PROTOCOLS[parts.scheme]
+    if name is not None:
+        return _listener_by_name(listeners, protocol, name, notes)
+
+    speaking = [listener for listener in listeners if listener.protocol is protocol]
+    port = parts.port or _DEFAULT_PORTS.get(protocol)
+    found = [_Chosen(listener, bind) for listener in speaking for bind in listener.binds if bind.port == port]
+    if found:
+        return _closest(found, parts.hostname or "", notes)
+    if parts.port is None and speaking:
+        # often a port is mapped somewhere in front of us
+        first = speaking[0]
+        if port is not None:
+            notes.append(f"no {protocol.value} listener has port {port}; this is for {first.name}")
+        _note_several([listener.name for listener in speaking], notes)
+        return _Chosen(first, first.binds[0] if first.binds else None)
+    others = [listener for listener in listeners if any(bind.port == port for bind in listener.binds)]
+    notes += [
+        f"listener {other.name} has port {port} but speaks {other.protocol.value}, not {protocol.value}"
+        for other in others
+    ]
+    if not others:
+        known = ", ".join(f"{listener.name} ({_binds(listener)})" for listener in listeners) or "none at all"
+        notes.append(f"no {protocol.value} listener has port {port}; there is {known}")
+    return None
+
+
+def _listener_by_name(
+    listeners: Sequence[Listener], protocol: ListenerProtocol, name: str, notes: list[str]
+) -> _Chosen | None:
+    for listener in listeners:
+        if listener.name == name:
+            if listener.protocol is not protocol:
+                notes.append(f"listener {name} speaks {listener.protocol.value}, not {protocol.value}")
+            return _Chosen(listener, listener.binds[0] if listener.binds else None)
+    names = ", ".join(listener.name for listener in listeners) or "none at all"
+    notes.append(f"there is no listener {name}; there is {names}")
+    return None
+
+
+def _closest(found: Sequence[_Chosen], host: str, notes: list[str]) -> _Chosen:
+    """Of the listeners at a port, one bound to the very address in the URL, else to all addresses, else any."""
+    exact = [chosen for chosen in found if chosen.bind is not None and _same_address(chosen.bind.host, host)]
+    everywhere = [chosen for chosen in found if chosen.bind is not None and chosen.bind.host in ("0.0.0.0", "::")]
+    best = exact or everywhere or list(found)
+    _note_several([chosen.listener.name for chosen in best], notes)
+    return best[0]
+
+
+def _same_address(bind: str, host: str) -> bool:
+    try:
+        return ip_address(bind) == ip_address(host)
+    except ValueError:
+        return False
+
+
+def _note_several(names: Iterable[str], notes: list[str]) -> None:
+    first, *others = dict.fromkeys(names)
+    if others:
+        notes.append(
+            f"several listeners could take this: {first} is shown, name another ({', '.join(others)}) to see it"
+        )
+
+
+def _binds(listener: Listener) -> str:
+    return ", ".join([listener.protocol.value, *(str(bind) for bind in listener.binds)])
+
+
+# The request
+
+
+def _request(parts: SplitResult, method: str, headers: Iterable[tuple[str, str]]) -> PlainRequest:
+    hostname = parts.hostname or ""
+    host = f"[{hostname}]" if ":" in hostname else hostname
+    fields = [(name.lower(), value) for name, value in headers]
+    for name, value in fields:
+        if name == "host":
+            authority = _HOST_AND_PORT.fullmatch(value.strip())
+            if authority is None:
+                raise ValueError(f"Host: {value} is not a host with or without a port")
+            host = authority[1]
+    if not any(name == "host" for name, _ in fields):
+        fields.insert(0, ("host", host if parts.port is None else f"{host}:{parts.port}"))
+    return PlainRequest(
+        method=method.encode(),
+        host=host.encode() if host.isascii() else host.encode("idna"),
+        path=(parts.path or "/").encode(),
+        query=parts.query.encode(),
+        fields=[(name.encode(), value.encode()) for name, value in fields],
+    )
+
+
+# The action
+
+
+def _explain_answer(action: Action, request: PlainRequest, chosen: _Chosen, parts: SplitResult) -> dict[str, Any]:
+    if isinstance(action, Redirect):
+        protocol = chosen.listener.protocol.value
+        port = chosen.bind.port if chosen.bind is not None and chosen.bind.port else parts.port or 80
+        location = expand(action, request, protocol, port, request.host)
+        return {"status": action.status, "location": location.decode("ascii", "backslashreplace")}
+    assert isinstance(action, FixedResponse)
+    return {"status": action.status, "content_type": action.content_type, "body": action.body}
+
+
+def _explain_groups(
+    configuration: Configuration | Snapshot,
+    choice: GroupChoice,
+    health: Health | None,
+    source: str,
+    demo: Mapping[str, int],
+    notes: list[str],
+) -> tuple[GroupExplanation, ...]:
+    groups = {group.name: group for group in _configuration(configuration).target_groups}
+    explanations = []
+    for name, weight, share in choice.shares:
+        group = groups.get(name)
+        if group is None:
+            notes.append(f"there is no target group {name}")
+            continue
+        if isinstance(configuration, Snapshot) and health is None:
+            state = configuration.groups.get(name, GroupState())
+        else:
+            state = _group_state(group, None if health is None else health.get(name, {}))
+        explanations.append(_explain_group(group, state, weight, share, source, demo.get(name, 0), notes))
+    return tuple(explanations)
+
+
+def _explain_group(
+    group: TargetGroup,
+    state: GroupState,
+    weight: int,
+    share: float,
+    source: str,
+    demo_count: int,
+    notes: list[str],
+) -> GroupExplanation:
+    # A draw from a fixed seed: the order is one of those possible, and the same each time.
+    balancer = make_balancer(group, state, _IdleCells(), 0, 1, Random(0))
+    order = list(balancer.candidates(source))
+    used = {target.cell for target in order}
+    idle = [target for target in state.targets if target.cell not in used]
+    if not state.targets and demo_count:
+        notes.append(f"{group.name} has {demo_count} demo targets, known only to the lbproxy that runs and starts them")
+    elif not state.targets:
+        notes.append(f"target group {group.name} has no targets: the answer is 503")
+    elif not order:
+        notes.append(f"target group {group.name} has no target that may take traffic: the answer is 503")
+    elif balancer.fail_open:
+        notes.append(f"no target of {group.name} is known to be healthy: it fails open, all are used")
+    if len(order) > 1 and group.algorithm in _ORDER_NOTES:
+        notes.append(f"{group.name}: {_ORDER_NOTES[group.algorithm]}")
+    return GroupExplanation(
+        name=group.name,
+        weight=weight,
+        share=share,
+        algorithm=group.algorithm,
+        fail_open=balancer.fail_open,
+        candidates=(
+            *(_candidate(target, number) for number, target in enumerate(order, 1)),
+            *(_candidate(target, None) for target in idle),
+        ),
+    )
+
+
+_ORDER_NOTES = {
+    "round_robin": "each request starts one further in the order",
+    "least_outstanding_requests": "the order is that of an idle group; under load the least busy is first",
+    "weighted_random": "the order is drawn anew for each request",
+}
+
+
+def _candidate(target: RegisteredTarget, order: int | None) -> CandidateExplanation:
+    return CandidateExplanation(
+        target=target.target.key,
+        weight=target.target.weight,
+        state=target.health.state.value,
+        reason=target.health.reason.value,
+        description=target.health.description,
+        order=order,
+    )
+
+
+# Target states
+
+
+class _IdleCells:
+    """Shared cells of a group that has served nothing yet."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        return [0] if isinstance(index, slice) else 0
+
+    def __setitem__(self, index: int, value: int, /) -> None:
+        pass
+
+
+def _group_state(group: TargetGroup, known: Mapping[str, TargetHealth] | None) -> GroupState:
+    """The group's targets with what is known of them; those known but not configured are added.
+
+    So demo targets, and others that the configuration does not name one by one, are shown as well.
+    """
+    configured = {target.key: target for target in group.targets}
+    for key in known or {}:
+        if key not in configured:
+            host, _, port = key.rpartition(":")
+            host = host.strip("[]")
+            configured[key] = Target(host=host, port=int(port), address=host)
+    return GroupState(
+        targets=tuple(
+            RegisteredTarget(target=target, health=_health_of(group, key, known), cell=number)
+            for number, (key, target) in enumerate(configured.items(), 1)
+        )
+    )
+
+
+def _health_of(group: TargetGroup, key: str, known: Mapping[str, TargetHealth] | None) -> TargetHealth:
+    if known is not None:
+        return known.get(key, _NOT_REGISTERED)
+    if not group.health_check.enabled:
+        return TargetHealth(state=TargetState.UNAVAILABLE, reason=TargetReason.HEALTH_CHECK_DISABLED)
+    return TargetHealth(state=TargetState.INITIAL, reason=TargetReason.REGISTRATION_IN_PROGRESS)
+
+
+_NOT_REGISTERED = TargetHealth(
+    state=TargetState.UNUSED,
+    reason=TargetReason.NOT_REGISTERED,
+    description="The running configuration does not have it",
+)
+
+
+# Text
+
+
+def _rule_lines(traces: Sequence[RuleTrace]) -> list[str]:
+    rows = []
+    for trace in traces:
+        where = f"(priority {trace.priority}):" if trace.priority else "(no rule matched):"
+        verdict = "yes" if trace.matched else "no"
+        why = "" if trace.failed is None else f"- {trace.failed}: wanted {' or '.join(trace.wanted)}, saw {trace.seen}"
+        rows.append((f"rule {trace.rule_name}", where, verdict, why))
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [" ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,139 @@
+"""Counters that all workers share: an array of 64-bit integers in a memfd.
+
+The supervisor makes the array and allocates *runs* of cells in it; each worker maps it by the
+descriptor that came with `Welcome` and writes only its own cell of a target's run, so no lock
+is needed.  What the cells mean is in docs/architecture.md, "Shared cells".
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections import deque
+from collections.abc import Hashable
+
+SLOT_LIMIT = 64
+"""Cells in a target's run, and so the most workers there can be."""
+
+CELL_BYTES = 8
+
+DEFAULT_BYTES = 8 << 20
+"""Room for some 16,000 targets.  The memory is sparse: a page costs nothing until it is written."""
+
+
+class CellsExhausted(RuntimeError):
+    """No run of this length is left."""
+
+    def __init__(self, length: int, capacity: int) -> None:
+        super().__init__(
+            f"no room for {length} more shared cells: all {capacity} are in use "
+            f"(one run of {SLOT_LIMIT} for each target of each group)"
+        )
+
+
+class SharedCells:
+    """The array itself; ``view`` is a memoryview of signed 64-bit integers.
+
+    Owns the descriptor ``fd``; `close` ends the mapping and closes it.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """Map the memory behind ``fd``, which this object owns from now on."""
+        self.fd = fd
+        self._map = mmap.mmap(fd, os.fstat(fd).st_size)
+        self.view = memoryview(self._map).cast("q")
+
+    @classmethod
+    def create(cls, size_bytes: int = DEFAULT_BYTES) -> SharedCells:
+        """Make a new array, all zero."""
+        fd = _anonymous_file()
+        os.ftruncate(fd, size_bytes)
+        return cls(fd)
+
+    @classmethod
+    def attach(cls, fd: int) -> SharedCells:
+        """Map an array that another process made; takes over ``fd``."""
+        return cls(fd)
+
+    def __len__(self) -> int:
+        """Give the number of cells."""
+        return len(self.view)
+
+    def close(self) -> None:
+        """End the mapping; ``view`` cannot be used any more.  May be called again."""
+        if self.fd < 0:
+            return
+        self.view.release()
+        self._map.close()
+        os.close(self.fd)
+        self.fd = -1
+
+
+class CellAllocator:
+    """Which run of cells belongs to what; the supervisor's side only.
+
+    A key keeps its run until it is freed.  Freed runs are used again in the order in which they
+    were freed and only when no fresh memory is left, so that a worker that still finishes a request by
+    an old snapshot hardly ever meets a new owner.
+    """
+
+    def __init__(self, cells: SharedCells) -> None:
+        self._cells = cells
+        self._runs: dict[Hashable, tuple[int, int]] = {}
+        self._free: dict[int, deque[int]] = {}
+        self._fresh = 0
+
+    def run(self, key: Hashable, length: int = SLOT_LIMIT) -> int:
+        """Give the index of the first cell of this key's run, zeroed when it is new.
+
+        Raises `CellsExhausted`, and ValueError for a key that has a run of another length.
+        """
+        known = self._runs.get(key)
+        if known is not None:
+            index, known_length = known
+            if known_length != length:
+                raise ValueError(f"{key!r} has a run of {known_length} cells, not {length}")
+            return index
+        index = self._take(length)
+        self._zero(index, length)
+        self._runs[key] = index, length
+        return index
+
+    def free(self, key: Hashable) -> None:
+        """Give a key's run back, zeroed.  An unknown key is ignored."""
+        known = self._runs.pop(key, None)
+        if known is None:
+            return
+        index, length = known
+        self._zero(index, length)
+        self._free.setdefault(length, deque()).append(index)
+
+    def zero_slot(self, slot: int) -> None:
+        """Zero one worker's cell in every target's run: what a dead worker had in flight is over."""
+        view = self._cells.view
+        for index, length in self._runs.values():
+            if length == SLOT_LIMIT:
+                view[index + slot] = 0
+
+    def _take(self, length: int) -> int:
+        if self._fresh + length <= len(self._cells):
+            index = self._fresh
+            self._fresh += length
+            return index
+        freed = self._free.get(length)
+        if not freed:
+            raise CellsExhausted(length, len(self._cells))
+        return freed.popleft()
+
+    def _zero(self, index: int, length: int) -> None:
+        for cell in range(index, index + length):
+            self._cells.view[cell] = 0
+
+
+def _anonymous_file() -> int:
+    """Open a file without a name, close-on-exec."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("lbproxy-cells", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile(prefix="lbproxy-cells-") as file:
+        return os.dup(file.fileno())

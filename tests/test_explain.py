@@ -1,0 +1,296 @@
+"""Explanations come from the real router and balancer."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lbproxy.explain import Explanation, Health, explain
+from lbproxy.model.health import HealthCheck
+from lbproxy.model.listener import Bind, Listener, ListenerProtocol
+from lbproxy.model.rule import (
+    FixedResponse,
+    Forward,
+    HeaderCondition,
+    HostCondition,
+    PathCondition,
+    Pattern,
+    Redirect,
+    Rule,
+    SourceIpCondition,
+    WeightedGroup,
+)
+from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
+from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
+from lbproxy.model.target_group import TargetGroup, TargetProtocol
+
+HEALTHY = TargetHealth(state=TargetState.HEALTHY)
+TIMED_OUT = TargetHealth(state=TargetState.UNHEALTHY, reason=TargetReason.TIMEOUT, description="Request timed out")
+
+
+def target(number: int, weight: int = 1) -> Target:
+    return Target(host=f"10.0.0.{number}", port=80, address=f"10.0.0.{number}", weight=weight)
+
+
+APP = TargetGroup(name="app", protocol=TargetProtocol.HTTP, targets=(target(1), target(2)))
+CANARY = TargetGroup(
+    name="canary", protocol=TargetProtocol.HTTP, targets=(target(3),), health_check=HealthCheck(enabled=False)
+)
+DB = TargetGroup(name="db", protocol=TargetProtocol.TCP, algorithm="least_outstanding_requests")
+
+WEB = Listener(
+    name="web",
+    protocol=ListenerProtocol.HTTP,
+    binds=(Bind("0.0.0.0", 8080), Bind("::", 8080)),
+    default_action=Redirect(protocol="HTTPS", port="8443", status=301),
+)
+SECURE = Listener(
+    name="secure",
+    protocol=ListenerProtocol.HTTPS,
+    binds=(Bind("0.0.0.0", 8443),),
+    default_action=Forward((WeightedGroup("app", 90), WeightedGroup("canary", 10))),
+    rules=(
+        Rule(
+            name="canary",
+            priority=10,
+            conditions=(
+                HostCondition((Pattern("api.example.com"),)),
+                PathCondition((Pattern("/v1/*"), Pattern("/v2/*"))),
+            ),
+            action=Forward((WeightedGroup("canary"),)),
+        ),
+        Rule(
+            name="tenant",
+            priority=20,
+            conditions=(HeaderCondition("x-tenant", (Pattern("acme*"),)),),
+            action=Forward((WeightedGroup("app"),)),
+        ),
+        Rule(
+            name="inside",
+            priority=3000,
+            conditions=(SourceIpCondition(("10.0.0.0/8",)),),
+            action=FixedResponse(status=410, content_type="text/plain", body="moved away"),
+        ),
+    ),
+)
+POSTGRES = Listener(
+    name="postgres",
+    protocol=ListenerProtocol.TCP,
+    binds=(Bind("127.0.0.1", 5432),),
+    default_action=Forward((WeightedGroup("db"),)),
+)
+CONFIGURATION = Configuration(listeners=(WEB, SECURE, POSTGRES), target_groups=(APP, CANARY, DB))
+
+
+def states(explanation: Explanation) -> list[tuple[int | None, str, str]]:
+    return [
+        (candidate.order, candidate.target, candidate.state)
+        for group in explanation.groups
+        for candidate in group.candidates
+    ]
+
+
+# Listeners
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://x.com:8080/", "web"),
+        ("x.com:8080/a", "web"),
+        ("ws://x.com:8080/", "web"),
+        ("https://x.com:8443", "secure"),
+        ("tcp://127.0.0.1:5432", "postgres"),
+        ("http://x.com:8443/", None),  # speaks HTTPS
+        ("http://x.com:81/", None),
+        ("tls://x.com:5432", None),
+        ("x.com/a", "web"),  # the only HTTP listener, with a note
+    ],
+)
+def test_scheme_and_port_lead_to_the_listener(url: str, expected: str | None) -> None:
+    assert explain(CONFIGURATION, url).listener == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "note"),
+    [
+        ("http://x.com:8443/", "listener secure has port 8443 but speaks HTTPS, not HTTP"),
+        ("http://x.com:81/", "no HTTP listener has port 81; there is web (HTTP, 0.0.0.0:8080, [::]:8080), secure"),
+        ("x.com/a", "no HTTP listener has port 80; this is for web"),
+    ],
+)
+def test_notes_say_what_was_wrong_with_the_port(url: str, note: str) -> None:
+    assert explain(CONFIGURATION, url).notes[0].startswith(note)
+
+
+def test_a_listener_can_be_named() -> None:
+    assert explain(CONFIGURATION, "https://x.com/", listener="secure").notes[0].startswith("no target of app")
+    mismatch = explain(CONFIGURATION, "http://x.com/", listener="secure")
+    assert (mismatch.listener, mismatch.notes[0]) == ("secure", "listener secure speaks HTTPS, not HTTP")
+    missing = explain(CONFIGURATION, "http://x.com/", listener="nope")
+    assert (missing.listener, missing.notes) == (None, ("there is no listener nope; there is web, secure, postgres",))
+
+
+def test_listeners_at_one_port_are_told_apart_by_address() -> None:
+    def listener(name: str, *hosts: str) -> Listener:
+        binds = tuple(Bind(host, 80) for host in hosts)
+        return Listener(
+            name=name, protocol=ListenerProtocol.HTTP, binds=binds, default_action=FixedResponse(status=200)
+        )
+
+    configuration = Configuration(listeners=(listener("a", "10.0.0.1"), listener("b", "10.0.0.2", "::1")))
+    assert explain(configuration, "http://10.0.0.2/").listener == "b"
+    assert explain(configuration, "http://[::1]/").listener == "b"
+    unclear = explain(configuration, "http://x.com/")
+    assert unclear.listener == "a"
+    assert unclear.notes == ("several listeners could take this: a is shown, name another (b) to see it",)
+
+
+@pytest.mark.parametrize("url", ["ftp://x.com/", "http://", "http://x.com:http/", "http://[::1/", "http://x:99999/"])
+def test_what_is_not_a_url_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"scheme|host|[Pp]ort|IPv6"):
+        explain(CONFIGURATION, url)
+
+
+def test_a_source_that_is_no_address_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not appear to be an IPv4 or IPv6 address"):
+        explain(CONFIGURATION, "http://x.com:8080", source="me")
+
+
+# Rules and actions
+
+
+def test_rules_before_the_match_say_why_not() -> None:
+    found = explain(CONFIGURATION, "https://API.example.com:8443/v3/x", headers=[("X-Tenant", "ACME Corp")])
+    assert [(trace.rule_name, trace.matched, trace.failed, trace.seen) for trace in found.rules] == [
+        ("canary", False, "path", "/v3/x"),
+        ("tenant", True, None, None),
+    ]
+
+
+@pytest.mark.parametrize("host", ["api.example.com", "API.example.com:443"])
+def test_a_host_field_replaces_the_one_of_the_url(host: str) -> None:
+    found = explain(CONFIGURATION, "https://127.0.0.1:8443/v1/x", headers=[("Host", host)])
+    assert found.rules[-1].rule_name == "canary"
+
+
+def test_the_source_address_counts() -> None:
+    found = explain(CONFIGURATION, "https://x.com:8443/", source="10.9.9.9")
+    assert (found.action, found.status, found.content_type, found.body) == (
+        "fixed-response",
+        410,
+        "text/plain",
+        "moved away",
+    )
+
+
+def test_redirect_shows_the_location() -> None:
+    found = explain(CONFIGURATION, "http://[2001:DB8::1]:8080/a?b=c#d")
+    assert (found.status, found.location) == (301, "https://[2001:db8::1]:8443/a?b=c")
+
+
+# Groups and targets
+
+
+def test_without_health_all_targets_are_initial_and_the_group_fails_open() -> None:
+    found = explain(CONFIGURATION, "https://x.com:8443/")
+    assert [(group.name, group.weight, group.share, group.fail_open) for group in found.groups] == [
+        ("app", 90, 0.9, True),
+        ("canary", 10, 0.1, False),
+    ]
+    assert states(found) == [
+        (1, "10.0.0.1:80", "initial"),
+        (2, "10.0.0.2:80", "initial"),
+        (1, "10.0.0.3:80", "unavailable"),
+    ]
+    assert "no target of app is known to be healthy: it fails open, all are used" in found.notes
+
+
+def test_health_decides_on_the_candidates() -> None:
+    health: Health = {"app": {"10.0.0.1:80": TIMED_OUT, "10.0.0.2:80": HEALTHY}}
+    found = explain(CONFIGURATION, "https://x.com:8443/", headers=[("x-tenant", "acme")], health=health)
+    assert states(found) == [(1, "10.0.0.2:80", "healthy"), (None, "10.0.0.1:80", "unhealthy")]
+    left_out = found.groups[0].candidates[1]
+    assert (left_out.reason, left_out.description) == ("Target.Timeout", "Request timed out")
+
+
+def test_targets_that_only_the_running_one_knows_are_shown() -> None:
+    health: Health = {"app": {"10.0.0.1:80": HEALTHY, "[::1]:40001": HEALTHY}}
+    found = explain(CONFIGURATION, "https://x.com:8443/", headers=[("x-tenant", "acme")], health=health)
+    assert states(found) == [
+        (1, "10.0.0.1:80", "healthy"),
+        (2, "[::1]:40001", "healthy"),
+        (None, "10.0.0.2:80", "unused"),
+    ]
+
+
+def test_a_snapshot_brings_its_own_states() -> None:
+    state = GroupState(
+        targets=(
+            RegisteredTarget(target=target(1), health=HEALTHY, cell=1000),
+            RegisteredTarget(target=target(9), health=TargetHealth(state=TargetState.DRAINING), cell=1064),
+        ),
+        cell=999,
+    )
+    snapshot = Snapshot(version=1, configuration_version=1, configuration=CONFIGURATION, groups={"app": state})
+    found = explain(snapshot, "https://x.com:8443/", headers=[("x-tenant", "acme")])
+    assert states(found) == [(1, "10.0.0.1:80", "healthy"), (None, "10.0.0.9:80", "draining")]
+
+
+def test_a_group_without_targets_says_so() -> None:
+    assert explain(CONFIGURATION, "tcp://127.0.0.1:5432").notes == (
+        "target group db has no targets: the answer is 503",
+    )
+    assert explain(CONFIGURATION, "tcp://127.0.0.1:5432", demo={"db": 2}).notes == (
+        "db has 2 demo targets, known only to the lbproxy that runs and starts them",
+    )
+
+
+# Output
+
+
+def test_json_is_json() -> None:
+    found = explain(CONFIGURATION, "https://x.com:8443/").to_json()
+    assert json.loads(json.dumps(found))["groups"][0]["candidates"][0] == {
+        "target": "10.0.0.1:80",
+        "weight": 1,
+        "state": "initial",
+        "reason": "Elb.RegistrationInProgress",
+        "description": "",
+        "order": 1,
+    }
+
+
+def test_text_reads_from_top_to_bottom() -> None:
+    health: Health = {"app": {"10.0.0.1:80": TIMED_OUT, "10.0.0.2:80": HEALTHY}, "canary": {"10.0.0.3:80": HEALTHY}}
+    found = explain(CONFIGURATION, "https://api.example.com:8443/v3/x", health=health, source="192.0.2.1")
+    assert found.to_text().splitlines() == [
+        "GET https://api.example.com:8443/v3/x from 192.0.2.1",
+        "listener secure (HTTPS 0.0.0.0:8443)",
+        "rule canary  (priority 10):     no  - path: wanted /v1/* or /v2/*, saw /v3/x",
+        "rule tenant  (priority 20):     no  - header.x-tenant: wanted acme*, saw (no such field)",
+        "rule inside  (priority 3000):   no  - source-ip: wanted 10.0.0.0/8, saw 192.0.2.1",
+        "rule default (no rule matched): yes",
+        "forward to app (weight 90, 90.0% of the traffic; round_robin)",
+        "  1. 10.0.0.2:80 weight 1 healthy",
+        "  -  10.0.0.1:80 weight 1 unhealthy Target.Timeout Request timed out",
+        "forward to canary (weight 10, 10.0% of the traffic; round_robin)",
+        "  1. 10.0.0.3:80 weight 1 healthy",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("http://x.com:8080/", "redirect 301 to https://x.com:8443/"),
+        ("http://x.com:1/", "listener none takes this URL"),
+    ],
+)
+def test_text_of_other_outcomes(url: str, line: str) -> None:
+    assert line in explain(CONFIGURATION, url).to_text().splitlines()
+
+
+def test_text_of_a_fixed_response() -> None:
+    found = explain(CONFIGURATION, "https://x.com:8443/", source="10.0.0.1")
+    assert "fixed-response 410 text/plain: moved away" in found.to_text().splitlines()

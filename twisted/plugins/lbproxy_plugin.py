@@ -1,0 +1,10 @@
+"""Tells twistd about lbproxy.  This folder gets no __init__.py: it adds to Twisted's own."""
+
+from twisted.application.service import ServiceMaker
+
+lbproxy = ServiceMaker(
+    "lbproxy",
+    "lbproxy.tap",
+    "An elastic load balancer for HTTP, TLS and TCP",
+    "lbproxy",
+)
