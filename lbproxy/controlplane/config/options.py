@@ -699,11 +699,10 @@ _ROWS = _rows_by_name()
 
 def rows(kind: str, name: str) -> tuple[Option, ...]:
     """The rows of an option as it is written (``header.X-Tenant`` finds ``header.NAME``); empty if there is none."""
-    found = _ROWS.get((kind, name))
-    if found is None:
-        prefix, dot, rest = name.partition(".")
-        found = _ROWS.get((kind, prefix.lower() + dot)) if rest else None
-    return found or ()
+    prefix, dot, rest = name.partition(".")
+    if dot:
+        return _ROWS.get((kind, prefix.lower() + dot), ()) if rest else ()
+    return _ROWS.get((kind, name), ())
 
 
 def of_kind(kind: str, protocol: str | None) -> Iterable[Option]:

@@ -1,0 +1,336 @@
+"""TCP, TLS and PROXY protocol through a running balancer, with real clients for TLS."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import HOST, Balancer, HttpTarget, RawTarget, free_port, read_head, talk, wait_until
+
+pytestmark = pytest.mark.integration
+
+
+def greet_with_first_bytes(skt: socket.socket) -> None:
+    """Sends back all that it gets, once the client has finished sending."""
+    data = b""
+    while more := skt.recv(65536):
+        data += more
+    skt.sendall(b"got:" + data)
+
+
+def echo(skt: socket.socket) -> None:
+    while data := skt.recv(65536):
+        skt.sendall(data)
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.echo = RawTarget(echo)
+        self.collect = RawTarget(greet_with_first_bytes)
+        self.http = HttpTarget("a")
+        self.ports = {
+            name: free_port()
+            for name in ("tcp", "collect", "tls", "https", "proxied", "v1", "v2", "dead", "idle", "retls")
+        }
+        self.dead = free_port()
+        p = self.ports
+        off = "health-check = off\n"
+        self.balancer = Balancer(
+            folder,
+            f"""
+[listener:tcp]
+protocol = TCP
+bind = {HOST}:{p["tcp"]}
+default-action = forward echo
+
+[listener:collect]
+protocol = TCP
+bind = {HOST}:{p["collect"]}
+default-action = forward half-dead
+
+[listener:tls]
+protocol = TLS
+bind = {HOST}:{p["tls"]}
+certificates = self-signed
+default-action = forward echo
+
+[listener:https]
+protocol = HTTPS
+bind = {HOST}:{p["https"]}
+certificates = self-signed
+default-action = forward http
+
+[listener:proxied]
+protocol = HTTP
+bind = {HOST}:{p["proxied"]}
+proxy-protocol = on
+proxy-protocol-trusted = 127.0.0.0/8
+default-action = forward http
+
+[listener:v1]
+protocol = TCP
+bind = {HOST}:{p["v1"]}
+default-action = forward v1
+
+[listener:v2]
+protocol = TCP
+bind = {HOST}:{p["v2"]}
+default-action = forward v2
+
+[listener:dead]
+protocol = TCP
+bind = {HOST}:{p["dead"]}
+default-action = forward dead
+
+[listener:idle]
+protocol = TCP
+bind = {HOST}:{p["idle"]}
+idle-timeout = 1s
+default-action = forward echo
+
+[listener:retls]
+protocol = HTTP
+bind = {HOST}:{p["retls"]}
+default-action = forward verified
+
+[rule:retls-trusting]
+listener = retls
+priority = 1
+path = /trusting*
+action = forward trusting
+
+[target-group:echo]
+protocol = TCP
+targets = {HOST}:{self.echo.port}
+{off}
+[target-group:half-dead]
+protocol = TCP
+targets = {HOST}:{self.dead}, {HOST}:{self.collect.port}
+{off}
+[target-group:v1]
+protocol = TCP
+targets = {HOST}:{self.collect.port}
+proxy-protocol = v1
+{off}
+[target-group:v2]
+protocol = TCP
+targets = {HOST}:{self.collect.port}
+proxy-protocol = v2
+{off}
+[target-group:dead]
+protocol = TCP
+targets = {HOST}:{self.dead}
+{off}
+[target-group:http]
+protocol = HTTP
+targets = {HOST}:{self.http.port}
+{off}
+[target-group:verified]
+protocol = HTTPS
+targets = {HOST}:{p["https"]}
+{off}
+[target-group:trusting]
+protocol = HTTPS
+targets = {HOST}:{p["https"]}
+tls-verify = off
+{off}
+""",
+            "workers = 1",
+        )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    world = World(tmp_path_factory.mktemp("tcp"))
+    with world.balancer:
+        yield world
+    for target in (world.echo, world.collect, world.http):
+        target.close()
+
+
+def test_bytes_go_both_ways(world: World) -> None:
+    with socket.create_connection((HOST, world.ports["tcp"]), timeout=5) as skt:
+        for text in (b"x", b"hello" * 1000):
+            skt.sendall(text)
+            received = b""
+            while len(received) < len(text):
+                received += skt.recv(65536)
+            assert received == text
+
+
+@pytest.mark.parametrize("attempt", range(2))
+def test_half_close_is_carried_and_a_refusing_target_is_passed_over(world: World, attempt: int) -> None:
+    assert talk(world.ports["collect"], b"all of it", half_close=True) == b"got:all of it"
+
+
+def test_a_big_transfer_both_ways_at_once(world: World) -> None:
+    size = 20_000_000
+    with socket.create_connection((HOST, world.ports["tcp"]), timeout=20) as skt:
+        threading.Thread(target=lambda: (skt.sendall(bytes(size)), skt.shutdown(socket.SHUT_WR)), daemon=True).start()
+        received = 0
+        while more := skt.recv(1 << 20):
+            received += len(more)
+            time.sleep(0.0005)
+    assert received == size
+
+
+def test_no_target_at_all_resets_the_client(world: World) -> None:
+    with socket.create_connection((HOST, world.ports["dead"]), timeout=5) as skt:
+        with pytest.raises(ConnectionResetError):
+            if skt.recv(10) == b"":
+                raise ConnectionResetError
+
+
+def test_the_idle_timeout_ends_both_sides(world: World) -> None:
+    with socket.create_connection((HOST, world.ports["idle"]), timeout=5) as skt:
+        skt.sendall(b"x")
+        assert skt.recv(10) == b"x"
+        began = time.monotonic()
+        with pytest.raises(ConnectionResetError):
+            skt.recv(10)
+        assert 0.8 < time.monotonic() - began < 2.5
+
+
+def test_proxy_protocol_v1_out(world: World) -> None:
+    answer = talk(world.ports["v1"], b"data", half_close=True)
+    assert answer.startswith(f"got:PROXY TCP4 {HOST} {HOST} ".encode())
+    assert answer.endswith(f" {world.ports['v1']}\r\ndata".encode())
+
+
+def test_proxy_protocol_v2_out(world: World) -> None:
+    answer = talk(world.ports["v2"], b"data", half_close=True)[4:]
+    assert answer.startswith(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes([127, 0, 0, 1, 127, 0, 0, 1]))
+    assert struct.unpack(">H", answer[26:28])[0] == world.ports["v2"]
+    assert answer.endswith(b"data")
+
+
+@pytest.mark.parametrize("split", [0, 1, 20, 41])
+def test_proxy_protocol_in_gives_the_client_address(world: World, split: int) -> None:
+    data = b"PROXY TCP4 192.0.2.7 192.0.2.1 5000 80\r\nGET /headers HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with socket.create_connection((HOST, world.ports["proxied"]), timeout=5) as skt:
+        skt.sendall(data[:split])
+        time.sleep(0.05)
+        skt.sendall(data[split:])
+        answer = b""
+        while more := skt.recv(65536):
+            answer += more
+    assert b'"X-Forwarded-For", "192.0.2.7"' in answer
+
+
+def test_a_bad_proxy_header_closes(world: World) -> None:
+    assert b"200" not in talk(world.ports["proxied"], b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def test_tls_in_front_of_tcp(world: World) -> None:
+    with (
+        socket.create_connection((HOST, world.ports["tls"]), timeout=5) as raw,
+        _context().wrap_socket(raw, server_hostname="localhost") as skt,
+    ):
+        assert skt.version() == "TLSv1.3"
+        skt.sendall(b"secret")
+        assert skt.recv(100) == b"secret"
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_https_with_curl(world: World, version: str) -> None:
+    assert shutil.which("curl")
+    done = subprocess.run(
+        [
+            "curl",
+            "-sk",
+            "-m",
+            "10",
+            f"--tlsv{version}",
+            "--tls-max",
+            version,
+            f"https://{HOST}:{world.ports['https']}/headers",
+        ],
+        capture_output=True,
+        check=True,
+    )
+    assert b'"X-Forwarded-Proto", "https"' in done.stdout
+
+
+def test_https_with_openssl(world: World) -> None:
+    done = subprocess.run(
+        [
+            "openssl",
+            "s_client",
+            "-connect",
+            f"{HOST}:{world.ports['https']}",
+            "-servername",
+            "localhost",
+            "-quiet",
+            "-no_ign_eof",
+        ],
+        input=b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    assert b"200 OK" in done.stdout or done.returncode == 0
+
+
+def test_old_tls_is_refused(world: World) -> None:
+    context = _context()
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with (
+        socket.create_connection((HOST, world.ports["https"]), timeout=5) as raw,
+        pytest.raises((ssl.SSLError, OSError)),
+    ):
+        context.wrap_socket(raw)
+
+
+def test_a_silent_tls_client_is_closed(world: World) -> None:
+    with socket.create_connection((HOST, world.ports["https"]), timeout=20) as skt:
+        began = time.monotonic()
+        try:
+            assert skt.recv(10) == b""
+        except ConnectionResetError:
+            pass
+        assert time.monotonic() - began < 14
+
+
+def test_a_target_certificate_that_is_not_trusted_is_502(world: World) -> None:
+    answer = talk(world.ports["retls"], b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 502 ")
+
+
+def test_https_to_a_target_without_verification(world: World) -> None:
+    answer = talk(world.ports["retls"], b"GET /trusting HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_tcp_connections_leave_a_line(world: World) -> None:
+    talk(world.ports["collect"], b"logged", half_close=True)
+    wait_until(
+        lambda: any(line["kind"] == "tcp" and line["listener"] == "collect" for line in world.balancer.access_log()), 5
+    )
+
+
+def test_the_https_listener_keeps_connections(world: World) -> None:
+    with (
+        socket.create_connection((HOST, world.ports["https"]), timeout=5) as raw,
+        _context().wrap_socket(raw, server_hostname="localhost") as skt,
+    ):
+        for _ in range(5):
+            skt.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert read_head(skt).startswith(b"HTTP/1.1 200 ")
