@@ -58,7 +58,6 @@ TABLE = {
     "ipc.channel": Row(ours=("model", "telemetry", "ipc"), others=_TWISTED),
     "ipc.orphan": Row(ours=("model", "telemetry", "ipc"), others=_TWISTED),
     "ipc.log": Row(others=_TWISTED),
-    "ipc.orphan": Row(ours=("model", "telemetry", "ipc"), others=_TWISTED),
     "explain": Row(ours=("model", "wire", "dataplane.router", "dataplane.balancer")),
     "controlplane": Row(ours=_CONTROL, others=_ANY),
     "cli": Row(ours=(*_CONTROL, "controlplane"), others=_ANY),
