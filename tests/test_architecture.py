@@ -45,6 +45,7 @@ TABLE = {
     "telemetry": Row(ours=("model",)),
     "telemetry.accesslog": Row(ours=("model", "telemetry"), others=_TWISTED),
     "dataplane": Row(),
+    "dataplane.deadlines": Row(others=_TWISTED),
     "dataplane.router": Row(ours=("model", "wire"), others=("re2",)),
     "dataplane.balancer": Row(ours=("model", "wire", "ipc.cells")),
     "dataplane.proxy": Row(ours=_PURE),

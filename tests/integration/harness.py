@@ -92,6 +92,18 @@ def read_head(skt: socket.socket) -> bytes:
     return data
 
 
+def read_answer(skt: socket.socket) -> bytes:
+    """Read an answer whose end Content-Length tells."""
+    data = read_head(skt)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
+    while len(body) < length:
+        more = skt.recv(length - len(body))
+        assert more, data + body
+        body += more
+    return head + b"\r\n\r\n" + body
+
+
 def answering(*answers: bytes) -> Callable[[socket.socket], None]:
     """A `RawTarget` behaviour: read a request head, send the next of these, until they run out; then close."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import struct
+import time
 from typing import Any
 
 import attrs
@@ -14,22 +15,25 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
+from lbproxy.dataplane.deadlines import Deadlines
 from lbproxy.dataplane.l4.tcp import TcpFactory, TcpRecord
 from lbproxy.dataplane.listener.tls import ServerTls
 from lbproxy.dataplane.proxy.faults import Fault
+from lbproxy.dataplane.upstream.connector import Connector
 from lbproxy.dataplane.upstream.tls import ClientTls
 from lbproxy.model.listener import Listener
 from lbproxy.model.target import Target
 from lbproxy.model.target_group import TargetTls
+from lbproxy.native.transport import Acceptor
 from lbproxy.wire.proxyprotocol import ProxyHeaderReader
 from tests.certificate_authority import Authority
 from tests.dataplane.l4.doubles import FakeContext
-from tests.integration.reactor_connector import ReactorConnector
 
 pytestmark = pytest.mark.integration
 
@@ -98,6 +102,18 @@ def with_certificate(listener: Listener, *names: str) -> Listener:
 class TcpProxyTests(TestCase):
     timeout = 20
 
+    def setUp(self) -> None:
+        self.deadlines = Deadlines(reactor.callLater, time.monotonic)
+        self.addCleanup(self.deadlines.stop)
+
+    def accept(self, factory: Any) -> int:
+        """Listen as a worker does."""
+        skt = socket.create_server(("127.0.0.1", 0))
+        acceptor = Acceptor(reactor, skt, factory)
+        acceptor.start()
+        self.addCleanup(acceptor.close)
+        return int(skt.getsockname()[1])
+
     def listen(self, factory: Any) -> int:
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
@@ -126,14 +142,17 @@ class TcpProxyTests(TestCase):
 
     async def join(self, target_end: End, targets: list[Target], tls: bool = False, **options: Any) -> tuple[End, End]:
         protocol = "TLS" if tls else "TCP"
-        self.context = context = Context(targets, protocol=protocol, connector=ReactorConnector(), **options)
+        connector = Connector(reactor, self.deadlines)
+        self.context = context = Context(
+            targets, protocol=protocol, connector=connector, deadlines=self.deadlines, **options
+        )
         context.group = attrs.evolve(context.group, tls=TargetTls(ca_pem=CA.root_pem))
         factory: Any = TcpFactory(context)
         if tls:
             factory = TLSMemoryBIOFactory(ServerTls(with_certificate(context.listener, "127.0.0.1")), False, factory)
         client: Any = Ends()
         outer = client
-        port = self.listen(factory)
+        port = self.accept(factory)
         if tls:
             me = Target(host="127.0.0.1", port=port, address="127.0.0.1")
             creator = ClientTls(TargetTls(ca_pem=CA.root_pem)).creator_for(me)
@@ -142,7 +161,7 @@ class TcpProxyTests(TestCase):
         await client.end.made
         await target_end.made
         while not any(connection._relaying for connection in context.connections):
-            await _seconds(0.01)
+            await deferLater(reactor, 0.01)
         return client.end, target_end
 
     async def concluded(self, reason: str = "") -> TcpRecord:
@@ -177,7 +196,7 @@ class TcpProxyTests(TestCase):
                 client.transport.pauseProducing()
                 target.transport.write(data)
                 target.transport.loseConnection()
-                await _seconds(0.2)
+                await deferLater(reactor, 0.2)
                 relay = next(iter(self.context.connections))
                 self.assertLess(relay._record.sent_bytes, len(data))
                 client.transport.resumeProducing()
@@ -252,9 +271,3 @@ class TcpProxyTests(TestCase):
                 await client.lost
                 await target.lost
                 await self.concluded("DrainDeadline")
-
-
-def _seconds(seconds: float) -> Deferred[None]:
-    fired: Deferred[None] = Deferred()
-    reactor.callLater(seconds, fired.callback, None)
-    return fired

@@ -472,7 +472,7 @@ OPTIONS: tuple[Option, ...] = (
         kind="target-group",
         name="targets",
         form=Form(f"list of host:port, each with weight={WEIGHT.text.removeprefix('number, ')}, or demo:N", _targets),
-        required=True,
+        default_text="none: answers are 503",
         effect="The servers. Names are looked up when the file is read. The weight is 1 unless given; 0 takes no"
         " traffic. `demo:3` starts three little servers to try things with (HTTP and TCP groups).",
         example="10.0.0.1:8080, app2.internal:8080 weight=2",
