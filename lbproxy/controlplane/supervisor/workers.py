@@ -359,7 +359,7 @@ class WorkerSlot:
         """Nothing is known of the worker about to start."""
         self.applied_version = 0
         self._said_hello = False
-        self._condemned = False
+        self._condemned: bool = False
         self._applying = False
         self._sent_version = 0
         self._sent_at = 0.0
