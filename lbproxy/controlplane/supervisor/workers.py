@@ -119,6 +119,7 @@ class WorkerSlot:
         self._sent_version = 0
         self._sent_at = 0.0
         self._configuration_version = 0
+        self._condemned = False
         self._forget_worker()
         self._drain_message: Drain | None = None
         self._timers: dict[str, IDelayedCall] = {}
@@ -359,7 +360,7 @@ class WorkerSlot:
         """Nothing is known of the worker about to start."""
         self.applied_version = 0
         self._said_hello = False
-        self._condemned: bool = False
+        self._condemned = False
         self._applying = False
         self._sent_version = 0
         self._sent_at = 0.0
