@@ -238,6 +238,24 @@ def test_a_client_that_does_not_read_stops_the_target() -> None:
     assert client.sent.endswith(b"z" * 100)
 
 
+@pytest.mark.parametrize("theirs", [answer(b"z" * 100), CHUNKED_ANSWER], ids=["length", "chunked"])
+def test_a_target_connection_stopped_at_the_answers_end_serves_the_next_request(theirs: bytes) -> None:
+    """The last piece may be the one that fills the client's transport."""
+    world = World()
+    slow, other = world.client(), world.client()
+    slow.deliver(request())
+    target = world.target()
+    target.deliver(theirs[:-8])
+    slow.full = True
+    target.deliver(theirs[-8:])
+    assert list(world.pool.idle)
+    other.deliver(request())
+    world.turn()
+    assert target.reading
+    target.deliver(answer())
+    assert other.sent.endswith(b"hello")
+
+
 # Framing of answers
 
 
