@@ -235,6 +235,7 @@ class ClientConnection:
         if self._exchange is not None:
             self._exchange.resume_response()
         elif self._reading == _HEAD and self._buffer and not self._starting:
+            self.resume_request()
             self._read_buffered()
 
     def stopProducing(self) -> None:
@@ -248,7 +249,7 @@ class ClientConnection:
             exchange.timed_out()
         elif self._reading == _CLOSING:
             self._abort()
-        elif self._buffer:
+        elif self._buffer and not self._write_paused:
             self._refuse_unread(Fault.CLIENT_TIMEOUT.status, Fault.CLIENT_TIMEOUT.reason)
         else:
             self._close()
@@ -281,8 +282,10 @@ class ClientConnection:
             self._began = self.now()
         while start < size:
             if self._write_paused:
-                # The answers so far are not taken; the next request can wait.
+                # The answers so far are not taken: this request waits, and what follows it in the kernel.
                 self._buffer = data[start:]
+                self.pause_request()
+                self._front.deadlines.set(self, self.now() + runtime.idle_timeout)
                 return
             try:
                 head = scan_request(data, start)
@@ -486,9 +489,9 @@ class ClientConnection:
                     data = encode_chunk(data)
             else:
                 self._keep = False
-        if self._keep and (self._front.draining or self._half_closed or self.now() > self._age_limit):
+        if self._keep and (self._front.draining or self.now() > self._age_limit):
             self._keep = False
-        if not self._keep or not exchange.request_ended and ended:
+        if not self._keep or (not exchange.request_ended and ended):
             self._keep = False
             framing += b"Connection: close\r\n"
         elif minor == 0:

@@ -189,6 +189,34 @@ def test_what_is_read_ahead_is_bounded() -> None:
     assert statuses(client.sent) == [200] * (1 + sent)
 
 
+def test_pipelined_requests_of_a_client_that_does_not_read_wait_and_are_bounded() -> None:
+    world = World()
+    client = world.client()
+    client.full = True
+    sent = 0
+    while client.reading and sent < 10_000:
+        client.deliver(request("/fixed") * 100)
+        sent += 100
+    assert sent < 3_000
+    assert len(world.log.records) == 1, "its answer is not taken, so the next is not made"
+    client.drain()
+    world.turn()
+    assert client.reading
+    assert statuses(client.sent) == [200] * sent
+
+
+def test_a_client_that_pipelines_and_never_reads_is_cut() -> None:
+    world = World(idle_timeout_seconds=20.0)
+    client = world.client()
+    client.full = True
+    client.deliver(request("/fixed") * 3)
+    world.wait(15)
+    assert not client.ended
+    world.wait(30)
+    assert client.ended == "aborted"
+    assert [record.status for record in world.log.records] == [200]
+
+
 # Bodies
 
 
@@ -415,6 +443,25 @@ def test_a_client_that_finished_sending_gets_its_answer() -> None:
     world.target().deliver(answer())
     world.turn()
     assert client.sent.endswith(b"hello")
+    assert client.ended == "closed"
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_client_that_finished_sending_gets_all_its_answers(slow: bool) -> None:
+    world = World()
+    client = world.client()
+    client.full = slow
+    client.deliver(request() + request("/fixed") * 3 + request() + request("/fixed"))
+    client.deliver_eof()
+    target = world.target()
+    target.deliver(answer())
+    for _ in range(5):
+        client.drain()
+        world.turn()
+    target.deliver(answer())
+    client.drain()
+    world.turn()
+    assert statuses(client.sent) == [200] * 6
     assert client.ended == "closed"
 
 
