@@ -296,7 +296,7 @@ class ClientConnection:
             if head is None:
                 self._await_head(data[start:], runtime)
                 return
-            start = self._start_exchange(runtime, head, data, size)
+            start = self._start_exchange(runtime, head, data, start, size)
             if self._exchange is not None:
                 self._buffer = data[start:] if start < size else b""
                 return
@@ -306,8 +306,8 @@ class ClientConnection:
         self._buffer = b""
         self._await_request()
 
-    def _start_exchange(self, runtime: HttpRuntime, head: RequestHead, data: bytes, size: int) -> int:
-        """Start on a request; return the index of what does not belong to it."""
+    def _start_exchange(self, runtime: HttpRuntime, head: RequestHead, data: bytes, start: int, size: int) -> int:
+        """Start on the request at ``start``; return the index of what does not belong to it."""
         end = head.end
         body = b""
         trailers = b""
@@ -345,7 +345,7 @@ class ClientConnection:
         self._keep = head.keep_alive
         self._chunked_out = False
         exchange = self._exchange = Exchange(self, runtime, head, self._began)
-        exchange.received_bytes = head.end + len(body)
+        exchange.received_bytes = head.end - start + len(body)
         if self.secure:
             self._describe_tls(exchange)
         self._starting = True
@@ -469,7 +469,9 @@ class ClientConnection:
         exchange = self._exchange
         assert exchange is not None
         if exchange.head.minor >= 1:
-            self._transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, fields))
+            message = b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, fields)
+            exchange.sent_bytes += len(message)
+            self._transport.write(message)
 
     def send_response(
         self, status: int, reason: bytes, fields: bytes, content_length: int, has_body: bool, data: bytes, ended: bool
@@ -496,18 +498,24 @@ class ClientConnection:
             framing += b"Connection: close\r\n"
         elif minor == 0:
             framing += b"Connection: keep-alive\r\n"
-        exchange.sent_bytes += len(data)
-        self._transport.write(b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (status, reason, fields, framing, data))
+        message = b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (status, reason, fields, framing, data)
+        exchange.sent_bytes += len(message)
+        self._transport.write(message)
 
     def send_data(self, data: bytes) -> None:
         exchange = self._exchange
         assert exchange is not None
+        if self._chunked_out:
+            data = encode_chunk(data)
         exchange.sent_bytes += len(data)
-        self._transport.write(encode_chunk(data) if self._chunked_out else data)
+        self._transport.write(data)
 
     def send_end(self, trailers: bytes) -> None:
         if self._chunked_out:
-            self._transport.write(last_chunk(trailers))
+            assert self._exchange is not None
+            end = last_chunk(trailers)
+            self._exchange.sent_bytes += len(end)
+            self._transport.write(end)
 
     def cut(self) -> None:
         self._abort()
@@ -517,9 +525,9 @@ class ClientConnection:
         assert exchange is not None
         self._reading = _TUNNEL
         self._keep = False
-        self._transport.write(
-            b"HTTP/1.1 101 %b\r\n%bConnection: upgrade\r\nUpgrade: %b\r\n\r\n" % (reason, fields, protocol)
-        )
+        message = b"HTTP/1.1 101 %b\r\n%bConnection: upgrade\r\nUpgrade: %b\r\n\r\n" % (reason, fields, protocol)
+        exchange.sent_bytes += len(message)
+        self._transport.write(message)
         self.resume_request()
         if self._buffer:
             data, self._buffer = self._buffer, b""

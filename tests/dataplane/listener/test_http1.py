@@ -392,6 +392,22 @@ def test_interim_answers_go_to_http11_clients_only() -> None:
         assert statuses(client.sent) == expected
 
 
+@pytest.mark.parametrize("theirs", [answer(b"hello"), CHUNKED_ANSWER], ids=["length", "chunked"])
+def test_bytes_are_counted_with_their_heads_each_once(theirs: bytes) -> None:
+    world = World()
+    client = world.client()
+    asked = [request("/fixed"), request("/1", method="POST", body=b"x" * 9), request("/fixed")]
+    client.deliver(b"".join(asked))
+    target = world.target()
+    for piece in (theirs[:60], theirs[60:]):
+        target.deliver(piece)
+    answers = client.sent.split(b"HTTP/1.1 ")[1:]
+    assert [record.received_bytes for record in world.log.records] == [len(each) for each in asked]
+    assert [record.sent_bytes for record in world.log.records] == [len(b"HTTP/1.1 " + each) for each in answers]
+    assert world.counters.received_bytes == sum(map(len, asked))
+    assert world.counters.sent_bytes == len(client.sent)
+
+
 # Keeping and closing
 
 
