@@ -28,8 +28,8 @@ from lbproxy.wire.http1.head import RequestHead, scan_request
 _log = Logger()
 
 _LINGER_SECONDS = 2.0
-"""How long a closed connection still takes in what the client sends, so that our last answer is
-not lost to a reset (RFC 9112 section 9.6)."""
+"""How long, once our last answer is sent, a connection still takes in what the client sends, so that the answer
+is not lost to a reset (RFC 9112 section 9.6)."""
 
 _MAX_AHEAD = 65536
 """Bytes of pipelined requests held while an answer is in progress; beyond that reading pauses."""
@@ -45,6 +45,7 @@ _CHUNKS = 2
 _NOTHING = 3
 _TUNNEL = 4
 _CLOSING = 5
+_LINGERING = 6
 
 
 class _Unreadable:
@@ -213,7 +214,10 @@ class ClientConnection:
             self._close()
 
     def writeConnectionLost(self) -> None:
-        pass
+        """All is sent and our end is closed; see `_linger`."""
+        if self._reading == _CLOSING:
+            self._reading = _LINGERING
+            self._front.deadlines.set(self, self.now() + _LINGER_SECONDS)
 
     def connectionLost(self, reason: Failure) -> None:
         self._front.connections.discard(self)
@@ -568,11 +572,11 @@ class ClientConnection:
         self._transport.loseConnection()
 
     def _linger(self) -> None:
-        """Close when all is written, taking in what the client sends for a little while."""
+        """Close when all is sent, after taking in what the client sends for a little while."""
         self._reading = _CLOSING
         self._buffer = b""
         self._chunks = None
-        self._front.deadlines.set(self, self.now() + _LINGER_SECONDS)
+        self._front.deadlines.set(self, self.now() + self._runtime.idle_timeout)
         self._transport.unregisterProducer()
         if self._reading_paused:
             self._reading_paused = False

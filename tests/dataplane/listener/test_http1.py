@@ -535,12 +535,36 @@ def test_after_an_early_answer_the_rest_of_the_body_is_taken_in_for_a_while() ->
     assert client.ended == "closed"
 
 
-def test_lingering_ends() -> None:
+def test_lingering_ends_in_order() -> None:
+    """A reset would take along what the kernel has yet to send."""
     world = World()
     client = world.client()
     client.deliver(request("/fixed", method="POST", body=b"x" * 1000)[:-900])
     world.wait(3)
-    assert client.ended
+    assert client.ended == "closed"
+
+
+def test_lingering_begins_when_all_is_sent() -> None:
+    world = World(idle_timeout_seconds=20.0)
+    client = world.client()
+    client.full = True
+    client.deliver(request("/fixed", method="POST", body=b"x" * 1000)[:-900])
+    world.wait(10)
+    assert not client.ended
+    client.drain()
+    assert client.write_closed
+    assert statuses(client.sent) == [200]
+    world.wait(3)
+    assert client.ended == "closed"
+
+
+def test_lingering_for_a_client_that_does_not_read_ends_too() -> None:
+    world = World(idle_timeout_seconds=20.0)
+    client = world.client()
+    client.full = True
+    client.deliver(request("/fixed", method="POST", body=b"x" * 1000)[:-900])
+    world.wait(20.2)
+    assert client.ended == "aborted"
 
 
 def test_an_early_answer_of_the_target_ends_both_connections() -> None:
