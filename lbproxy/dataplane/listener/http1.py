@@ -188,7 +188,10 @@ class ClientConnection:
     def dataReceived(self, data: bytes) -> None:
         reading = self._reading
         if reading == _HEAD:
-            self._read_requests(self._buffer + data if self._buffer else data)
+            if self._buffer:
+                data = self._buffer + data
+                self._buffer = b""
+            self._read_requests(data)
         elif reading == _LENGTH:
             self._read_length(data)
         elif reading == _CHUNKS:
@@ -210,7 +213,7 @@ class ClientConnection:
         elif self._reading == _TUNNEL:
             exchange.client_closed_tunnel()
         elif self._reading != _NOTHING:
-            exchange.client_lost()
+            exchange.client_failed(Fault.BAD_REQUEST)
             self._close()
 
     def writeConnectionLost(self) -> None:

@@ -462,6 +462,33 @@ def test_a_client_that_finished_sending_gets_its_answer() -> None:
     assert client.ended == "closed"
 
 
+@pytest.mark.parametrize("whole", [request(method="POST", body=b"body"), CHUNKED_REQUEST], ids=["length", "chunked"])
+def test_a_client_that_finishes_within_a_body_made_a_bad_request(whole: bytes) -> None:
+    """AWS: a client that closed the connection before it sent the whole body gets a 400."""
+    world = World()
+    client = world.client()
+    client.deliver(whole[:-2])
+    target = world.target()
+    world.turn()
+    client.deliver_eof()
+    world.turn()
+    assert statuses(client.sent) == [400]
+    assert (client.ended, target.ended) == ("closed", "aborted")
+    assert [record.status for record in world.log.records] == [400]
+
+
+def test_a_client_that_finishes_within_a_body_after_its_answer_began_is_cut() -> None:
+    world = World()
+    client = world.client()
+    client.deliver(request(method="POST", body=b"body", version="1.0")[:-2])
+    target = world.target()
+    world.turn()
+    target.deliver(b"HTTP/1.0 200 OK\r\n\r\nup to the close")
+    client.deliver_eof()
+    world.turn()
+    assert (client.ended, target.ended) == ("aborted", "aborted")
+
+
 @pytest.mark.parametrize("slow", [False, True])
 def test_a_client_that_finished_sending_gets_all_its_answers(slow: bool) -> None:
     world = World()
@@ -514,6 +541,16 @@ def test_a_client_that_vanishes_takes_its_request_along(phase: str) -> None:
     assert world.counters.active == 0
     world.wait(100)
     assert not world.clock.getDelayedCalls()
+
+
+def test_a_connection_is_closed_at_once_when_all_that_came_was_read() -> None:
+    world = World()
+    client = world.client()
+    whole = request("/fixed", "Connection: close")
+    client.deliver(whole[:20])
+    client.deliver(whole[20:])
+    world.turn()
+    assert client.ended == "closed"
 
 
 # Lingering: an answer to a request that was not read to its end
