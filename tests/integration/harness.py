@@ -20,12 +20,18 @@ from typing import Any
 HOST = "127.0.0.1"
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that nobody listens at now."""
-    with socket.socket() as skt:
-        skt.bind((HOST, 0))
-        port: int = skt.getsockname()[1]
-        return port
+    """A port that nobody listens at now, and another one at each call."""
+    while True:
+        with socket.socket() as skt:
+            skt.bind((HOST, 0))
+            port: int = skt.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 15.0, what: str = "") -> Any:

@@ -514,7 +514,7 @@ def test_an_unfinished_head_times_out(world: World) -> None:
 def test_dripping_a_head_does_not_extend_its_time(world: World) -> None:
     with connection(world.port) as skt:
         began = time.monotonic()
-        with pytest.raises(OSError):  # noqa: PT011, PT012
+        with pytest.raises(OSError):
             for byte in b"GET / HTTP/1.1\r\nHost: example.com\r\nX-Slow: " + b"x" * 1000:
                 skt.sendall(bytes([byte]))
                 time.sleep(0.05)
