@@ -377,11 +377,6 @@ class Exchange:
         self.pool.counters.faults[fault.reason] += 1
         chosen = self._chosen
         assert chosen is not None
-        if self.tunnel:
-            self.error_reason = fault.reason
-            self.client.cut()
-            self._finish()
-            return
         if not self.response_started and self._may_retry(fault, reused):
             if fault.retry is Retry.IF_REUSED:
                 self._end_try()
