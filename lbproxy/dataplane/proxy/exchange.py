@@ -103,7 +103,6 @@ class Exchange:
     upstream: Upstream | None = None
     target_group = ""
     target = ""
-    targets_tried: Sequence[tuple[str, int]] = ()
     status = 0
     target_status = 0
     request_time = -1.0
@@ -131,6 +130,7 @@ class Exchange:
     _chosen: RegisteredTarget | None = None
     _data = b""
     _trailers = b""
+    _earlier_tries: tuple[tuple[str, int], ...] = ()
     _block = b""
     _framing = NO_BODY
     _connecting = False
@@ -191,6 +191,10 @@ class Exchange:
     @property
     def version(self) -> bytes:
         return self.head.version
+
+    @property
+    def targets_tried(self) -> Sequence[tuple[str, int]]:
+        return (*self._earlier_tries, (self.target, self.target_status)) if self.target else ()
 
     @property
     def user_agent(self) -> bytes:
@@ -378,14 +382,10 @@ class Exchange:
         chosen = self._chosen
         assert chosen is not None
         if not self.response_started and self._may_retry(fault, reused):
-            if fault.retry is Retry.IF_REUSED:
-                self._end_try()
-                self._try(chosen)
-                return
-            self.targets_tried = (*self.targets_tried, (chosen.target.key, 0))
-            self._end_try()
-            following = self._next_candidate()
+            following = chosen if fault.retry is Retry.IF_REUSED else self._next_candidate()
             if following is not None:
+                self._earlier_tries = (*self._earlier_tries, (self.target, 0))
+                self._end_try()
                 self._try(following)
                 return
         self.fail(fault)
@@ -420,7 +420,7 @@ class Exchange:
             assert isinstance(action, Redirect)
             location = expand(action, self.head, self.client.scheme, self.client.listener_port, self.head.authority)
             self.redirect_url = location.decode("latin-1")
-            body = b"" if self.head.method == b"HEAD" else error_body(action.status, b"")
+            body = error_body(action.status, b"")
             self._respond(action.status, b"text/plain; charset=utf-8", body, b"Location: %b\r\n" % location)
         self._finish()
 

@@ -413,6 +413,42 @@ def test_interim_answers_are_passed_on() -> None:
     assert scene.client.interim == [100, 103]
 
 
+def test_each_try_is_in_the_record() -> None:
+    scene = Scene(targets=3)
+    exchange = scene.ask(GET)
+    first = scene.pool.key
+    scene.pool.fail()
+    second = scene.pool.key
+    upstream = scene.pool.succeed()
+    upstream.let_go().response(response_head(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"), False, b"", True)
+    assert list(exchange.targets_tried) == [(first, 0), (second, 404)]
+
+
+def test_each_failed_try_is_in_the_record_once() -> None:
+    scene = Scene(targets=2)
+    exchange = scene.ask(GET)
+    keys = []
+    for _ in range(2):
+        keys.append((scene.pool.key, 0))
+        scene.pool.fail()
+    assert list(exchange.targets_tried) == keys
+
+
+def test_a_second_try_at_the_same_target_is_in_the_record() -> None:
+    scene = Scene()
+    kept = FakeUpstream(reused=True)
+    scene.pools[1].kept.append(kept)
+    exchange = scene.ask(GET)
+    kept.let_go().upstream_failed(Fault.TARGET_CLOSED, True)
+    scene.pool.succeed().let_go().response(response_head(), True, b"hello", True)
+    assert list(exchange.targets_tried) == [("10.0.0.1:80", 0), ("10.0.0.1:80", 200)]
+
+
+def test_no_try_no_record() -> None:
+    scene = Scene()
+    assert list(scene.ask(request("/fixed")).targets_tried) == []
+
+
 # Answers without a target
 
 
@@ -431,6 +467,16 @@ def test_an_answer_of_our_own(head: bytes, status: int, reason: str) -> None:
     assert exchange.error_reason == reason
     assert exchange.target == ""
     scene.check_over()
+
+
+@pytest.mark.parametrize("path", ["/fixed", "/old"])
+def test_head_is_told_the_length_that_get_would_have(path: str) -> None:
+    """RFC 9110 section 8.6."""
+    asked, got = Scene(), Scene()
+    asked.ask(request(path, method="HEAD"))
+    got.ask(request(path))
+    assert asked.client.body == b""
+    assert asked.client.length == got.client.length == len(got.client.body)
 
 
 def test_a_group_without_targets_is_503() -> None:
@@ -537,6 +583,11 @@ def connecting_with_body(scene: Scene) -> None:
 def sending(scene: Scene) -> None:
     scene.ask(POST, b"12", False)
     scene.pool.succeed()
+
+
+def sending_to_a_slow_target(scene: Scene) -> None:
+    sending(scene)
+    scene.exchange.pause_request()
 
 
 def waiting(scene: Scene) -> None:
