@@ -540,5 +540,7 @@ class Exchange:
         if self._counted:
             self._counted = False
             self.pool.end()
-        self.runtime.finished(self)
-        self.client.exchange_done()
+        try:
+            self.runtime.finished(self)
+        finally:
+            self.client.exchange_done()

@@ -449,6 +449,21 @@ def test_no_try_no_record() -> None:
     assert list(scene.ask(request("/fixed")).targets_tried) == []
 
 
+def test_the_client_is_told_although_the_log_fails() -> None:
+    scene = Scene()
+    scene.ask(GET)
+    upstream = scene.pool.succeed()
+
+    def fail(record: object) -> None:
+        raise ValueError("cannot be written")
+
+    scene.log.log = fail  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="written"):
+        upstream.let_go().response(response_head(), True, b"hello", True)
+    assert scene.client.done == 1
+    assert scene.in_flight == 0
+
+
 # Answers without a target
 
 
