@@ -135,6 +135,7 @@ class Exchange:
     _framing = NO_BODY
     _connecting = False
     _counted = False
+    _paused_request = False
     _paused_response = False
     _failed_reused = False
     _resendable = False
@@ -246,7 +247,7 @@ class Exchange:
         self.request_ended = True
         if self.upstream is not None:
             self.upstream.send_end(trailers)
-            self._await_response()
+            self.client.expect_progress(self._patience())
         else:
             self._trailers = trailers
 
@@ -296,7 +297,7 @@ class Exchange:
             self._finish()
         elif self.response_started:
             self.fail(Fault.CLIENT_TIMEOUT if self._paused_response else Fault.TARGET_STALLED)
-        elif self.request_ended:
+        elif self.request_ended or self._paused_request:
             self.fail(Fault.RESPONSE_TIMEOUT)
         else:
             self.fail(Fault.CLIENT_TIMEOUT)
@@ -310,10 +311,12 @@ class Exchange:
 
     def pause_request(self) -> None:
         """The target reads slower than the client sends."""
+        self._paused_request = True
         self.client.pause_request()
 
     def resume_request(self) -> None:
-        self.client.expect_progress(self.runtime.idle_timeout if not self.request_ended else self._patience())
+        self._paused_request = False
+        self.client.expect_progress(self._patience())
         self.client.resume_request()
 
     def connect_failed(self, fault: Fault) -> None:
@@ -323,7 +326,7 @@ class Exchange:
 
     def informational(self, head: ResponseHead) -> None:
         """An interim answer (1xx but 101); HTTP/1.0 clients don't know them (RFC 9110 section 15.2)."""
-        self.client.expect_progress(self.runtime.idle_timeout if not self.request_ended else self._patience())
+        self.client.expect_progress(self._patience())
         self.client.send_informational(head.status, head.reason, head.forwarded)
 
     def response(self, head: ResponseHead, has_body: bool, data: bytes, ended: bool) -> None:
@@ -465,16 +468,15 @@ class Exchange:
         self._resendable = ended and len(data) <= _MAX_KEPT_BODY
         if not self._resendable:
             self._data = b""
+        if not ended:
+            # first, for what is there already may be more than the target takes at once
+            self.client.resume_request()
         upstream.send_request(self._block, self.head.method, self._framing, data, ended and not self._trailers)
         if self.upstream is not upstream:
             return  # it failed at once
-        if ended:
-            if self._trailers:
-                upstream.send_end(self._trailers)
-            self._await_response()
-        else:
-            self.client.expect_progress(self.runtime.idle_timeout)
-            self.client.resume_request()
+        if ended and self._trailers:
+            upstream.send_end(self._trailers)
+        self.client.expect_progress(self._patience())
 
     def _prepare(self) -> None:
         """Write the request head that the target will get, but for its framing."""
@@ -497,12 +499,11 @@ class Exchange:
         self._framing = CHUNKED if head.chunked else head.content_length
 
     def _patience(self) -> float:
-        assert self.group is not None
-        return self.group.response_timeout
-
-    def _await_response(self) -> None:
-        if not self.response_started:
-            self.client.expect_progress(self._patience())
+        """How long the present phase may last without progress."""
+        if self.request_ended and not self.response_started:
+            assert self.group is not None
+            return self.group.response_timeout
+        return self.runtime.idle_timeout
 
     def _may_retry(self, fault: Fault, reused: bool) -> bool:
         if fault.retry is Retry.YES:

@@ -413,6 +413,30 @@ def test_interim_answers_are_passed_on() -> None:
     assert scene.client.interim == [100, 103]
 
 
+def test_a_tunnel_waits_as_an_idle_connection_does() -> None:
+    """Also when the target has caught up with what was sent to it."""
+    scene = Scene()
+    tunnelling(scene)
+    scene.exchange.pause_request()
+    scene.exchange.resume_request()
+    assert scene.client.patience == IDLE
+
+
+def test_the_clients_pause_while_a_body_is_sent_holds() -> None:
+    """A target's transport may be full at once."""
+    scene = Scene()
+    exchange = scene.ask(POST, b"12", False)
+
+    class FullUpstream(FakeUpstream):
+        def send_request(self, *args: Any) -> None:
+            super().send_request(*args)
+            exchange.pause_request()
+
+    scene.pool.waiting = None
+    exchange.connected(FullUpstream())
+    assert scene.client.paused
+
+
 def test_each_try_is_in_the_record() -> None:
     scene = Scene(targets=3)
     exchange = scene.ask(GET)
@@ -679,6 +703,7 @@ TABLE = [
     (sending, bad_response, ANSWERED, 502, "BadResponse"),
     (sending, target_gone, ANSWERED, 502, "TargetDeregistered"),
     (sending, drained, ANSWERED, 503, "DrainDeadline"),
+    (sending_to_a_slow_target, timed_out, ANSWERED, 504, "ResponseTimeout"),
     (waiting, client_lost, SILENT, 460, "ClientClosed"),
     (waiting, timed_out, ANSWERED, 504, "ResponseTimeout"),
     (waiting, target_reset, ANSWERED, 502, "TargetReset"),
