@@ -41,6 +41,7 @@ class TargetConnection:
     __slots__ = (
         "_buffer",
         "_chunks",
+        "_full",
         "_keep",
         "_method",
         "_paused",
@@ -70,6 +71,7 @@ class TargetConnection:
         self._transport: Any = None
         self._buffer = b""
         self._chunks: ChunkedReader | None = None
+        self._full = False
         self._keep = False
         self._method = b""
         self._paused = False
@@ -181,10 +183,12 @@ class TargetConnection:
     # The transport's producer: back-pressure on the request
 
     def pauseProducing(self) -> None:
+        self._full = True
         if self.exchange is not None:
             self.exchange.pause_request()
 
     def resumeProducing(self) -> None:
+        self._full = False
         if self.exchange is not None:
             self.exchange.resume_request()
 
@@ -305,12 +309,10 @@ class TargetConnection:
         if self._paused:
             # the end of the answer was more than the client took at once; that is no longer our concern
             self.resume_response()
-        if surplus or not self._keep or not self._request_ended or not self._pool.put(self):
-            self._transport.unregisterProducer()
-            if self._request_ended and not surplus:
-                self._transport.loseConnection()
-            else:
-                self._transport.abortConnection()
+        if surplus or self._full or not self._request_ended:
+            self.abort()
+        elif not self._keep or not self._pool.put(self):
+            self.close()
 
     def _fail(self, fault: Fault) -> None:
         exchange, self.exchange = self.exchange, None

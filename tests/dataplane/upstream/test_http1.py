@@ -261,6 +261,19 @@ def test_an_answer_before_the_requests_end_ends_the_connection() -> None:
         assert not link.pool.idle
 
 
+def test_an_answer_before_the_target_took_the_request_ends_the_connection() -> None:
+    """The rest of the body would go ahead of the next request, if ever the target takes it."""
+    link = Link()
+    connection = link.exchange.ask(b"POST", 100, b"", False)
+    link.transport.full = True
+    connection.send_data(b"x" * 100)
+    connection.send_end(b"")
+    link.transport.deliver(answer(status="413 Content Too Large"))
+    assert link.exchange.ended
+    assert link.transport.ended == "aborted"
+    assert not link.pool.idle
+
+
 def test_a_target_may_close_an_idle_connection() -> None:
     link = Link()
     link.exchange.ask()
