@@ -29,6 +29,7 @@ _LENGTH = 1
 _CHUNKS = 2
 _CLOSE = 3
 _TUNNEL = 4
+_CLOSING = 5
 
 
 @implementer(IProtocol, IPushProducer)
@@ -151,8 +152,10 @@ class TargetConnection:
         self._transport.abortConnection()
 
     def close(self) -> None:
-        """Close an idle connection."""
+        """Close in order: what was written is still sent, within a little time."""
         self.exchange = None
+        self._reading = _CLOSING
+        self._pool.closing(self)
         self._transport.unregisterProducer()
         self._transport.loseConnection()
 
@@ -172,12 +175,13 @@ class TargetConnection:
     def _lowest_transport(self) -> Any:
         return getattr(self._transport, "transport", self._transport)
 
-    # The deadline of an idle connection
+    # The deadline of an idle connection, or of closing it
 
     def expired(self, now: float) -> None:
-        """Not used for as long as a kept connection may be."""
-        if self.exchange is None and self.waiting is None:
-            self._pool.lost(self)
+        """Not used for as long as a kept connection may be, or still not closed."""
+        if self._reading == _CLOSING:
+            self._transport.abortConnection()
+        elif self.exchange is None and self.waiting is None:
             self.close()
 
     # The transport's producer: back-pressure on the request
@@ -200,9 +204,10 @@ class TargetConnection:
     def dataReceived(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange is None:
-            # Nothing was asked: what comes now could be taken for the answer to the next request.
-            self._pool.lost(self)
-            self.abort()
+            if self._reading != _CLOSING:
+                # Nothing was asked: what comes now could be taken for the answer to the next request.
+                self._pool.lost(self)
+                self.abort()
             return
         self._seen = True
         self._pool.counters.received_bytes += len(data)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lbproxy.telemetry.counters import TargetCounters
 
 
+CLOSE_SECONDS = 5.0
+"""How long a connection may take to close in order: what is left is sent, TLS waits for the target's close_notify."""
+
+
 class TargetPool:
     """Keeps unused connections for the next request and counts what is in flight.
 
@@ -148,8 +152,14 @@ class TargetPool:
         self.idle.append(connection)
         return True
 
+    def closing(self, connection: TargetConnection) -> None:
+        """A connection is being closed; it has a little time for that."""
+        with contextlib.suppress(ValueError):
+            self.idle.remove(connection)
+        self._deadlines.set(connection, self._deadlines.now() + CLOSE_SECONDS)
+
     def lost(self, connection: TargetConnection) -> None:
-        """A connection is gone, or about to be."""
+        """A connection is gone, or is being dropped."""
         self.connections.discard(connection)
         with contextlib.suppress(ValueError):
             self.idle.remove(connection)

@@ -274,6 +274,26 @@ def test_an_answer_before_the_target_took_the_request_ends_the_connection() -> N
     assert not link.pool.idle
 
 
+@pytest.mark.parametrize("why", ["old", "retired", "not kept"])
+def test_a_target_that_does_not_help_to_close_is_not_waited_for(why: str) -> None:
+    """With TLS our loseConnection waits for the target's close_notify."""
+    link = Link(world=World(group={"keep_alive_seconds": 5.0}))
+    link.transport.loseConnection = lambda: None  # type: ignore[method-assign]
+    link.exchange.ask()
+    link.transport.deliver(answer(b"", "Connection: close") if why == "not kept" else answer())
+    if why == "retired":
+        link.pool.retire()
+    if why == "old":
+        link.world.wait(5.5)
+    link.world.wait(4)
+    assert not link.transport.ended
+    link.transport.deliver(b"x")
+    assert not link.transport.ended
+    link.world.wait(2)
+    assert link.transport.ended == "aborted"
+    assert not link.pool.connections
+
+
 def test_a_target_may_close_an_idle_connection() -> None:
     link = Link()
     link.exchange.ask()
