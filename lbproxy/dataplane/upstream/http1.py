@@ -182,6 +182,7 @@ class TargetConnection:
         if self._reading == _CLOSING:
             self._transport.abortConnection()
         elif self.exchange is None and self.waiting is None:
+            self._pool.lost(self)
             self.close()
 
     # The transport's producer: back-pressure on the request

@@ -153,13 +153,11 @@ class TargetPool:
         return True
 
     def closing(self, connection: TargetConnection) -> None:
-        """A connection is being closed; it has a little time for that."""
-        with contextlib.suppress(ValueError):
-            self.idle.remove(connection)
+        """A connection that is not idle is being closed; it has a little time for that."""
         self._deadlines.set(connection, self._deadlines.now() + CLOSE_SECONDS)
 
     def lost(self, connection: TargetConnection) -> None:
-        """A connection is gone, or is being dropped."""
+        """A connection is gone, or about to be."""
         self.connections.discard(connection)
         with contextlib.suppress(ValueError):
             self.idle.remove(connection)
