@@ -123,6 +123,7 @@ def load(
         resolve=resolve,
         now=now or datetime.datetime.now(datetime.timezone.utc),
         sections=sections,
+        own_state_directory=environ.get("STATE_DIRECTORY", "").partition(":")[0],
     )
     files.read_all()
     if report.problems:
@@ -179,6 +180,8 @@ class _Files:
     resolve: Resolve
     now: datetime.datetime
     sections: Sections
+    own_state_directory: str
+    """What systemd made for us (``StateDirectory=``), or empty."""
 
     read: dict[str, None] = attrs.Factory(dict)
     """Absolute paths, in the order of reading."""
@@ -223,7 +226,7 @@ class _Files:
         self.settings = ControlSettings(
             workers=_setting(section, "workers"),
             admin=admin_address,
-            state_directory=self.absolute(_setting(section, "state-directory") or "."),
+            state_directory=self._state_directory(section),
         )
         log = _setting(section, "access-log")
         self.access_log = log if log in ("off", "stdout", None) else self.absolute(log)
@@ -232,6 +235,11 @@ class _Files:
                 os.makedirs(os.path.dirname(self.access_log), exist_ok=True)
             except OSError as error:
                 section.fail(f"{os.path.dirname(self.access_log)} cannot be made: {reason_of(error)}", "access-log")
+
+    def _state_directory(self, section: ReadSection | None) -> str:
+        if self.own_state_directory and (section is None or "state-directory" not in section):
+            return self.own_state_directory
+        return self.absolute(_setting(section, "state-directory") or ".")
 
     def _certificates(self, listener: ReadSection) -> None:
         patterns: tuple[str, ...] | None = listener.values.get("certificates")
