@@ -34,6 +34,9 @@ _ACCEPT_PAUSE_SECONDS = 0.5
 """Rest after running out of descriptors or memory."""
 
 
+_DONE = Failure(main.CONNECTION_DONE)
+
+
 class Factory(Protocol):
     """The part of a Twisted factory that `Acceptor` needs."""
 
@@ -98,7 +101,7 @@ class StreamTransport(tcp.Connection):
     def writeSequence(self, iovec: Any) -> None:
         self.write(b"".join(iovec))
 
-    def loseConnection(self, _connDone: Failure = Failure(main.CONNECTION_DONE)) -> None:
+    def loseConnection(self, _connDone: Failure = _DONE) -> None:
         """Close once all that was written is sent; at the end of this reactor turn if it is already."""
         if self._tempDataBuffer or self.dataBuffer or self._writeDisconnecting or not self.connected:
             super().loseConnection()

@@ -292,7 +292,8 @@ class World:
             TraceIds(Random(1), lambda: 1.0),
             self.log,  # type: ignore[arg-type]
         )
-        self.front = HttpFront(self.runtime, 8080, self.deadlines)
+        self.front = HttpFront(8080, self.deadlines)
+        self.front.runtime = self.runtime
 
     def _pool(self, target: RegisteredTarget) -> TargetPool:
         return TargetPool(

@@ -7,6 +7,7 @@ before is written, so that pipelined requests are answered in order.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -62,9 +63,12 @@ UNREADABLE = _Unreadable()
 class TlsDescription(Protocol):
     """What is told of a TLS connection in the access log."""
 
-    version: str
-    cipher: str
-    server_name: str
+    @property
+    def version(self) -> str: ...
+    @property
+    def cipher(self) -> str: ...
+    @property
+    def server_name(self) -> str: ...
 
 
 class HttpFront:
@@ -74,14 +78,17 @@ class HttpFront:
     with each request.
     """
 
-    def __init__(self, runtime: HttpRuntime, port: int, deadlines: Deadlines) -> None:
-        self.runtime = runtime
+    runtime: HttpRuntime
+
+    def __init__(
+        self, port: int, deadlines: Deadlines, describe_tls: Callable[[Any], TlsDescription] | None = None
+    ) -> None:
         self.port = port
         self.deadlines = deadlines
         self.draining = False
         self.connections: set[ClientConnection] = set()
-        self.describe_tls: Any = None
-        """For an HTTPS listener: OpenSSL connection -> `TlsDescription`."""
+        self.describe_tls = describe_tls
+        """For an HTTPS listener: what to say of an OpenSSL connection."""
 
     def buildProtocol(self, addr: IPv4Address | IPv6Address) -> ClientConnection:
         """A connection from ``addr``, which is the client's also where a PROXY header gave it."""
@@ -367,8 +374,8 @@ class ClientConnection:
     def _describe_tls(self, exchange: Exchange) -> None:
         tls = self._tls
         if tls is None:
+            assert self._front.describe_tls is not None
             tls = self._tls = self._front.describe_tls(self._transport.getHandle())
-        assert tls is not None
         exchange.tls_version = tls.version
         exchange.tls_cipher = tls.cipher
         exchange.server_name = tls.server_name

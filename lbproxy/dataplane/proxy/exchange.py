@@ -458,8 +458,6 @@ class Exchange:
         else:
             self._send(upstream)
 
-    _failed_reused = False
-
     def _send(self, upstream: Upstream) -> None:
         self.upstream = upstream
         upstream.exchange = self
