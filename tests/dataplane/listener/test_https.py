@@ -6,11 +6,13 @@ import re
 from functools import cache
 from typing import Any
 
+import pytest
 from OpenSSL import SSL
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
+from lbproxy.dataplane.listener.http1 import DRAIN_GRACE_SECONDS
 from lbproxy.dataplane.listener.tls import ServerTls, describe
 from lbproxy.model.listener import Certificate, ListenerProtocol
 from tests.certificate_authority import Authority
@@ -137,3 +139,74 @@ def test_a_client_that_does_not_answer_close_notify_is_dropped_in_the_end() -> N
     assert not client.transport.ended
     world.wait(6)
     assert client.transport.ended == "aborted"
+
+
+def test_a_cut_answer_does_not_end_with_close_notify() -> None:
+    """An answer up to the close would pass for whole (RFC 9112 section 9.8)."""
+    world = SecureWorld()
+    client = world.secure_client()
+    client.send(request(version="1.0"))
+    target = world.target()
+    target.deliver(b"HTTP/1.0 200 OK\r\n\r\nnot all")
+    client.exchange()
+    assert client.received.endswith(b"not all")
+    target.reset()
+    client.exchange()
+    assert not client.closed
+    assert client.transport.ended == "aborted"
+
+
+@pytest.mark.parametrize("how", ["garbage", "silence", "leaves"])
+def test_a_handshake_that_fails_is_counted(how: str) -> None:
+    world = SecureWorld(request_header_timeout_seconds=5.0)
+    client = world.secure_client(handshake=False)
+    if how == "garbage":
+        client.transport.deliver(b"GET / HTTP/1.1\r\n\r\n")
+    elif how == "silence":
+        world.wait(5.2)
+    else:
+        client.transport.deliver_eof()
+    world.turn()
+    assert client.transport.ended
+    assert (world.counters.tls_handshakes, world.counters.tls_failures, world.counters.active) == (0, 1, 0)
+
+
+def test_a_handshake_that_succeeds_is_no_failure_and_may_resume() -> None:
+    world = SecureWorld()
+    world.secure_client().transport.reset()
+    assert (world.counters.tls_handshakes, world.counters.tls_failures, world.counters.tls_resumed) == (1, 0, 0)
+    world.front.describe_tls = lambda handle: describe(handle)._replace(resumed=True)
+    world.secure_client().transport.reset()
+    assert (world.counters.tls_handshakes, world.counters.tls_failures, world.counters.tls_resumed) == (2, 0, 1)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_connection_whose_handshake_ends_while_draining_is_closed_soon(begun: bool) -> None:
+    world = SecureWorld()
+    if not begun:
+        world.front.drain()
+    client = world.secure_client(handshake=False)
+    if begun:
+        world.front.drain()
+    client.handshake()
+    world.wait(DRAIN_GRACE_SECONDS + 0.2)
+    client.exchange()
+    assert client.closed
+
+
+def test_a_paused_client_is_heard_again_when_its_tunnel_ends() -> None:
+    """Its close_notify is awaited."""
+    world = SecureWorld()
+    client = world.secure_client()
+    client.send(request("/", "Connection: upgrade", "Upgrade: websocket"))
+    target = world.target()
+    target.deliver(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    target.full = True
+    client.send(b"more than it takes")
+    assert not client.transport.reading
+    target.deliver_eof()
+    client.exchange()
+    assert client.closed
+    client.ssl.shutdown()
+    client.exchange()
+    assert client.transport.ended == "closed"
