@@ -65,7 +65,12 @@ class FileLoader:
         """Give the line for a value that only now turns out to be unusable."""
         return str(
             Problem(
-                file=self.path, line=lines.get(section), section=section, option=option, value=value, message=message
+                file=self.path,
+                line=lines.get(f"{section} {option}", lines.get(section)),
+                section=section,
+                option=option,
+                value=value,
+                message=message,
             )
         )
 
