@@ -179,16 +179,28 @@ class Acceptor:
             except OSError as failure:
                 return self._accept_failed(failure)
             skt.setblocking(False)
-            protocol = self._factory.buildProtocol(stream_address(sockaddr))
-            if protocol is None:
-                skt.close()
-            else:
-                StreamTransport(skt, protocol, self._reactor, sockaddr).made()
+            transport = None
+            try:
+                protocol = self._factory.buildProtocol(stream_address(sockaddr))
+                if protocol is None:
+                    skt.close()
+                    continue
+                transport = StreamTransport(skt, protocol, self._reactor, sockaddr)
+                transport.made()
+            except Exception:
+                # Else the reactor would take it for ours, and close the listening socket.
+                _log.failure("an accepted connection cannot be served")
+                if transport is None:
+                    skt.close()
+                else:
+                    transport.abortConnection()
         return True
 
     def _accept_failed(self, failure: OSError) -> bool:
         if failure.errno in (errno.ECONNABORTED, errno.EPERM, errno.EINTR):
             return True
+        if self._resume is not None:
+            return False
         _log.error(
             "cannot accept connections: {error}; trying again in {seconds} s",
             error=os.strerror(failure.errno or 0),

@@ -550,3 +550,36 @@ class AcceptorTests(SynchronousTestCase):
         acceptor.finish()
         self.assertEqual(len(serving.protocols), 2)
         self.assertTrue(listening.closed)
+
+    def test_finishing_during_the_rest(self) -> None:
+        reactor = FakeReactor()
+        listening = FakeListening(errno.EMFILE, errno.EMFILE)
+        acceptor = Acceptor(reactor, listening, Serving())  # type: ignore[arg-type]
+        acceptor.start()
+        acceptor.doRead()
+        acceptor.finish()
+        self.assertTrue(listening.closed)
+        self.assertEqual(reactor.getDelayedCalls(), [])
+
+    def test_a_connection_that_cannot_be_served_costs_only_itself(self) -> None:
+        class Failing(Serving):
+            def buildProtocol(self, addr: Any) -> Any:
+                protocol = super().buildProtocol(addr)
+                if len(self.protocols) == 1:
+                    raise ValueError("cannot be built")
+                if len(self.protocols) == 2:
+                    protocol.connectionMade = self.fail
+                return protocol
+
+            def fail(self) -> None:
+                raise ValueError("cannot begin")
+
+        reactor, serving = FakeReactor(), Failing()
+        accepted = [self.accepted() for _ in range(3)]
+        acceptor = Acceptor(reactor, FakeListening(*accepted), serving)  # type: ignore[arg-type]
+        acceptor.start()
+        acceptor.doRead()
+        reactor.advance(0)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
+        self.assertEqual([skt.fileno() >= 0 for skt, _ in accepted], [False, False, True])
+        self.assertIn(acceptor, reactor.readers)
