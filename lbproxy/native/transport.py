@@ -273,16 +273,32 @@ class _ConnectingTransport(StreamTransport):
             del self.socket, self.fileno
 
 
+class _Unconnectable:
+    """Stands for a connection for which there is no socket."""
+
+    connected = 0
+
+    def __init__(self, reactor: Any, failed: Callable[[OSError], None], failure: OSError) -> None:
+        self._call = reactor.callLater(0, failed, failure)
+
+    def cancel(self) -> None:
+        if self._call.active():
+            self._call.cancel()
+
+
 def connect(
     reactor: Any, host: str, port: int, protocol: IProtocol, failed: Callable[[OSError], None]
-) -> _ConnectingTransport:
+) -> _ConnectingTransport | _Unconnectable:
     """Connect to an IP literal.
 
     Later exactly one of ``protocol.makeConnection`` and ``failed(error)`` is called, unless the
     returned transport's ``cancel()`` comes first.  There is no timeout: cancel.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    skt = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        skt = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError as failure:  # no descriptor left
+        return _Unconnectable(reactor, failed, failure)
     skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     peer: tuple[Any, ...] = (host, port) if family == socket.AF_INET else (host, port, 0, 0)
     transport = _ConnectingTransport(skt, protocol, reactor, peer, failed)

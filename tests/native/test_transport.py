@@ -393,6 +393,23 @@ def test_an_address_that_cannot_be_reached_at_all(turning: Turning) -> None:
         assert (outcome.failure is None) is cancelled
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_no_descriptor_for_a_connection(turning: Turning, monkeypatch: pytest.MonkeyPatch, cancelled: bool) -> None:
+    def fail(*args: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    outcome = Outcome()
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "socket", fail)
+        transport = connect(turning.reactor, HOST, 9, Ends(), outcome.failed)
+    assert outcome.failure is None
+    assert not transport.connected
+    if cancelled:
+        transport.cancel()
+    turning.turn(5)
+    assert (outcome.failure is None) is cancelled
+
+
 # Accepting
 
 
