@@ -103,6 +103,8 @@ class StreamTransport(tcp.Connection):
 
     def loseConnection(self, _connDone: Failure = _DONE) -> None:
         """Close once all that was written is sent; at the end of this reactor turn if it is already."""
+        if self._aborting:
+            return
         if self._tempDataBuffer or self.dataBuffer or self._writeDisconnecting or not self.connected:
             super().loseConnection()
             return
@@ -110,6 +112,11 @@ class StreamTransport(tcp.Connection):
             self.disconnecting = 1
             self.stopReading()
             self.reactor.callLater(0, self.connectionLost, _connDone)
+
+    def abortConnection(self) -> None:
+        """Reset the connection at the end of this reactor turn; nothing is sent or read any more."""
+        super().abortConnection()
+        self._writeDisconnected = True
 
     def made(self) -> None:
         """The connection stands: tell the protocol and read."""

@@ -314,6 +314,31 @@ def test_aborting_resets_and_drops_what_waits(turning: Turning, pair: Pair) -> N
         raise AssertionError("it ended in order")
 
 
+def test_nothing_is_sent_after_an_abort(turning: Turning, pair: Pair) -> None:
+    pair.transport.abortConnection()
+    pair.transport.write(b"x")
+    pair.peer.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        pair.peer.recv(10)
+    turning.until(lambda: pair.protocol.lost)
+
+
+@pytest.mark.parametrize("waiting", [0, 1_000_000])
+@pytest.mark.parametrize("half_closed", [False, True])
+def test_an_abort_stays_one(turning: Turning, half_closed: bool, waiting: int) -> None:
+    pair = Pair(turning, HalfCloseable())
+    if half_closed:
+        pair.transport.loseWriteConnection()
+        turning.until(lambda: pair.protocol.write_lost)
+    pair.transport.write(b"x" * waiting)
+    pair.transport.abortConnection()
+    pair.transport.loseConnection()
+    assert pair.protocol.lost == []
+    turning.until(lambda: pair.protocol.lost)
+    assert isinstance(pair.protocol.lost[0], ConnectionAborted)
+    pair.peer.close()
+
+
 # Connecting
 
 
