@@ -103,6 +103,8 @@ class StreamTransport(tcp.Connection):
 
     def loseConnection(self, _connDone: Failure = _DONE) -> None:
         """Close once all that was written is sent; at the end of this reactor turn if it is already."""
+        if self._aborting:
+            return
         if self._tempDataBuffer or self.dataBuffer or self._writeDisconnecting or not self.connected:
             super().loseConnection()
             return
@@ -110,6 +112,11 @@ class StreamTransport(tcp.Connection):
             self.disconnecting = 1
             self.stopReading()
             self.reactor.callLater(0, self.connectionLost, _connDone)
+
+    def abortConnection(self) -> None:
+        """Reset the connection at the end of this reactor turn; nothing is sent or read any more."""
+        super().abortConnection()
+        self._writeDisconnected = True
 
     def made(self) -> None:
         """The connection stands: tell the protocol and read."""
@@ -179,16 +186,28 @@ class Acceptor:
             except OSError as failure:
                 return self._accept_failed(failure)
             skt.setblocking(False)
-            protocol = self._factory.buildProtocol(stream_address(sockaddr))
-            if protocol is None:
-                skt.close()
-            else:
-                StreamTransport(skt, protocol, self._reactor, sockaddr).made()
+            transport = None
+            try:
+                protocol = self._factory.buildProtocol(stream_address(sockaddr))
+                if protocol is None:
+                    skt.close()
+                    continue
+                transport = StreamTransport(skt, protocol, self._reactor, sockaddr)
+                transport.made()
+            except Exception:
+                # Else the reactor would take it for ours, and close the listening socket.
+                _log.failure("an accepted connection cannot be served")
+                if transport is None:
+                    skt.close()
+                else:
+                    transport.abortConnection()
         return True
 
     def _accept_failed(self, failure: OSError) -> bool:
         if failure.errno in (errno.ECONNABORTED, errno.EPERM, errno.EINTR):
             return True
+        if self._resume is not None:
+            return False
         _log.error(
             "cannot accept connections: {error}; trying again in {seconds} s",
             error=os.strerror(failure.errno or 0),
@@ -261,16 +280,32 @@ class _ConnectingTransport(StreamTransport):
             del self.socket, self.fileno
 
 
+class _Unconnectable:
+    """Stands for a connection for which there is no socket."""
+
+    connected = 0
+
+    def __init__(self, reactor: Any, failed: Callable[[OSError], None], failure: OSError) -> None:
+        self._call = reactor.callLater(0, failed, failure)
+
+    def cancel(self) -> None:
+        if self._call.active():
+            self._call.cancel()
+
+
 def connect(
     reactor: Any, host: str, port: int, protocol: IProtocol, failed: Callable[[OSError], None]
-) -> _ConnectingTransport:
+) -> _ConnectingTransport | _Unconnectable:
     """Connect to an IP literal.
 
     Later exactly one of ``protocol.makeConnection`` and ``failed(error)`` is called, unless the
     returned transport's ``cancel()`` comes first.  There is no timeout: cancel.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    skt = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        skt = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError as failure:  # no descriptor left
+        return _Unconnectable(reactor, failed, failure)
     skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     peer: tuple[Any, ...] = (host, port) if family == socket.AF_INET else (host, port, 0, 0)
     transport = _ConnectingTransport(skt, protocol, reactor, peer, failed)

@@ -102,7 +102,7 @@ class Connecting:
         self._header = header
         self._tls_factory = tls_factory
         self._handshake: _Handshake | None = None
-        self._transport = connect(reactor, target.address, target.port, self, self._refused)
+        self._transport: Any = connect(reactor, target.address, target.port, self, self._refused)
 
     def cancel(self) -> None:
         """Give up; the protocol is not told."""
@@ -161,7 +161,7 @@ class Connecting:
 
     def _hand_over(self, transport: Any) -> None:
         self._end()
-        self._transport.protocol = self._protocol  # type: ignore[assignment]
+        self._transport.protocol = self._protocol
         self._protocol.makeConnection(transport)
 
     # The handshake calls
