@@ -123,6 +123,7 @@ def load(
         resolve=resolve,
         now=now or datetime.datetime.now(datetime.timezone.utc),
         sections=sections,
+        own_state_directory=environ.get("STATE_DIRECTORY", "").partition(":")[0],
     )
     files.read_all()
     if report.problems:
@@ -186,6 +187,8 @@ class _Files:
     resolve: Resolve
     now: datetime.datetime
     sections: Sections
+    own_state_directory: str
+    """What systemd made for us (``StateDirectory=``), or empty."""
 
     read: dict[str, None] = attrs.Factory(dict)
     """Absolute paths, in the order of reading."""
@@ -230,7 +233,7 @@ class _Files:
         self.settings = ControlSettings(
             workers=_setting(section, "workers"),
             admin=admin_address,
-            state_directory=self.absolute(_setting(section, "state-directory") or "."),
+            state_directory=self._state_directory(section),
         )
         log = _setting(section, "access-log")
         self.access_log = log if log in ("off", "stdout", None) else self.absolute(log)
@@ -244,6 +247,11 @@ class _Files:
                 section.fail(f"{self.access_log} cannot be written: {reason}", "access-log")
         elif section is not None and os.path.isdir(self.access_log or ""):
             section.fail(f"{self.access_log} is a folder; write the path of a file", "access-log")
+
+    def _state_directory(self, section: ReadSection | None) -> str:
+        if self.own_state_directory and (section is None or "state-directory" not in section):
+            return self.own_state_directory
+        return self.absolute(_setting(section, "state-directory") or ".")
 
     def _certificates(self, listener: ReadSection) -> None:
         patterns: tuple[str, ...] | None = listener.values.get("certificates")

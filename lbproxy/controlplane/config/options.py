@@ -265,7 +265,8 @@ OPTIONS: tuple[Option, ...] = (
         name="state-directory",
         form=_text("path"),
         default="state",
-        effect="What lbproxy keeps from one start to the next: the self-signed certificate.",
+        effect="What lbproxy keeps from one start to the next: the self-signed certificate, and which workers"
+        " run. Under systemd the service's own (`$STATE_DIRECTORY`) unless given here.",
         example="/var/lib/lbproxy",
     ),
     # Listeners

@@ -114,8 +114,10 @@ class Connecting:
         if not self._over:
             self._end()
             self._drop()
-            where = "TLS handshake" if self._handshake is not None else "TCP connect"
-            self._protocol.connectFailed(Fault.CONNECT_TIMEOUT, f"{where} timed out")
+            if self._handshake is None:
+                self._protocol.connectFailed(Fault.CONNECT_TIMEOUT, "TCP connect timed out")
+            else:
+                self._protocol.connectFailed(Fault.TLS_FAILED, "TLS handshake timed out")
 
     def _drop(self) -> None:
         if self._transport.connected:

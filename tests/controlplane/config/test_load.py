@@ -171,6 +171,13 @@ def test_access_log_words_are_no_paths(path: Path, word: str) -> None:
     assert read(path, f"[lbproxy]\naccess-log = {word}\n{WEB}{APP}").configuration.access_log.destination == word
 
 
+def test_systemd_gives_the_state_directory(path: Path) -> None:
+    path.write_text(WEB + APP)
+    assert load(path, environ={"STATE_DIRECTORY": "/var/lib/lbproxy:/x"}).settings.state_directory == "/var/lib/lbproxy"
+    path.write_text(f"[lbproxy]\nstate-directory = kept\n{WEB}{APP}")
+    assert load(path, environ={"STATE_DIRECTORY": "/var/lib/lbproxy"}).settings.state_directory.endswith("/kept")
+
+
 def test_relative_paths_start_at_the_folder_of_the_file(path: Path) -> None:
     loaded = read(path, f"[lbproxy]\nadmin = unix:run/a.sock\nstate-directory = ../kept\n{WEB}{APP}")
     assert loaded.settings.admin == AdminAddress(path=str(path.parent / "run/a.sock"))
