@@ -92,6 +92,7 @@ def _serve_as_worker(channel_fd: int, rendezvous: str | None) -> None:
     if rendezvous is not None:
         channel = RejoiningChannel(own, channel, rendezvous)
     worker = Worker(own, channel)
+    channel.on_lost = own.stop  # nobody would ever relieve us
 
     def finished() -> None:
         channel.close()  # or the reactor's end would look like the supervisor's
