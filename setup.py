@@ -1,6 +1,6 @@
 """The compiled modules, and the twistd plug-in that lives outside the package; the rest is in pyproject.toml.
 
-The environment's ``LBPROXY_NATIVE`` says what becomes of the compiled modules: ``require`` makes a failure to build them
+``LBPROXY_NATIVE`` in the environment says what becomes of the compiled modules: ``require`` makes failing to build them
 an error, ``off`` leaves them out; otherwise they are built where that can be done.
 """
 

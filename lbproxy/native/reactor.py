@@ -84,7 +84,7 @@ class NativeReactor(EPollReactor):
 class LeanReactor(EPollReactor):
     """The epoll reactor, without a log context around the events of this package's own transports.
 
-    Nothing that these transports or their protocols log looks at it, and to set it up costs as much as the event itself.
+    Nothing they log looks at it; setting it up costs as much as the event itself.
     """
 
     def doPoll(self, timeout: float | None) -> None:
