@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
+import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Any, cast
 
 from lbproxy import __version__
 
@@ -62,10 +66,40 @@ def _worker(arguments: Sequence[str]) -> int:
     parser.add_argument("--channel-fd", type=int, required=True)
     parser.add_argument("--rendezvous")
     parsed = parser.parse_args(arguments)
-    from lbproxy.worker_process import run
-
-    run(parsed.channel_fd, parsed.rendezvous)
+    _serve_as_worker(parsed.channel_fd, parsed.rendezvous)
     return 0
+
+
+def _serve_as_worker(channel_fd: int, rendezvous: str | None) -> None:
+    """Be a worker until it has drained.
+
+    Signals are the supervisor's business: Ctrl-C in a terminal reaches us too, and must not end what is in flight.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    faulthandler.enable()  # the supervisor sends SIGABRT to a worker that hangs, and logs where it does
+    from twisted.internet import reactor
+    from twisted.logger import globalLogBeginner
+
+    from lbproxy.dataplane.worker import Worker
+    from lbproxy.ipc.channel import Channel, UnixChannel
+    from lbproxy.ipc.log import LineObserver
+    from lbproxy.ipc.orphan import RejoiningChannel
+
+    globalLogBeginner.beginLoggingTo([LineObserver(sys.stderr)], redirectStandardIO=False)
+    own = cast(Any, reactor)
+    channel: Channel = UnixChannel(own, socket.socket(fileno=channel_fd))
+    if rendezvous is not None:
+        channel = RejoiningChannel(own, channel, rendezvous)
+    worker = Worker(own, channel)
+
+    def finished() -> None:
+        channel.close()  # or the reactor's end would look like the supervisor's
+        own.stop()
+
+    worker.on_finished = finished
+    own.callWhenRunning(worker.startService)
+    own.run(installSignalHandlers=False)
 
 
 def _demo_target(arguments: Sequence[str]) -> int:
@@ -74,9 +108,11 @@ def _demo_target(arguments: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--tcp", action="store_true")
     parsed = parser.parse_args(arguments)
+    from twisted.internet import reactor
+
     from lbproxy.testing.demo_target import run
 
-    run(parsed.name, parsed.port, parsed.tcp)
+    run(reactor, parsed.name, parsed.port, parsed.tcp)
     return 0
 
 

@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the explanation; 0 when a listener takes the URL, else 1."""
-    from lbproxy.controlplane.config.load import ConfigurationError, load
+    from lbproxy.controlplane.config.errors import ConfigurationError
+    from lbproxy.controlplane.config.load import load
 
     try:
         loaded = load(args.config)

@@ -12,6 +12,10 @@ import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from twisted.logger import Logger
+
+_log = Logger()
+
 NEVER = math.inf
 """A deadline that does not come."""
 
@@ -47,7 +51,8 @@ class Deadlines:
         self._call_later = call_later
         self._buckets: dict[int, list[Expiring]] = {}
         self._call: Any = None
-        self._call_tick = 0
+        self._call_tick: float = NEVER
+        """When the next look is due; minus infinity during a look, which sees to it at its end."""
 
     def set(self, item: Expiring, at: float) -> None:
         """Give ``item`` this deadline, sooner or later than the one it has."""
@@ -67,7 +72,7 @@ class Deadlines:
         bucket = self._buckets.get(tick)
         if bucket is None:
             self._buckets[tick] = [item]
-            if self._call is None or tick < self._call_tick:
+            if tick < self._call_tick:
                 self._schedule(tick)
         else:
             bucket.append(item)
@@ -80,6 +85,7 @@ class Deadlines:
 
     def _run(self) -> None:
         self._call = None
+        self._call_tick = -NEVER
         now = self.now()
         present = int(now / TICK_SECONDS)
         for tick in sorted(t for t in self._buckets if t <= present):
@@ -87,13 +93,17 @@ class Deadlines:
                 if item.armed == tick:
                     item.armed = 0
                     self._look_at(item, now)
-        if self._buckets and self._call is None:
+        self._call_tick = NEVER
+        if self._buckets:
             self._schedule(min(self._buckets))
 
     def _look_at(self, item: Expiring, now: float) -> None:
         if item.deadline <= now:
             item.deadline = NEVER
-            item.expired(now)
+            try:
+                item.expired(now)
+            except Exception:
+                _log.failure("an expired deadline could not be handled")
         elif item.deadline != NEVER:
             self._arm(item, min(int(item.deadline / TICK_SECONDS) + 1, int(now / TICK_SECONDS) + _HORIZON_TICKS))
 
@@ -102,4 +112,5 @@ class Deadlines:
         if self._call is not None:
             self._call.cancel()
             self._call = None
+        self._call_tick = NEVER
         self._buckets.clear()

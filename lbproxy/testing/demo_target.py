@@ -113,20 +113,18 @@ def listen(reactor: IDemoReactor, name: str, port: int, speaks_tcp: bool) -> int
     """Serve on 127.0.0.1 at this port (0: the kernel picks one); give the port."""
     factory: Any = GreeterFactory(name) if speaks_tcp else Site(Answer(reactor, name), timeout=_KEEP_ALIVE_SECONDS)
     factory.noisy = False
-    return cast(int, reactor.listenTCP(port, factory, 1024, "127.0.0.1").getHost().port)
+    listening: Any = reactor.listenTCP(port, factory, 1024, "127.0.0.1")
+    return cast(int, listening.getHost().port)
 
 
-def run(name: str, port: int, speaks_tcp: bool) -> None:
+def run(reactor: Any, name: str, port: int, speaks_tcp: bool) -> None:
     """Serve until stdin ends."""
-    from twisted.internet import reactor  # only here, where this is the process's own program
-
-    own = cast(Any, reactor)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # Ctrl-C hits us too, but requests are to finish first
-    sys.stdout.write(f"{listen(own, name, port, speaks_tcp)}\n")
+    sys.stdout.write(f"{listen(reactor, name, port, speaks_tcp)}\n")
     sys.stdout.flush()
-    StandardIO(UntilEof(own.stop), reactor=own)
-    own.run(installSignalHandlers=False)
+    StandardIO(UntilEof(reactor.stop), reactor=reactor)
+    reactor.run(installSignalHandlers=False)
 
 
 def _seconds_of(request: Request) -> float:

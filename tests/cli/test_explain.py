@@ -6,16 +6,17 @@ import argparse
 import http.server
 import json
 import socketserver
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lbproxy.cli import explain as command
+from lbproxy.controlplane.config import load as loading
+from lbproxy.controlplane.config.errors import ConfigurationError, Problem
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Forward, HostCondition, Pattern, Rule, WeightedGroup
 from lbproxy.model.snapshot import Configuration
@@ -45,23 +46,17 @@ STATUS = {
 }
 
 
-class ConfigurationError(Exception):
-    problems = ("lb.ini:3: [listener:web] bind: wrong",)
-
-
 @pytest.fixture(autouse=True)
 def _loader(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(path: str) -> Any:
         if path == "bad.ini":
-            raise ConfigurationError
+            problem = Problem(
+                file="lb.ini", line=3, section="listener:web", option="bind", value="nonsense", message="wrong"
+            )
+            raise ConfigurationError((problem,))
         return SimpleNamespace(configuration=CONFIGURATION, demo={"app": 3})
 
-    module = ModuleType("lbproxy.controlplane.config.load")
-    module.load = load  # type: ignore[attr-defined]
-    module.ConfigurationError = ConfigurationError  # type: ignore[attr-defined]
-    for package in ("lbproxy.controlplane", "lbproxy.controlplane.config"):
-        monkeypatch.setitem(sys.modules, package, ModuleType(package))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(loading, "load", load)
 
 
 def run(*arguments: str) -> int:
@@ -92,7 +87,7 @@ def test_exit_status_1_without_a_listener(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["http://x", "-c", "bad.ini"], "lb.ini:3: [listener:web] bind: wrong"),
+        (["http://x", "-c", "bad.ini"], "lb.ini:3: [listener:web] bind = nonsense: wrong"),
         (["ftp://x"], "lbproxy explain: ftp://x: the scheme is ftp, it should be one of http"),
         (["http://x", "--from", "me"], "lbproxy explain: 'me' does not appear to be an IPv4 or IPv6 address"),
         (["http://x", "--admin", "unix:/nowhere/admin.sock"], "no answer from the admin listener at unix:/nowhere"),

@@ -20,12 +20,18 @@ from typing import Any
 HOST = "127.0.0.1"
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that nobody listens at now."""
-    with socket.socket() as skt:
-        skt.bind((HOST, 0))
-        port: int = skt.getsockname()[1]
-        return port
+    """A port that nobody listens at now, and another one at each call."""
+    while True:
+        with socket.socket() as skt:
+            skt.bind((HOST, 0))
+            port: int = skt.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 15.0, what: str = "") -> Any:
@@ -90,6 +96,18 @@ def read_head(skt: socket.socket) -> bytes:
             return data
         data += more
     return data
+
+
+def read_answer(skt: socket.socket) -> bytes:
+    """Read an answer whose end Content-Length tells."""
+    data = read_head(skt)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
+    while len(body) < length:
+        more = skt.recv(length - len(body))
+        assert more, data + body
+        body += more
+    return head + b"\r\n\r\n" + body
 
 
 def answering(*answers: bytes) -> Callable[[socket.socket], None]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, HttpTarget, RawTarget, free_port, read_head, talk, wait_until
+from tests.integration.harness import HOST, Balancer, HttpTarget, RawTarget, free_port, read_answer, talk, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -333,4 +333,4 @@ def test_the_https_listener_keeps_connections(world: World) -> None:
     ):
         for _ in range(5):
             skt.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert read_head(skt).startswith(b"HTTP/1.1 200 ")
+            assert read_answer(skt).startswith(b"HTTP/1.1 200 ")

@@ -139,14 +139,21 @@ class AdminService(Service):
 
     def startService(self) -> None:
         """Listen.  Raises `CannotListenError` when the address is taken."""
-        if self._address.path is not None:
-            _remove_stale_socket(self._address.path)
-            self._listening = self._reactor.listenUNIX(self._address.path, self._site, mode=0o600)
-        else:
-            self._listening = self._reactor.listenTCP(
-                self._address.port, self._site, interface=self._address.host or "127.0.0.1"
-            )
+        try:
+            self._listening = self._listen()
+        except CannotListenError:
+            if self._site.numPorts:
+                self._site.doStop()  # Twisted has started it, and with it a timer
+            raise
         super().startService()
+
+    def _listen(self) -> IListeningPort:
+        path = self._address.path
+        if path is not None:
+            _remove_stale_socket(path)
+            return self._reactor.listenUNIX(path, self._site, mode=0o600)  # type: ignore[no-any-return]
+        host, port = self._address.host or "127.0.0.1", self._address.port
+        return self._reactor.listenTCP(port, self._site, interface=host)  # type: ignore[no-any-return]
 
     def stopService(self) -> Deferred[None] | None:
         super().stopService()

@@ -32,7 +32,8 @@ class Problem:
             what += f" {self.option}"
             if self.value is not None:
                 what += f" = {_one_line(self.value)}"
-        return f"{place}:{what}{':' if what else ''} {self.message}"
+        line = f"{place}:{what}{':' if what else ''} {self.message}"
+        return line.replace("\n", " ")  # a message may quote what has lines
 
 
 class ConfigurationError(Exception):

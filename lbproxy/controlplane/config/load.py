@@ -418,7 +418,7 @@ def _action(action: Action | FixedResponseFile, files: _Files) -> Action:
 
 def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
     protocol = TargetProtocol(section.protocol)
-    targets: tuple[TargetText, ...] | DemoTargets = section["targets"]
+    targets: tuple[TargetText, ...] | DemoTargets = section["targets"] or ()
     only: dict[str, Any] = {}
     if protocol.is_http:
         only.update(

@@ -472,7 +472,7 @@ OPTIONS: tuple[Option, ...] = (
         kind="target-group",
         name="targets",
         form=Form(f"list of host:port, each with weight={WEIGHT.text.removeprefix('number, ')}, or demo:N", _targets),
-        required=True,
+        default_text="none: answers are 503",
         effect="The servers. Names are looked up when the file is read. The weight is 1 unless given; 0 takes no"
         " traffic. `demo:3` starts three little servers to try things with (HTTP and TCP groups).",
         example="10.0.0.1:8080, app2.internal:8080 weight=2",
@@ -699,11 +699,10 @@ _ROWS = _rows_by_name()
 
 def rows(kind: str, name: str) -> tuple[Option, ...]:
     """The rows of an option as it is written (``header.X-Tenant`` finds ``header.NAME``); empty if there is none."""
-    found = _ROWS.get((kind, name))
-    if found is None:
-        prefix, dot, rest = name.partition(".")
-        found = _ROWS.get((kind, prefix.lower() + dot)) if rest else None
-    return found or ()
+    prefix, dot, rest = name.partition(".")
+    if dot:
+        return _ROWS.get((kind, prefix.lower() + dot), ()) if rest else ()
+    return _ROWS.get((kind, name), ())
 
 
 def of_kind(kind: str, protocol: str | None) -> Iterable[Option]:

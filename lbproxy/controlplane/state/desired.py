@@ -101,10 +101,10 @@ class ControlState:
 
         return unsubscribe
 
-    def in_flight(self, group: str, target_key: str) -> int:
+    def in_flight(self, group: str, key: str) -> int:
         """Requests or TCP connections in flight to a target now, over all workers."""
         registrations = self._groups.get(group)
-        return registrations.in_flight(target_key) if registrations is not None else 0
+        return registrations.in_flight(key) if registrations is not None else 0
 
     def fail_open(self, group: str) -> bool:
         """Tell whether the group has no healthy target and so is served by its unhealthy ones."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1
 
 from twisted.logger import Logger
@@ -12,7 +12,7 @@ from lbproxy.controlplane.api.admin import AdminService
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem
 from lbproxy.controlplane.config.load import Loaded, load
 from lbproxy.controlplane.config.watch import FileWatch
-from lbproxy.controlplane.health import HealthService
+from lbproxy.controlplane.health.checker import HealthService
 from lbproxy.controlplane.metrics import MetricsStore
 from lbproxy.controlplane.state import ControlState
 from lbproxy.controlplane.supervisor.demo import DemoTargets
@@ -33,11 +33,12 @@ from lbproxy.controlplane.supervisor.service import (
     runs_in_process,
 )
 from lbproxy.controlplane.supervisor.signals import SignalHandlers
-from lbproxy.controlplane.supervisor.sockets import BindProblem, ListeningSockets
+from lbproxy.controlplane.supervisor.sockets import BindProblem, ListeningSockets, why_not
 from lbproxy.controlplane.supervisor.systemd import Notifier, inherited_sockets, watchdog_seconds
 from lbproxy.controlplane.supervisor.workers import WorkerPool
 from lbproxy.ipc.cells import CellAllocator, SharedCells
 from lbproxy.ipc.channel import Channel
+from lbproxy.model.listener import Bind
 
 _log = Logger()
 
@@ -56,17 +57,15 @@ class FileLoader:
         except ConfigurationError as error:
             raise ConfigurationRefused([str(problem) for problem in error.problems]) from error
 
-    def describe(self, problem: BindProblem, loaded: Loaded) -> str:
+    def describe(self, problem: BindProblem, lines: Mapping[str, int]) -> str:
         """Give the line for a bind that failed, with its place in the file."""
-        section = f"listener:{problem.listener}"
+        return self.mistake(lines, f"listener:{problem.listener}", "bind", str(problem.bind), problem.message)
+
+    def mistake(self, lines: Mapping[str, int], section: str, option: str, value: str, message: str) -> str:
+        """Give the line for a value that only now turns out to be unusable."""
         return str(
             Problem(
-                file=self.path,
-                line=loaded.lines.get(section),
-                section=section,
-                option="bind",
-                value=str(problem.bind),
-                message=problem.message,
+                file=self.path, line=lines.get(section), section=section, option=option, value=value, message=message
             )
         )
 
@@ -96,9 +95,11 @@ def make_supervisor(
     sockets = ListeningSockets(notifier, inherited, held_by_orphans)
     # the slots that an empty pool will plan
     open_binds(sockets, loaded, range(number_of_workers(loaded)), loader)
+    _check_admin_address(loader, loaded)
 
     cells = SharedCells.create()
-    state = ControlState(reactor, cells, CellAllocator(cells))
+    allocator = CellAllocator(cells)
+    state = ControlState(reactor, cells, allocator)
     metrics = MetricsStore(state)
     launch: Launch
     if runs_in_process(loaded):
@@ -111,7 +112,7 @@ def make_supervisor(
         loader=loader,
         state=state,
         metrics=metrics,
-        pool=WorkerPool(reactor, launch, sockets, cells.fd, metrics, state.clear_slot),
+        pool=WorkerPool(reactor, launch, sockets, cells.fd, metrics, allocator.zero_slot),
         sockets=sockets,
         directory=directory,
         demo=DemoTargets(reactor, worker_command),
@@ -141,15 +142,25 @@ def _state_directory(loader: FileLoader, loaded: Loaded) -> StateDirectory:
     try:
         return StateDirectory(loaded.settings.state_directory)
     except OSError as error:
-        problem = Problem(
-            file=loader.path,
-            line=loaded.lines.get("lbproxy"),
-            section="lbproxy",
-            option="state-directory",
-            value=loaded.settings.state_directory,
-            message=f"cannot be used: {error.strerror}",
+        problem = loader.mistake(
+            loaded.lines,
+            "lbproxy",
+            "state-directory",
+            loaded.settings.state_directory,
+            f"cannot be used: {error.strerror}",
         )
-        raise ConfigurationRefused([str(problem)]) from error
+        raise ConfigurationRefused([problem]) from error
+
+
+def _check_admin_address(loader: FileLoader, loaded: Loaded) -> None:
+    """Refuse an address of the admin API that is taken, while there is somebody to tell."""
+    admin = loaded.settings.admin
+    if admin is None or admin.host is None or not admin.port:
+        return
+    bind = Bind(admin.host, admin.port)
+    message = why_not(bind)
+    if message is not None:
+        raise ConfigurationRefused([loader.mistake(loaded.lines, "lbproxy", "admin", str(admin), message)])
 
 
 def _url(address: str) -> str:

@@ -19,10 +19,10 @@ from twisted.python.failure import Failure
 from lbproxy.controlplane.supervisor.launch import (
     DEFAULT_WORKER_COMMAND,
     ISupervisorReactor,
-    LogRelay,
     child_environment,
     describe_exit,
 )
+from lbproxy.ipc.log import LogRelay
 from lbproxy.model.snapshot import Configuration
 from lbproxy.model.target import Target
 from lbproxy.model.target_group import TargetGroup

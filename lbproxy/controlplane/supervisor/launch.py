@@ -22,11 +22,11 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-import lbproxy
 from lbproxy.ipc.channel import Channel, MemoryChannel, UnixChannel
+from lbproxy.ipc.log import LogRelay
 
 _log = Logger()
 
@@ -34,8 +34,6 @@ CHANNEL_FD = 3
 """Where a worker process finds its end of the channel."""
 
 DEFAULT_WORKER_COMMAND = (sys.executable, "-m", "lbproxy")
-
-_LONGEST_LINE = 8192
 
 
 class ISupervisorReactor(IReactorCore, IReactorTime, IReactorFDSet, IReactorProcess, IReactorFromThreads):
@@ -177,47 +175,12 @@ class _WorkerHere:
         maybeDeferred(self._worker.stopService).addBoth(stopped)
 
 
-class LogRelay:
-    """Repeat a child's stderr, line by line, in our own log.
-
-    A line that begins with a level (``warn: text``, as `lbproxy worker` writes them) is logged at that level;
-    what follows it, such as a traceback, too.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._rest = b""
-        self._level = LogLevel.warn
-
-    def receive_data(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._emit(line)
-        if len(self._rest) > _LONGEST_LINE:
-            self.receive_eof()
-
-    def receive_eof(self) -> None:
-        if self._rest:
-            self._emit(self._rest)
-            self._rest = b""
-
-    def _emit(self, raw: bytes) -> None:
-        line = raw.decode("utf-8", "backslashreplace")
-        word, colon, rest = line.partition(": ")
-        if colon and word in _LEVELS:
-            self._level, line = _LEVELS[word], rest
-        _log.emit(self._level, "{name}: {line}", name=self._name, line=line)
-
-
-_LEVELS = {level.name: level for level in LogLevel.iterconstants()}
-
-
 def child_environment() -> dict[str, str]:
     """Our environment, with this very lbproxy importable wherever the child is started.
 
     A checkout is often found through ``PYTHONPATH=.``, which means nothing after a change of directory.
     """
-    ours = str(Path(lbproxy.__file__).resolve().parent.parent)
+    ours = str(Path(__file__).resolve().parents[3])  # the directory that holds the package
     inherited = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     return {
         **os.environ,

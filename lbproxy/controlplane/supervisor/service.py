@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import attrs
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
@@ -25,15 +26,12 @@ from lbproxy.controlplane.supervisor.launch import ISupervisorReactor
 from lbproxy.controlplane.supervisor.orphans import Relief, StateDirectory
 from lbproxy.controlplane.supervisor.sockets import BindError, BindProblem, ListeningSockets
 from lbproxy.controlplane.supervisor.systemd import Notifier, feed_watchdog
-from lbproxy.controlplane.supervisor.workers import WorkerPool, WorkerStatus
+from lbproxy.controlplane.supervisor.workers import APPLY_LIMIT_SECONDS, WorkerPool
 from lbproxy.ipc.cells import SLOT_LIMIT
 from lbproxy.model.listener import Bind
 from lbproxy.model.snapshot import Configuration, Snapshot
 
 _log = Logger()
-
-APPLY_LIMIT_SECONDS = 30.0
-"""How long a reload waits for the workers; one that hangs is replaced before."""
 
 
 class Settings(Protocol):
@@ -82,13 +80,17 @@ class ConfigurationRefused(Exception):
 class Loader(Protocol):
     """Loads the configuration file, and puts a bind that cannot be opened in the words of its mistakes."""
 
+    @property
+    def path(self) -> str:
+        """The file, absolute."""
+
     def load(self, source: bytes | None = None) -> LoadedConfiguration:
         """Read the file (or ``source`` in its place) and what it refers to.
 
         Blocks.  Raises `ConfigurationRefused`.
         """
 
-    def describe(self, problem: BindProblem, loaded: LoadedConfiguration) -> str:
+    def describe(self, problem: BindProblem, lines: Mapping[str, int]) -> str:
         """Give the line for a bind that failed, with the place in the file."""
 
 
@@ -158,6 +160,8 @@ class Supervisor(MultiService):
         """Told which files to watch; calls `reload_files`."""
         self.admin_url: str | None = None
         """For the line in the log."""
+        self.started_at = reactor.seconds()
+        """In the reactor's seconds."""
         self._reactor = reactor
         self._loader = loader
         self._state = state
@@ -185,14 +189,35 @@ class Supervisor(MultiService):
         pool.on_change = self._record
 
     @property
-    def is_ready(self) -> bool:
-        """Whether every worker serves the configuration, and none is about to stop."""
-        return self._pool.is_ready and not self._is_stopping
+    def configuration_file(self) -> str:
+        """Its absolute path."""
+        return self._loader.path
 
     @property
-    def workers(self) -> tuple[WorkerStatus, ...]:
-        """Describe every worker slot."""
-        return self._pool.statuses()
+    def ready(self) -> str | None:
+        """Why not every worker serves; None when all do."""
+        if self._is_stopping:
+            return "draining"
+        waiting = [f"worker {slot.slot} is {slot.state.value}" for slot in self._pool.unready()]
+        if not self._pool.active:
+            return "starting"
+        return ", ".join(waiting) or None
+
+    def workers_status(self) -> list[dict[str, Any]]:
+        """Describe each worker slot for the admin API."""
+        now = self._reactor.seconds()
+        return [
+            {
+                "slot": status.slot,
+                "pid": status.pid,
+                "state": status.state.value,
+                "version": status.version,
+                "restarts": status.restarts,
+                "uptime_seconds": round(now - status.started_at, 3) if status.pid else None,
+                "last_report_seconds": round(now - status.last_seen, 3) if status.pid else None,
+            }
+            for status in self._pool.statuses()
+        ]
 
     @property
     def addresses(self) -> Mapping[Bind, Bind]:
@@ -339,7 +364,7 @@ class Supervisor(MultiService):
         applied.addTimeout(APPLY_LIMIT_SECONDS, self._reactor)
         try:
             await applied
-        except TimeoutError:
+        except DeferredTimeout:
             _log.warn("version {version} is not in force in every worker yet", version=version)
         else:
             _log.info("version {version} is in force", version=version)
@@ -453,7 +478,7 @@ def open_binds(sockets: ListeningSockets, loaded: LoadedConfiguration, slots: Co
     try:
         sockets.open({bind: listener.name for listener in listeners for bind in listener.binds}, slots)
     except BindError as error:
-        raise ConfigurationRefused([loader.describe(problem, loaded) for problem in error.problems]) from error
+        raise ConfigurationRefused([loader.describe(problem, loaded.lines) for problem in error.problems]) from error
 
 
 def _log_warnings(loaded: LoadedConfiguration) -> None:

@@ -162,6 +162,15 @@ class ListeningSockets:
         return shared + [held for (other, _), held in self._sockets.items() if other == bind]
 
 
+def why_not(bind: Bind) -> str | None:
+    """Say why this address cannot be listened at, in a person's words; None when it can."""
+    try:
+        _probe(bind)
+    except OSError as error:
+        return _explain(error, bind)
+    return None
+
+
 def _listen(host: str, port: int) -> socket.socket:
     made = _new_socket(host)
     try:

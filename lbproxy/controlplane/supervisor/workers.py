@@ -48,6 +48,9 @@ SILENCE_LIMIT_SECONDS = 10.0
 STARTING_LIMIT_SECONDS = 60.0
 """From the start of the process to the first snapshot in force, on a very busy machine."""
 
+APPLY_LIMIT_SECONDS = 30.0
+"""After this a snapshot that was not answered is taken for lost."""
+
 BACK_OFF_FIRST_SECONDS = 0.05
 BACK_OFF_LIMIT_SECONDS = 30.0
 STEADY_SECONDS = 10.0
@@ -81,7 +84,9 @@ class WorkerStatus:
     version: int
     """The snapshot in force, 0 before the first."""
     started_at: float
-    """In the reactor's seconds."""
+    """In the reactor's seconds, as is ``last_seen``."""
+    last_seen: float
+    """When its last message came."""
     restarts: int
 
 
@@ -110,8 +115,11 @@ class WorkerSlot:
         self._worker: RunningWorker | None = None
         self._incarnation = 0
         self._failures = 0
+        self._applying = False
         self._sent_version = 0
+        self._sent_at = 0.0
         self._configuration_version = 0
+        self._condemned = False
         self._forget_worker()
         self._drain_message: Drain | None = None
         self._timers: dict[str, IDelayedCall] = {}
@@ -120,6 +128,18 @@ class WorkerSlot:
     def pid(self) -> int | None:
         """The worker's process id, None while there is none."""
         return self._worker.pid if self._worker is not None else None
+
+    def status(self) -> WorkerStatus:
+        """Describe the slot."""
+        return WorkerStatus(
+            slot=self.index,
+            state=self.state,
+            pid=self.pid,
+            version=self.applied_version,
+            started_at=self.started_at,
+            last_seen=self._last_seen,
+            restarts=self.restarts,
+        )
 
     # What the pool asks for
 
@@ -180,9 +200,19 @@ class WorkerSlot:
 
     def check(self, now: float) -> None:
         """Replace a worker that hangs."""
+        if self._applying and now - self._sent_at > APPLY_LIMIT_SECONDS:
+            _log.error(
+                "worker {slot} has not applied version {version} in {seconds:g} s",
+                slot=self.index,
+                version=self._sent_version,
+                seconds=APPLY_LIMIT_SECONDS,
+            )
+            self._applying = False  # the next one may do better
+            self.offer()
         limit = SILENCE_LIMIT_SECONDS if self.state is SlotState.RUNNING else STARTING_LIMIT_SECONDS
-        if not self._is_serving or self._worker is None or "hang" in self._timers or now - self._last_seen < limit:
+        if not self._is_serving or self._worker is None or self._condemned or now - self._last_seen < limit:
             return
+        self._condemned = True
         _log.error(
             "worker {slot} (pid {pid}) has been silent for {seconds:.0f} s; replacing it",
             slot=self.index,
@@ -249,6 +279,7 @@ class WorkerSlot:
         )
         self._configuration_version = snapshot.configuration_version
         self._sent_version = snapshot.version
+        self._sent_at = self._clock.seconds()
         self._applying = True
 
     def _applied(self, version: int, problems: tuple[str, ...]) -> None:
@@ -329,8 +360,10 @@ class WorkerSlot:
         """Nothing is known of the worker about to start."""
         self.applied_version = 0
         self._said_hello = False
+        self._condemned = False
         self._applying = False
         self._sent_version = 0
+        self._sent_at = 0.0
         self._configuration_version = 0
         self._given: set[Bind] = set()
         self._last_seen = self._clock.seconds()
@@ -409,25 +442,18 @@ class WorkerPool(Service):
         """Process ids of all workers, draining ones too."""
         return sorted(slot.pid for slot in self._slots.values() if slot.pid)
 
+    def statuses(self) -> list[WorkerStatus]:
+        """Describe every slot, in order."""
+        return [slot.status() for _, slot in sorted(self._slots.items())]
+
+    def unready(self) -> list[WorkerStatus]:
+        """Describe those that should serve and do not."""
+        return [status for status in self.statuses() if status.state not in (SlotState.RUNNING, SlotState.DRAINING)]
+
     @property
     def is_ready(self) -> bool:
         """Whether there are workers and all have a snapshot in force."""
-        active = [self._slots[index] for index in self.active]
-        return bool(active) and all(slot.state is SlotState.RUNNING for slot in active)
-
-    def statuses(self) -> tuple[WorkerStatus, ...]:
-        """Describe every slot for the admin API."""
-        return tuple(
-            WorkerStatus(
-                slot=index,
-                state=slot.state,
-                pid=slot.pid,
-                version=slot.applied_version,
-                started_at=slot.started_at,
-                restarts=slot.restarts,
-            )
-            for index, slot in sorted(self._slots.items())
-        )
+        return bool(self.active) and not self.unready()
 
     def plan(self, number: int) -> tuple[int, ...]:
         """Say which slots a pool of this many workers uses: those it has, then the lowest free ones."""

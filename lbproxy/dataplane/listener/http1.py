@@ -29,8 +29,8 @@ from lbproxy.wire.http1.head import RequestHead, scan_request
 _log = Logger()
 
 _LINGER_SECONDS = 2.0
-"""How long a closed connection still takes in what the client sends, so that our last answer is
-not lost to a reset (RFC 9112 section 9.6)."""
+"""How long, once our last answer is sent, a connection still takes in what the client sends, so that the answer
+is not lost to a reset (RFC 9112 section 9.6)."""
 
 _MAX_AHEAD = 65536
 """Bytes of pipelined requests held while an answer is in progress; beyond that reading pauses."""
@@ -46,6 +46,7 @@ _CHUNKS = 2
 _NOTHING = 3
 _TUNNEL = 4
 _CLOSING = 5
+_LINGERING = 6
 
 
 class _Unreadable:
@@ -194,7 +195,10 @@ class ClientConnection:
     def dataReceived(self, data: bytes) -> None:
         reading = self._reading
         if reading == _HEAD:
-            self._read_requests(self._buffer + data if self._buffer else data)
+            if self._buffer:
+                data = self._buffer + data
+                self._buffer = b""
+            self._read_requests(data)
         elif reading == _LENGTH:
             self._read_length(data)
         elif reading == _CHUNKS:
@@ -216,11 +220,14 @@ class ClientConnection:
         elif self._reading == _TUNNEL:
             exchange.client_closed_tunnel()
         elif self._reading != _NOTHING:
-            exchange.client_lost()
+            exchange.client_failed(Fault.BAD_REQUEST)
             self._close()
 
     def writeConnectionLost(self) -> None:
-        pass
+        """All is sent and our end is closed; see `_linger`."""
+        if self._reading == _CLOSING:
+            self._reading = _LINGERING
+            self._front.deadlines.set(self, self.now() + _LINGER_SECONDS)
 
     def connectionLost(self, reason: Failure) -> None:
         self._front.connections.discard(self)
@@ -242,6 +249,7 @@ class ClientConnection:
         if self._exchange is not None:
             self._exchange.resume_response()
         elif self._reading == _HEAD and self._buffer and not self._starting:
+            self.resume_request()
             self._read_buffered()
 
     def stopProducing(self) -> None:
@@ -255,7 +263,7 @@ class ClientConnection:
             exchange.timed_out()
         elif self._reading == _CLOSING:
             self._abort()
-        elif self._buffer:
+        elif self._buffer and not self._write_paused:
             self._refuse_unread(Fault.CLIENT_TIMEOUT.status, Fault.CLIENT_TIMEOUT.reason)
         else:
             self._close()
@@ -288,8 +296,10 @@ class ClientConnection:
             self._began = self.now()
         while start < size:
             if self._write_paused:
-                # The answers so far are not taken; the next request can wait.
+                # The answers so far are not taken: this request waits, and what follows it in the kernel.
                 self._buffer = data[start:]
+                self.pause_request()
+                self._front.deadlines.set(self, self.now() + runtime.idle_timeout)
                 return
             try:
                 head = scan_request(data, start)
@@ -300,7 +310,7 @@ class ClientConnection:
             if head is None:
                 self._await_head(data[start:], runtime)
                 return
-            start = self._start_exchange(runtime, head, data, size)
+            start = self._start_exchange(runtime, head, data, start, size)
             if self._exchange is not None:
                 self._buffer = data[start:] if start < size else b""
                 return
@@ -310,8 +320,8 @@ class ClientConnection:
         self._buffer = b""
         self._await_request()
 
-    def _start_exchange(self, runtime: HttpRuntime, head: RequestHead, data: bytes, size: int) -> int:
-        """Start on a request; return the index of what does not belong to it."""
+    def _start_exchange(self, runtime: HttpRuntime, head: RequestHead, data: bytes, start: int, size: int) -> int:
+        """Start on the request at ``start``; return the index of what does not belong to it."""
         end = head.end
         body = b""
         trailers = b""
@@ -349,7 +359,7 @@ class ClientConnection:
         self._keep = head.keep_alive
         self._chunked_out = False
         exchange = self._exchange = Exchange(self, runtime, head, self._began)
-        exchange.received_bytes = head.end + len(body)
+        exchange.received_bytes = head.end - start + len(body)
         if self.secure:
             self._describe_tls(exchange)
         self._starting = True
@@ -473,7 +483,9 @@ class ClientConnection:
         exchange = self._exchange
         assert exchange is not None
         if exchange.head.minor >= 1:
-            self._transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, fields))
+            message = b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, fields)
+            exchange.sent_bytes += len(message)
+            self._transport.write(message)
 
     def send_response(
         self, status: int, reason: bytes, fields: bytes, content_length: int, has_body: bool, data: bytes, ended: bool
@@ -493,25 +505,31 @@ class ClientConnection:
                     data = encode_chunk(data)
             else:
                 self._keep = False
-        if self._keep and (self._front.draining or self._half_closed or self.now() > self._age_limit):
+        if self._keep and (self._front.draining or self.now() > self._age_limit):
             self._keep = False
         if not self._keep or (not exchange.request_ended and ended):
             self._keep = False
             framing += b"Connection: close\r\n"
         elif minor == 0:
             framing += b"Connection: keep-alive\r\n"
-        exchange.sent_bytes += len(data)
-        self._transport.write(b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (status, reason, fields, framing, data))
+        message = b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (status, reason, fields, framing, data)
+        exchange.sent_bytes += len(message)
+        self._transport.write(message)
 
     def send_data(self, data: bytes) -> None:
         exchange = self._exchange
         assert exchange is not None
+        if self._chunked_out:
+            data = encode_chunk(data)
         exchange.sent_bytes += len(data)
-        self._transport.write(encode_chunk(data) if self._chunked_out else data)
+        self._transport.write(data)
 
     def send_end(self, trailers: bytes) -> None:
         if self._chunked_out:
-            self._transport.write(last_chunk(trailers))
+            assert self._exchange is not None
+            end = last_chunk(trailers)
+            self._exchange.sent_bytes += len(end)
+            self._transport.write(end)
 
     def cut(self) -> None:
         self._abort()
@@ -521,9 +539,9 @@ class ClientConnection:
         assert exchange is not None
         self._reading = _TUNNEL
         self._keep = False
-        self._transport.write(
-            b"HTTP/1.1 101 %b\r\n%bConnection: upgrade\r\nUpgrade: %b\r\n\r\n" % (reason, fields, protocol)
-        )
+        message = b"HTTP/1.1 101 %b\r\n%bConnection: upgrade\r\nUpgrade: %b\r\n\r\n" % (reason, fields, protocol)
+        exchange.sent_bytes += len(message)
+        self._transport.write(message)
         self.resume_request()
         if self._buffer:
             data, self._buffer = self._buffer, b""
@@ -564,11 +582,11 @@ class ClientConnection:
         self._transport.loseConnection()
 
     def _linger(self) -> None:
-        """Close when all is written, taking in what the client sends for a little while."""
+        """Close when all is sent, after taking in what the client sends for a little while."""
         self._reading = _CLOSING
         self._buffer = b""
         self._chunks = None
-        self._front.deadlines.set(self, self.now() + _LINGER_SECONDS)
+        self._front.deadlines.set(self, self.now() + self._runtime.idle_timeout)
         self._transport.unregisterProducer()
         if self._reading_paused:
             self._reading_paused = False

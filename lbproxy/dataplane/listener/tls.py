@@ -99,7 +99,7 @@ class ServerTls:
             alpn = (b"http/1.1",) if listener.protocol.is_http else ()
         self._policy = policy
         self._alpn = tuple(alpn)
-        self._made_of = (listener.certificates, listener.tls_policy)
+        self._made_of = (listener.certificates, listener.tls_policy, listener.protocol)
         self._session_id_context = _digest(listener)
         self._built: dict[tuple[LoadedCertificate, ...], SSL.Context] = {}
 
@@ -109,8 +109,8 @@ class ServerTls:
         self._by_name = {name: self._context(chosen) for name, chosen in choose_for_names(loaded).items()}
 
     def same_as(self, listener: Listener) -> bool:
-        """Tell whether a listener (of the same protocol) would get the same contexts, so that these can stay."""
-        return self._made_of == (listener.certificates, listener.tls_policy)
+        """Tell whether a listener would get the same contexts, so that these can stay."""
+        return self._made_of == (listener.certificates, listener.tls_policy, listener.protocol)
 
     def context_for(self, server_name: str) -> SSL.Context:
         """The context for a server name in any letter case."""

@@ -42,6 +42,7 @@ class TargetConnection:
         "_chunks",
         "_keep",
         "_method",
+        "_paused",
         "_pool",
         "_reading",
         "_remaining",
@@ -70,6 +71,7 @@ class TargetConnection:
         self._chunks: ChunkedReader | None = None
         self._keep = False
         self._method = b""
+        self._paused = False
         self._reading = _HEAD
         self._remaining = 0
         self._request_chunked = False
@@ -132,9 +134,11 @@ class TargetConnection:
 
     def pause_response(self) -> None:
         """Read no more for now."""
+        self._paused = True
         self._transport.pauseProducing()
 
     def resume_response(self) -> None:
+        self._paused = False
         self._transport.resumeProducing()
 
     def abort(self) -> None:
@@ -289,6 +293,9 @@ class TargetConnection:
         """The answer is whole: keep the connection for another request, or close it."""
         self.exchange = None
         self._reading = _HEAD
+        if self._paused:
+            # the end of the answer was more than the client took at once; that is no longer our concern
+            self.resume_response()
         if surplus or not self._keep or not self._request_ended or not self._pool.put(self):
             self._transport.unregisterProducer()
             if self._request_ended and not surplus:

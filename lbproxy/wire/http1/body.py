@@ -83,6 +83,10 @@ class ChunkedReader:
         if self._held:
             data = self._held + data
             self._held = b""
+            if self._part is _Part.SIZE and b"\n" not in data:
+                # so that a line that trickles in is not parsed with every byte
+                self._held = _incomplete_chunk_line(data)
+                return b""
         payload = []
         at = 0
         while at < len(data):

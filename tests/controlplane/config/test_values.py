@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -146,7 +147,5 @@ def test_mistake_says_what_would_be_right(parse: Callable[[str], Any], text: str
 )
 @given(text=st.text(min_size=1) | st.text(alphabet='0123456789.:[]{}()-,"\\/*? \nregx', min_size=1))
 def test_only_value_error_is_raised(parse: Callable[[str], Any], text: str) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         parse(text.strip() or "x")
-    except ValueError as error:
-        assert str(error)

@@ -162,10 +162,11 @@ def test_names_of_one_certificate_share_a_context() -> None:
     assert tls.context_for("x.example.com") is not tls.context
 
 
-def test_same_as_compares_certificates_and_policy() -> None:
+def test_same_as_compares_certificates_policy_and_protocol() -> None:
     tls = ServerTls(listener(DEFAULT, EXACT))
     assert tls.same_as(listener(DEFAULT, EXACT))
     assert not tls.same_as(listener(EXACT, DEFAULT))
+    assert not tls.same_as(listener(DEFAULT, EXACT, protocol="TLS"))
     assert not tls.same_as(listener(DEFAULT, EXACT, policy="ELBSecurityPolicy-TLS13-1-3-2021-06"))
 
 

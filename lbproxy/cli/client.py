@@ -1,0 +1,133 @@
+"""Asking a running lbproxy: a small client of the admin API, and what its commands have in common."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+DEFAULT_ADDRESS = "127.0.0.1:9901"
+ADDRESS_VARIABLE = "LBPROXY_ADMIN"
+TIMEOUT_SECONDS = 10.0
+
+
+class AdminError(Exception):
+    """The admin API gave no good answer; the message is one line for the operator."""
+
+
+def add_admin_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how to find the admin API, and ``--json``."""
+    parser.add_argument(
+        "--admin",
+        metavar="ADDRESS",
+        help=f"the admin API: HOST:PORT or unix:PATH (default: ${ADDRESS_VARIABLE} or {DEFAULT_ADDRESS})",
+    )
+    parser.add_argument("-c", "--config", metavar="FILE", help="take the admin API's address from this configuration")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def find_address(arguments: argparse.Namespace) -> str:
+    """Give the admin API's address: from ``--admin``, the configuration file, the environment, or the default."""
+    if arguments.admin:
+        return str(arguments.admin)
+    if arguments.config:
+        return _configured_address(arguments.config)
+    return os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+
+
+def _configured_address(path: str) -> str:
+    # Imported here, since a command that needs no configuration should start at once.
+    from lbproxy.controlplane.config.errors import ConfigurationError
+    from lbproxy.controlplane.config.load import load
+
+    try:
+        admin = load(path).settings.admin
+    except (ConfigurationError, OSError) as error:
+        raise AdminError(f"cannot read {path}: {error}") from error
+    if admin is None:
+        raise AdminError(f"the admin API is switched off in {path} (admin = off)")
+    return str(admin)
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run a command's body; tell an `AdminError` in one line on standard error, with exit status 1."""
+    try:
+        return command()
+    except AdminError as error:
+        print(f"lbproxy: {error}", file=sys.stderr)
+        return 1
+
+
+class AdminClient:
+    """Asks the admin API at ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``; one connection for each request."""
+
+    def __init__(self, address: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self.address = address
+        self._timeout_seconds = timeout_seconds
+
+    def get(self, path: str) -> Any:
+        """Give the JSON at this path.  Raises `AdminError` for anything but a 200."""
+        status, value = self._ask("GET", path)
+        if status != 200:
+            raise self._unexpected(path, status)
+        return value
+
+    def post(self, path: str) -> tuple[int, Any]:
+        """Post nothing to this path; give the status and the JSON of the answer."""
+        return self._ask("POST", path)
+
+    def _ask(self, method: str, path: str) -> tuple[int, Any]:
+        connection = self._connection()
+        try:
+            connection.request(method, path, headers={"Connection": "close", "Accept": "application/json"})
+            response = connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise AdminError(
+                f"cannot reach the admin API at {self.address}: {_in_words(error)}; "
+                "is lbproxy running? give its address with --admin"
+            ) from error
+        finally:
+            connection.close()
+        try:
+            return response.status, json.loads(body)
+        except ValueError as error:
+            raise self._unexpected(path, response.status) from error
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.address.startswith("unix:"):
+            return _UnixConnection(self.address.removeprefix("unix:"), self._timeout_seconds)
+        host, colon, port = self.address.rpartition(":")
+        if not (host and colon and port.isdecimal() and int(port) < 65536):
+            raise AdminError(f"{self.address!r} is no address: give HOST:PORT or unix:PATH")
+        return http.client.HTTPConnection(host.strip("[]"), int(port), timeout=self._timeout_seconds)
+
+    def _unexpected(self, path: str, status: int) -> AdminError:
+        return AdminError(f"{self.address} answers {path} with status {status}; is that lbproxy's admin API?")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a UNIX socket."""
+
+    def __init__(self, path: str, timeout_seconds: float) -> None:
+        super().__init__("localhost", timeout=timeout_seconds)
+        self._path = path
+        self._timeout_seconds = timeout_seconds
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self._timeout_seconds)
+        self.sock.connect(self._path)
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__

@@ -1,0 +1,96 @@
+"""`lbproxy status` and `lbproxy reload` against canned answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from lbproxy.cli import reload, status
+from lbproxy.cli.display import show_count, show_duration, show_latency, show_rate
+from tests.cli.stub import AdminStub, make_status, run_cli, serve
+
+
+@pytest.fixture
+def stub() -> Iterator[AdminStub]:
+    with serve() as served:
+        yield served
+
+
+def test_status_shows_workers_listeners_and_targets(stub: AdminStub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(status, "--admin", stub.address) == 0
+    out = capsys.readouterr().out
+    words = [line.split() for line in out.splitlines()]
+    assert out.startswith("lbproxy 0.1.0  up 1h 1m  snapshot 7  ready\n/etc/lbproxy/lb.ini, loaded 2023-11-1")
+    assert ["0", "42", "running", "1", "0.4s", "ago"] in words
+    assert ["web", "HTTP", "0.0.0.0:8080,", "[::]:8080", "3", "20", "12.3k", "40"] in words
+    assert "Target group app  HTTP, round_robin  fails open: no target is healthy" in out
+    target = next(line for line in words if line[:1] == ["10.0.0.1:80"])
+    assert target[1:6] == ["unhealthy", "1", "2", "100", "Target.ResponseCodeMismatch"]
+    assert "Health checks failed with these codes: [503]" in out
+    assert "\x1b" not in out, "plain where there is no terminal"
+
+
+def test_status_as_json(stub: AdminStub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(status, "--admin", stub.address, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == make_status()
+
+
+def test_status_of_what_is_not_ready_and_drains(stub: AdminStub, capsys: pytest.CaptureFixture[str]) -> None:
+    group = {"name": "old", "protocol": None, "algorithm": None, "fail_open": False, "removed": True, "targets": []}
+    worker = {"slot": 1, "pid": None, "state": "starting", "restarts": 0, "last_report_seconds": None}
+    stub.answers["/status"] = lambda: (200, make_status(ready=False, target_groups=[group], workers=[worker]))
+    assert run_cli(status, "--admin", stub.address) == 0
+    out = capsys.readouterr().out
+    assert "not ready" in out
+    assert "Target group old" in out
+    assert ["1", "-", "starting", "0", "-"] in [line.split() for line in out.splitlines()]
+
+
+def test_reload(stub: AdminStub, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.answers["/reload"] = lambda: (200, {"ok": True, "problems": [], "version": 8})
+    assert run_cli(reload, "--admin", stub.address) == 0
+    assert capsys.readouterr() == ("reloaded: snapshot 8 is in force\n", "")
+
+
+def test_a_refused_reload_prints_the_problems_and_fails(stub: AdminStub, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = {"ok": False, "problems": ["lb.ini:3: [listener:web] bnd: no such option"], "version": 7}
+    stub.answers["/reload"] = lambda: (422, answer)
+    assert run_cli(reload, "--admin", stub.address) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == ("lb.ini:3: [listener:web] bnd: no such option\nnot reloaded: snapshot 7 stays in force\n")
+    assert run_cli(reload, "--admin", stub.address, "--json") == 1
+    assert json.loads(capsys.readouterr().out) == answer
+
+
+def test_a_reload_that_breaks(stub: AdminStub, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.answers["/reload"] = lambda: (500, {"error": "internal error, see the log"})
+    assert run_cli(reload, "--admin", stub.address) == 1
+    assert "status 500: internal error, see the log" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (show_count(0), "0"),
+        (show_count(9999), "9999"),
+        (show_count(12345), "12.3k"),
+        (show_count(999_900), "1M"),
+        (show_count(12_345_678), "12.3M"),
+        (show_count(5e15), "5P"),
+        (show_rate(0), "0.0"),
+        (show_rate(12.34), "12.3"),
+        (show_rate(1234.5), "1234"),
+        (show_duration(0.4), "0s"),
+        (show_duration(59), "59s"),
+        (show_duration(3600), "1h"),
+        (show_duration(90061), "1d 1h"),
+        (show_latency(None), "-"),
+        (show_latency(0.01234), "12.3 ms"),
+        (show_latency(1.5), "1.5 s"),
+    ],
+)
+def test_numbers_with_units(shown: str, expected: str) -> None:
+    assert shown == expected

@@ -1,0 +1,794 @@
+"""From a file to the model."""
+
+from __future__ import annotations
+
+import socket
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import HealthCheck as Slow
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lbproxy.controlplane.config.errors import ConfigurationError, Problem
+from lbproxy.controlplane.config.load import AdminAddress, ControlSettings, Loaded, load
+from lbproxy.controlplane.config.options import OPTIONS
+from lbproxy.model.health import HealthCheck, HealthCheckProtocol
+from lbproxy.model.listener import Bind, Listener, ListenerProtocol, XffMode
+from lbproxy.model.rule import (
+    FixedResponse,
+    Forward,
+    HeaderCondition,
+    HostCondition,
+    MethodCondition,
+    PathCondition,
+    Pattern,
+    QueryCondition,
+    Redirect,
+    Rule,
+    SourceIpCondition,
+    WeightedGroup,
+)
+from lbproxy.model.snapshot import AccessLogSettings
+from lbproxy.model.target import Target
+from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup, TargetProtocol, TargetTls
+from tests.controlplane.config.pem import NOW, make_certificate, make_key, make_pem
+
+WEB = """
+[listener:web]
+protocol = HTTP
+bind = 127.0.0.1:80
+default-action = forward app
+"""
+APP = """
+[target-group:app]
+protocol = HTTP
+targets = 10.0.0.1:8080
+"""
+TCP = """
+[listener:tcp]
+protocol = TCP
+bind = 127.0.0.1:90
+default-action = forward db
+[target-group:db]
+protocol = TCP
+targets = 10.0.0.2:5432
+"""
+FORWARD_APP = Forward((WeightedGroup("app"),))
+
+
+def no_names(host: str, port: None, **options: Any) -> Any:
+    """In place of `socket.getaddrinfo`."""
+    if host == "app.internal":
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.9.9.9", 0))]
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "lb.ini"
+
+
+def read(path: Path, text: str, **options: Any) -> Loaded:
+    path.write_text(textwrap.dedent(text), encoding="utf-8")
+    return load(path, resolve=no_names, now=NOW, environ={"GROUP": "app"}, **options)
+
+
+def problems(path: Path, text: str) -> list[str]:
+    """The mistakes without the folder, which differs each time."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(path, text)
+    return [
+        str(attrs.evolve(problem, file=path.name)).replace(f"{path.parent}/", "") for problem in caught.value.problems
+    ]
+
+
+def mistake(path: Path, text: str) -> str:
+    found = problems(path, text)
+    assert len(found) == 1, found
+    return found[0]
+
+
+# What is read
+
+
+def test_smallest_file(path: Path) -> None:
+    loaded = read(path, WEB + APP)
+    assert loaded.configuration.listeners == (
+        Listener(
+            name="web",
+            protocol=ListenerProtocol.HTTP,
+            binds=(Bind("127.0.0.1", 80),),
+            default_action=FORWARD_APP,
+        ),
+    )
+    assert loaded.configuration.target_groups == (
+        TargetGroup(
+            name="app",
+            protocol=TargetProtocol.HTTP,
+            targets=(Target(host="10.0.0.1", port=8080, address="10.0.0.1"),),
+        ),
+    )
+    assert loaded.configuration.access_log == AccessLogSettings(destination="off", format="json")
+    assert loaded.configuration.drain_timeout_seconds == 30.0
+    assert loaded.settings == ControlSettings(workers=None, admin=None, state_directory=str(path.parent / "state"))
+    assert loaded.lines == {"listener:web": 2, "target-group:app": 7}
+    assert (loaded.demo, loaded.files, loaded.warnings) == ({}, (), ())
+
+
+def test_settings(path: Path) -> None:
+    loaded = read(
+        path,
+        f"""
+        [lbproxy]
+        workers = 0
+        admin = [::1]:9901
+        access-log = logs/access.log
+        access-log-format = alb
+        drain-timeout = 5m
+        state-directory = /var/lib/lbproxy
+        {WEB}{APP}""".replace("        ", ""),
+    )
+    assert loaded.settings == ControlSettings(
+        workers=0, admin=AdminAddress(host="::1", port=9901), state_directory="/var/lib/lbproxy"
+    )
+    assert loaded.configuration.access_log == AccessLogSettings(
+        destination=str(path.parent / "logs/access.log"), format="alb"
+    )
+    assert loaded.configuration.drain_timeout_seconds == 300.0
+    assert not (path.parent / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "address", "words"),
+    [
+        ("off", None, "None"),
+        ("unix:/run/a.sock", AdminAddress(path="/run/a.sock"), "unix:/run/a.sock"),
+        ("127.0.0.1:1", AdminAddress(host="127.0.0.1", port=1), "127.0.0.1:1"),
+        ("[::1]:1", AdminAddress(host="::1", port=1), "[::1]:1"),
+    ],
+)
+def test_admin_address(path: Path, written: str, address: AdminAddress | None, words: str) -> None:
+    loaded = read(path, f"[lbproxy]\nadmin = {written}\n{WEB}{APP}")
+    assert loaded.settings.admin == address
+    assert str(loaded.settings.admin) == words
+
+
+@pytest.mark.parametrize("word", ["stdout", "off"])
+def test_access_log_words_are_no_paths(path: Path, word: str) -> None:
+    assert read(path, f"[lbproxy]\naccess-log = {word}\n{WEB}{APP}").configuration.access_log.destination == word
+
+
+def test_relative_paths_start_at_the_folder_of_the_file(path: Path) -> None:
+    loaded = read(path, f"[lbproxy]\nadmin = unix:run/a.sock\nstate-directory = ../kept\n{WEB}{APP}")
+    assert loaded.settings.admin == AdminAddress(path=str(path.parent / "run/a.sock"))
+    assert loaded.settings.state_directory == str(path.parent.parent / "kept")
+
+
+def test_rules_by_priority_with_all_conditions_and_actions(path: Path) -> None:
+    (path.parent / "gone.html").write_text("<p>é", encoding="utf-8")
+    loaded = read(
+        path,
+        WEB
+        + APP
+        + """
+[rule:second]
+listener = web
+priority = 20
+path = /old/*
+action = redirect https://#{host}:8443/#{path}?#{query} 301
+
+[rule:third]
+listener = web
+priority = 30
+path = /gone
+action = fixed-response 410 text/html file:gone.html
+
+[rule:first]
+listener = web
+priority = 10
+host = API.example.com, *.example.org
+path = /v1/*, regex:^/v[0-9]{1,2}/
+method = GET, POST
+header.X-Tenant = acme*, globex
+query.version = 2
+query = *debug*
+source-ip = 10.0.0.0/8
+action = forward app weight=90, canary weight=10
+
+[target-group:canary]
+protocol = HTTPS
+targets = app.internal:443
+""",
+    )
+    first, second, third = loaded.configuration.listeners[0].rules
+    assert first == Rule(
+        name="first",
+        priority=10,
+        conditions=(
+            HostCondition((Pattern("api.example.com"), Pattern("*.example.org"))),
+            PathCondition((Pattern("/v1/*"), Pattern("^/v[0-9]{1,2}/", is_regex=True))),
+            MethodCondition(("GET", "POST")),
+            SourceIpCondition(("10.0.0.0/8",)),
+            QueryCondition(None, (Pattern("*debug*"),)),
+            HeaderCondition("x-tenant", (Pattern("acme*"), Pattern("globex"))),
+            QueryCondition(Pattern("version"), (Pattern("2"),)),
+        ),
+        action=Forward((WeightedGroup("app", 90), WeightedGroup("canary", 10))),
+    )
+    assert second.action == Redirect(
+        status=301, protocol="https", host="#{host}", port="8443", path="/#{path}", query="#{query}"
+    )
+    assert third.action == FixedResponse(status=410, content_type="text/html", body="<p>é")
+    assert loaded.files == (str(path.parent / "gone.html"),)
+
+
+def test_listener_options(path: Path) -> None:
+    (path.parent / "a.pem").write_bytes(make_pem("a"))
+    loaded = read(
+        path,
+        """
+        [listener:secure]
+        protocol = HTTPS
+        bind = 127.0.0.1:443,
+            [::1]:443
+        certificates = a.pem
+        tls-policy = ELBSecurityPolicy-TLS13-1-3-2021-06
+        request-header-timeout = 5s
+        idle-timeout = 2m
+        client-keep-alive = 10m
+        xff-mode = append
+        xff-client-port = on
+        proxy-protocol = on
+        proxy-protocol-trusted = 10.0.0.0/8, ::1
+        default-action = forward ${GROUP}
+        """
+        + APP.replace("\n", "\n" + " " * 8),
+    )
+    (listener,) = loaded.configuration.listeners
+    assert attrs.evolve(listener, certificates=()) == Listener(
+        name="secure",
+        protocol=ListenerProtocol.HTTPS,
+        binds=(Bind("127.0.0.1", 443), Bind("::1", 443)),
+        default_action=FORWARD_APP,
+        tls_policy="ELBSecurityPolicy-TLS13-1-3-2021-06",
+        request_header_timeout_seconds=5.0,
+        idle_timeout_seconds=120.0,
+        client_keep_alive_seconds=600.0,
+        xff_mode=XffMode.APPEND,
+        xff_client_port=True,
+        proxy_protocol=True,
+        proxy_protocol_trusted=("10.0.0.0/8", "::1/128"),
+    )
+    assert [certificate.source for certificate in listener.certificates] == [str(path.parent / "a.pem")]
+
+
+def test_target_group_options(path: Path) -> None:
+    authority = make_certificate("authority", make_key())
+    (path.parent / "ca.pem").write_bytes(authority)
+    loaded = read(
+        path,
+        WEB
+        + """
+[target-group:app]
+protocol = HTTPS
+targets = App.internal:8443 weight=2, [::1]:8443
+algorithm = least_outstanding_requests
+health-check = off
+health-check-protocol = TCP
+health-check-port = 8081
+health-check-interval = 200ms
+health-check-timeout = 100ms
+healthy-threshold = 1
+unhealthy-threshold = 10
+deregistration-delay = 0
+connect-timeout = 1s
+response-timeout = 5m
+keep-alive-timeout = 4s
+max-idle-connections = 0
+tls-verify = off
+tls-server-name = other.internal
+tls-ca = ca.pem
+""",
+    )
+    assert loaded.configuration.target_groups == (
+        TargetGroup(
+            name="app",
+            protocol=TargetProtocol.HTTPS,
+            targets=(
+                Target(host="app.internal", port=8443, address="10.9.9.9", weight=2),
+                Target(host="::1", port=8443, address="::1"),
+            ),
+            algorithm="least_outstanding_requests",
+            health_check=HealthCheck(
+                enabled=False,
+                protocol=HealthCheckProtocol.TCP,
+                port=8081,
+                interval_seconds=0.2,
+                timeout_seconds=0.1,
+                healthy_threshold=1,
+                unhealthy_threshold=10,
+            ),
+            deregistration_delay_seconds=0.0,
+            connect_timeout_seconds=1.0,
+            response_timeout_seconds=300.0,
+            keep_alive_seconds=4.0,
+            max_idle_connections=0,
+            tls=TargetTls(verify=False, server_name="other.internal", ca_pem=authority),
+        ),
+    )
+    assert loaded.files == (str(path.parent / "ca.pem"),)
+
+
+def test_tcp_has_its_own_defaults(path: Path) -> None:
+    loaded = read(path, TCP.replace("targets", "proxy-protocol = v2\ntargets"))
+    (listener,), (group,) = loaded.configuration.listeners, loaded.configuration.target_groups
+    assert listener.idle_timeout_seconds == 350.0
+    assert group.proxy_protocol is ProxyProtocolVersion.V2
+    assert group.health_check == HealthCheck(
+        protocol=HealthCheckProtocol.TCP, timeout_seconds=10.0, matcher=((200, 399),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("group", "options", "protocol", "timeout", "matcher"),
+    [
+        ("HTTP", "", HealthCheckProtocol.HTTP, 5.0, (200, 200)),
+        ("HTTPS", "", HealthCheckProtocol.HTTPS, 5.0, (200, 200)),
+        ("TCP", "", HealthCheckProtocol.TCP, 10.0, (200, 399)),
+        ("TLS", "", HealthCheckProtocol.TCP, 10.0, (200, 399)),
+        ("TCP", "health-check-protocol = HTTP", HealthCheckProtocol.HTTP, 6.0, (200, 399)),
+        ("TCP", "health-check-protocol = HTTPS", HealthCheckProtocol.HTTPS, 10.0, (200, 399)),
+        ("HTTP", "health-check-interval = 2s", HealthCheckProtocol.HTTP, 2.0, (200, 200)),
+        ("HTTP", "health-check-timeout = 7s", HealthCheckProtocol.HTTP, 7.0, (200, 200)),
+        ("HTTP", "health-check-interval = 1s\nhealth-check-timeout = 1s", HealthCheckProtocol.HTTP, 1.0, (200, 200)),
+    ],
+)
+def test_health_check_defaults(
+    path: Path, group: str, options: str, protocol: HealthCheckProtocol, timeout: float, matcher: tuple[int, int]
+) -> None:
+    loaded = read(path, f"{WEB}{APP}[target-group:x]\nprotocol = {group}\ntargets = 10.0.0.3:1\n{options}\n")
+    check = loaded.configuration.target_groups[1].health_check
+    assert (check.protocol, check.timeout_seconds, check.matcher) == (protocol, timeout, (matcher,))
+
+
+def test_demo_targets_are_left_to_the_supervisor(path: Path) -> None:
+    loaded = read(path, WEB + APP.replace("10.0.0.1:8080", "demo:3") + TCP)
+    assert loaded.demo == {"app": 3}
+    assert [len(group.targets) for group in loaded.configuration.target_groups] == [0, 1]
+
+
+def test_certificates_by_pattern(path: Path) -> None:
+    (path.parent / "tls").mkdir()
+    for name in ("b.pem", "a.pem", "default.pem"):
+        (path.parent / "tls" / name).write_bytes(make_pem(name, ends=3 if name == "a.pem" else 300))
+    loaded = read(
+        path,
+        "[listener:s]\nprotocol = TLS\nbind = 127.0.0.1:1\ncertificates = tls/default.pem, tls/*.pem\n"
+        "default-action = forward db\n" + TCP,
+    )
+    tls = path.parent / "tls"
+    listener = loaded.configuration.listeners[0]
+    wanted = [str(tls / name) for name in ("default.pem", "a.pem", "b.pem")]
+    assert [certificate.source for certificate in listener.certificates] == wanted
+    assert sorted(loaded.files) == sorted([*wanted, str(tls)])
+    assert [str(warning) for warning in loaded.warnings] == [
+        f"{path}:4: [listener:s] certificates = tls/default.pem, tls/*.pem: "
+        f"{tls}/a.pem: certificate CN=a.pem expires on 2030-06-04; renew it soon"
+    ]
+
+
+SELF_SIGNED = """
+[lbproxy]
+access-log = logs/access.log
+[listener:secure]
+protocol = HTTPS
+bind = 127.0.0.1:443
+certificates = self-signed
+default-action = forward app
+[listener:other]
+protocol = HTTPS
+bind = 127.0.0.1:444
+certificates = self-signed
+default-action = forward app
+"""
+
+
+def test_self_signed_is_in_memory_unless_something_may_be_created(path: Path) -> None:
+    loaded = read(path, SELF_SIGNED + APP)
+    assert loaded.configuration.listeners[0].certificates == loaded.configuration.listeners[1].certificates
+    assert [entry.name for entry in path.parent.iterdir()] == ["lb.ini"]
+
+
+def test_self_signed_is_made_once(path: Path) -> None:
+    loaded = read(path, SELF_SIGNED + APP, create=True)
+    again = read(path, SELF_SIGNED + APP, create=True)
+    assert loaded.configuration == again.configuration
+    assert loaded.files == (str(path.parent / "state/self-signed.pem"),)
+    assert (path.parent / "logs").is_dir()
+
+
+def test_source_stands_for_the_file(path: Path) -> None:
+    """A renewed certificate is read without applying edits that wait for SIGHUP."""
+    (path.parent / "a.pem").write_bytes(make_pem("a"))
+    text = (
+        "[listener:s]\nprotocol = HTTPS\nbind = 127.0.0.1:1\ncertificates = a.pem\ndefault-action = forward app\n" + APP
+    )
+    loaded = read(path, text)
+    (path.parent / "a.pem").write_bytes(make_pem("a"))
+    path.write_text("nonsense")
+    renewed = load(path, source=loaded.source, now=NOW)
+    before, after = loaded.configuration.listeners[0], renewed.configuration.listeners[0]
+    assert before.certificates != after.certificates
+    assert attrs.evolve(after, certificates=before.certificates) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[lbproxy]\nadmin = 0.0.0.0:9901\n" + WEB + APP, "anyone who reaches this address may administer"),
+        (WEB + "proxy-protocol-trusted = 10.0.0.0/8\n" + APP, "has no effect without proxy-protocol = on"),
+        (WEB + "xff-mode = remove\nxff-client-port = on\n" + APP, "has no effect unless xff-mode = append"),
+    ],
+)
+def test_warning(path: Path, text: str, words: str) -> None:
+    (warning,) = read(path, text).warnings
+    assert words in str(warning)
+
+
+# Mistakes
+
+
+def test_mistake_is_one_line_with_everything(path: Path) -> None:
+    assert mistake(path, WEB + "idle-timeout = 5x\n" + APP) == (
+        "lb.ini:6: [listener:web] idle-timeout = 5x: not a duration; write for example 60s or 1m"
+    )
+
+
+def test_problem_has_its_parts(path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read(path, WEB + "idle-timeout = 5x\n" + APP)
+    assert caught.value.problems == (
+        Problem(
+            file=str(path),
+            line=6,
+            section="listener:web",
+            option="idle-timeout",
+            value="5x",
+            message="not a duration; write for example 60s or 1m",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        # between sections
+        (APP, "lb.ini: no listener; add a section such as [listener:web]"),
+        (
+            WEB + APP + "[rule:a]\nlistener = wbe\npriority = 1\npath = /\naction = forward app\n",
+            "lb.ini:11: [rule:a] listener = wbe: no such listener; did you mean web?",
+        ),
+        (
+            WEB + APP.replace(":app", ":apps"),
+            "lb.ini:5: [listener:web] default-action = forward app: no such target group as app; did you mean apps?",
+        ),
+        (
+            WEB
+            + APP
+            + "[rule:a]\nlistener = web\npriority = 1\npath = /\naction = forward app\n"
+            + "[rule:b]\nlistener = web\npriority = 1\npath = /\naction = forward app\n",
+            "lb.ini:17: [rule:b] priority = 1: is taken by [rule:a] in line 12; give each rule of a listener its own",
+        ),
+        (
+            WEB + WEB.replace(":web", ":again") + APP,
+            "lb.ini:9: [listener:again] bind = 127.0.0.1:80: 127.0.0.1:80 is taken by [listener:web] in line 4; "
+            "choose another port or address",
+        ),
+        (
+            WEB + WEB.replace(":web", ":again").replace("127.0.0.1", "0.0.0.0") + APP,
+            "lb.ini:9: [listener:again] bind = 0.0.0.0:80: 0.0.0.0:80 overlaps 127.0.0.1:80 of [listener:web] in line 4"
+            "; choose another port or address",
+        ),
+        (
+            "[lbproxy]\nadmin = 127.0.0.1:80" + WEB + APP,
+            "lb.ini:2: [lbproxy] admin = 127.0.0.1:80: 127.0.0.1:80 is taken by [listener:web] in line 5; "
+            "choose another port or address",
+        ),
+        (
+            TCP + APP + "[rule:a]\nlistener = tcp\npriority = 1\npath = /\naction = forward app\n",
+            "lb.ini:14: [rule:a] listener = tcp: rules are for HTTP and HTTPS listeners; [listener:tcp] is TCP",
+        ),
+        (
+            WEB.replace("forward app", "forward db") + TCP,
+            "lb.ini:5: [listener:web] default-action = forward db: target group db speaks TCP; "
+            "HTTP listeners need one with HTTP or HTTPS",
+        ),
+        (
+            TCP.replace("forward db", "forward app") + APP,
+            "lb.ini:5: [listener:tcp] default-action = forward app: target group app speaks HTTP; "
+            "TCP listeners need one with TCP or TLS",
+        ),
+        (
+            TCP.replace("forward db", "fixed-response 200"),
+            "lb.ini:5: [listener:tcp] default-action = fixed-response 200: TCP listeners can only forward; "
+            "write forward GROUP",
+        ),
+        # sections and options
+        (
+            WEB + APP + "[lissener:x]\n",
+            "lb.ini:10: [lissener:x]: no such kind of section; did you mean listener?",
+        ),
+        (WEB + APP + "[lbproxy:x]\n", "lb.ini:10: [lbproxy:x]: takes no name; write [lbproxy]"),
+        (
+            WEB + APP + "[target-group: a b]\nprotocol = HTTP\ntargets = demo:1\n",
+            "lb.ini:10: [target-group:a b]: not a name; it has up to 64 letters, digits, hyphens, dots and underscores",
+        ),
+        (
+            WEB + "idle-timeot = 5s\n" + APP,
+            "lb.ini:6: [listener:web] idle-timeot = 5s: no such option; did you mean idle-timeout?",
+        ),
+        (
+            WEB + "Idle-Timeout = 5s\n" + APP,
+            "lb.ini:6: [listener:web] Idle-Timeout = 5s: no such option; did you mean idle-timeout?",
+        ),
+        (
+            WEB + "matcher = 200\n" + APP,
+            "lb.ini:6: [listener:web] matcher = 200: no such option here; it belongs into a section [target-group]",
+        ),
+        (
+            WEB + "idle-timeout =\n" + APP,
+            "lb.ini:6: [listener:web] idle-timeout = : has no value; write for example idle-timeout = 2m",
+        ),
+        (
+            WEB + "tls-policy = x\n" + APP,
+            "lb.ini:6: [listener:web] tls-policy = x: is for HTTPS or TLS; this listener is HTTP: remove the line",
+        ),
+        (
+            TCP + "response-timeout = 1s\n",
+            "lb.ini:9: [target-group:db] response-timeout = 1s: is for HTTP or HTTPS; this target group is TCP: "
+            "remove the line",
+        ),
+        (
+            WEB.replace("bind = 127.0.0.1:80\n", "") + APP,
+            "lb.ini:2: [listener:web]: has no bind; write for example bind = 0.0.0.0:443, [::]:443",
+        ),
+        (
+            WEB.replace("HTTP", "UDP") + APP,
+            "lb.ini:3: [listener:web] protocol = UDP: UDP is not supported by this version; "
+            "write HTTP, HTTPS, TCP or TLS",
+        ),
+        (
+            WEB.replace("HTTP", "http") + APP,
+            "lb.ini:3: [listener:web] protocol = http: write HTTP, in capitals",
+        ),
+        (
+            WEB + "proxy-protocol = on\n" + APP,
+            "lb.ini:6: [listener:web] proxy-protocol = on: needs proxy-protocol-trusted with the addresses that may "
+            "send the header",
+        ),
+        # rules
+        (
+            WEB + APP + "[rule:a]\nlistener = web\npriority = 1\naction = forward app\n",
+            "lb.ini:10: [rule:a]: has no condition; add host, path, method, header.NAME, query.KEY or source-ip, "
+            "or use default-action",
+        ),
+        (
+            WEB + APP + "[rule:a]\nlistener = web\npriority = 0\npath = /\naction = forward app\n",
+            "lb.ini:12: [rule:a] priority = 0: out of range; 1 to 50000 is allowed",
+        ),
+        (
+            WEB + APP + "[rule:a]\nlistener = web\npriority = 1\nheader.host = x\naction = forward app\n",
+            "lb.ini:13: [rule:a] header.host = x: Host is not matched as a header; write host = ...",
+        ),
+        (
+            WEB + APP + "[rule:a]\nlistener = web\npriority = 1\npath = regex:[\naction = forward app\n",
+            "lb.ini:13: [rule:a] path = regex:[: 'regex:[': not a regular expression of RE2 (missing ]: [); "
+            "it has no look-around and no back-references",
+        ),
+        (
+            WEB + APP + "[rule:a]\nlistener = web\npriority = 1\npath = /\naction = fixed-response 200 file:none\n",
+            "lb.ini:14: [rule:a] action = fixed-response 200 file:none: none cannot be read: No such file or directory",
+        ),
+        (
+            WEB.replace("forward app", "redirect http://#{host}:80/#{path}") + APP,
+            "lb.ini:5: [listener:web] default-action = redirect http://#{host}:80/#{path}: redirects to itself; "
+            "change the protocol, host, port or path",
+        ),
+        (
+            WEB.replace("forward app", "redirect /#{path}?a=b") + APP,
+            "lb.ini:5: [listener:web] default-action = redirect /#{path}?a=b: redirects to itself; "
+            "change the protocol, host, port or path",
+        ),
+        (
+            WEB.replace("HTTP", "HTTPS\ncertificates = self-signed").replace("forward app", "redirect http://x/") + APP,
+            "lb.ini:6: [listener:web] default-action = redirect http://x/: redirects from HTTPS to HTTP, "
+            "which gives the encryption away; write https://",
+        ),
+        # target groups
+        (
+            WEB + APP.replace("10.0.0.1", "none.internal"),
+            "lb.ini:9: [target-group:app] targets = none.internal:8080: none.internal cannot be resolved: "
+            "Name or service not known; correct it or write its address",
+        ),
+        (
+            WEB + APP.replace("8080", "8080, 10.0.0.1:8080 weight=3"),
+            "lb.ini:9: [target-group:app] targets = 10.0.0.1:8080, 10.0.0.1:8080 weight=3: "
+            "'10.0.0.1:8080 weight=3': is in the list twice",
+        ),
+        (
+            WEB + APP.replace("8080", "8080 weight=0"),
+            "lb.ini:9: [target-group:app] targets = 10.0.0.1:8080 weight=0: all weights are zero; "
+            "give at least one target a weight from 1 to 999",
+        ),
+        (
+            WEB + APP.replace("10.0.0.1:8080", "demo:3, 10.0.0.1:1"),
+            "lb.ini:9: [target-group:app] targets = demo:3, 10.0.0.1:1: not a whole number; "
+            "write for example demo:3, alone",
+        ),
+        (
+            WEB + APP.replace("HTTP", "HTTPS").replace("10.0.0.1:8080", "demo:3"),
+            "lb.ini:9: [target-group:app] targets = demo:3: demo targets speak HTTP and TCP only; change protocol",
+        ),
+        (
+            WEB + APP + "algorithm = maglev\n",
+            "lb.ini:10: [target-group:app] algorithm = maglev: maglev is not supported by this version; "
+            "write round_robin, least_outstanding_requests or weighted_random",
+        ),
+        (
+            WEB + APP + "health-check-interval = 1s\nhealth-check-timeout = 2s\n",
+            "lb.ini:11: [target-group:app] health-check-timeout = 2s: longer than health-check-interval (1s); "
+            "write at most that",
+        ),
+        (
+            WEB + APP + "health-check-timeout = 31s\n",
+            "lb.ini:10: [target-group:app] health-check-timeout = 31s: longer than the default health-check-interval "
+            "(30s); write at most that",
+        ),
+        (
+            WEB + APP + "health-check-protocol = TCP\nmatcher = 200\n",
+            "lb.ini:11: [target-group:app] matcher = 200: is for HTTP and HTTPS probes; "
+            "add health-check-protocol = HTTP",
+        ),
+        (
+            WEB + APP.replace("HTTP", "HTTPS") + "tls-ca = none.pem\n",
+            "lb.ini:10: [target-group:app] tls-ca = none.pem: none.pem cannot be read: No such file or directory",
+        ),
+        # syntax and the rest
+        (WEB + APP + "[rule\n", "lb.ini:10: '[rule' is not a section; write [kind] or [kind:name]"),
+        (
+            WEB + APP + "algorithm = ${ALGORITHM}\nalgorithm = ${GROUP}\n",
+            "lb.ini:11: [target-group:app] algorithm: option is there already, in line 10; "
+            "give it once, with a list where it takes one",
+        ),
+    ],
+)
+def test_mistake(path: Path, text: str, message: str) -> None:
+    assert message in problems(path, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("none.pem", None, "none.pem cannot be read: No such file or directory"),
+        ("*.pem", None, "no file matches *.pem; write the path of a PEM file"),
+        (
+            "a.pem",
+            make_certificate("a", make_key()),
+            "a.pem has no private key; append it to the file, or put it into a.key",
+        ),
+        ("self-signed, a.pem", None, "write self-signed alone, or files"),
+    ],
+)
+def test_certificate_that_cannot_be_served(path: Path, name: str, content: bytes | None, words: str) -> None:
+    if content is not None:
+        (path.parent / name).write_bytes(content)
+    text = WEB.replace("HTTP", f"HTTPS\ncertificates = {name}") + APP
+    assert mistake(path, text) == f"lb.ini:4: [listener:web] certificates = {name}: {words}"
+
+
+def test_all_mistakes_are_told_at_once_in_order(path: Path) -> None:
+    found = problems(
+        path,
+        """
+        [listener:web]
+        protocol = HTTP
+        bind = nowhere, 127.0.0.1:80
+        default-action = forward nothing
+        [rule:a]
+        listener = web
+        priority = many
+        path = x, /y, z
+        action = dance
+        [target-group:app]
+        protocol = HTTP
+        targets = none.internal:1, void.internal:2
+        """,
+    )
+    assert [line.split(":")[1] for line in found] == ["4", "5", "8", "9", "10", "13", "13"]
+    assert "'x': " in found[3]
+    assert "'z': " in found[3]
+
+
+def test_value_that_came_from_the_environment_is_not_shown(path: Path) -> None:
+    assert "targets = ${GROUP}: " in mistake(path, WEB + APP.replace("10.0.0.1:8080", "${GROUP}"))
+
+
+def test_long_and_continued_values_stay_in_one_line(path: Path) -> None:
+    line = mistake(path, WEB + APP.replace("10.0.0.1:8080", "\n  x" + "\n  10.0.0.1:8080" * 20))
+    assert "\n" not in line
+    assert "targets = x, 10.0.0.1:8080, 10.0.0.1:8080" in line
+    assert "...: 'x': " in line
+
+
+def test_file_that_cannot_be_read(path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"lb\.ini: cannot be read: No such file or directory"):
+        load(path)
+
+
+def test_folder_that_cannot_be_made(path: Path) -> None:
+    (path.parent / "logs").write_bytes(b"a file")
+    with pytest.raises(ConfigurationError, match=r"access-log = logs/access\.log: .*logs cannot be made: File exists"):
+        read(path, SELF_SIGNED + APP, create=True)
+
+
+# Sharing an address is no mistake when
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("0.0.0.0:80", "[::]:80"),  # IPv6 sockets are IPv6 only
+        ("127.0.0.1:80", "127.0.0.2:80"),
+        ("127.0.0.1:0", "127.0.0.1:0"),
+    ],
+)
+def test_binds_that_do_not_clash(path: Path, first: str, second: str) -> None:
+    other = WEB.replace(":web", ":other").replace("127.0.0.1:80", second)
+    assert len(read(path, WEB.replace("127.0.0.1:80", first) + other + APP).configuration.listeners) == 2
+
+
+def test_thousands_of_rules_are_read_quickly(path: Path) -> None:
+    rules = [
+        f"[rule:{kind}{n}]\nlistener = web\npriority = {n + start}\n{kind} = {value}{n}{end}\naction = forward app\n"
+        for kind, start, value, end in (("host", 1, "h", ".example.com"), ("path", 1001, "/p", "/*"))
+        for n in range(1000)
+    ]
+    text = WEB + APP + "\n".join(rules)
+    before = time.process_time()
+    loaded = read(path, text)
+    took = time.process_time() - before
+    assert len(loaded.configuration.listeners[0].rules) == 2000
+    assert took < 1.0
+
+
+_VOCABULARY = """HTTP TCP TLS 127.0.0.1:80 [::1]:80 forward redirect fixed-response app weight=0 off web 1 20s /x
+    https://#{host}/ 301 , ; # ${A} ${ " demo:2 unix:x regex:( regex:a{1,2} self-signed *.pem file:x 10.0.0.0/8 ::/0
+    a.internal:1 * \\"""
+_WORDS = st.sampled_from([*_VOCABULARY.split(), "\n "])
+_OPTIONS = st.sampled_from(sorted({option.name for option in OPTIONS} | {"x", "header.host", "header.a b", "query.*"}))
+_LINES = st.builds(
+    "{} = {}".format, _OPTIONS, st.lists(_WORDS, max_size=6).map(" ".join) | st.lists(_WORDS, max_size=3).map("".join)
+)
+_SECTIONS = st.sampled_from(["[listener:web]", "[rule:r]", "[target-group:app]", "[lbproxy]", "[listener:other]", "[x"])
+_FILES = st.lists(_SECTIONS | _LINES, max_size=40).map("\n".join)
+
+
+@settings(suppress_health_check=[Slow.function_scoped_fixture], deadline=None)
+@given(text=st.text() | _FILES | _FILES.map(lambda lines: WEB + lines + APP))
+def test_any_text_gives_a_configuration_or_its_mistakes(path: Path, text: str) -> None:
+    found = outcome(path, text)
+    assert isinstance(found, Loaded) or found
+    assert isinstance(found, Loaded) or not any("\n" in str(problem) for problem in found)
+
+
+def outcome(path: Path, text: str) -> Loaded | tuple[Problem, ...]:
+    source = text.encode("utf-8", "surrogatepass")
+    try:
+        return load(path, source=source, resolve=no_names, now=NOW, environ={"A": "\r;[x\n=1"})
+    except ConfigurationError as error:
+        return error.problems

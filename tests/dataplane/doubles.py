@@ -1,0 +1,352 @@
+"""A worker's HTTP side in memory: real connections, exchanges and pools on transports that tests move by hand."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from lbproxy.dataplane.balancer import make_balancer
+from lbproxy.dataplane.deadlines import Deadlines
+from lbproxy.dataplane.listener.http1 import ClientConnection, HttpFront
+from lbproxy.dataplane.proxy.faults import Fault
+from lbproxy.dataplane.proxy.forwarded import TraceIds
+from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime
+from lbproxy.dataplane.router.table import Table
+from lbproxy.dataplane.upstream.pool import TargetPool
+from lbproxy.model.listener import Bind, Listener, ListenerProtocol
+from lbproxy.model.rule import FixedResponse, Forward, PathCondition, Pattern, Redirect, Rule, WeightedGroup
+from lbproxy.model.snapshot import GroupState
+from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetState
+from lbproxy.model.target_group import TargetGroup, TargetProtocol
+from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
+
+CLIENT = IPv4Address("TCP", "192.0.2.7", 40000)
+OWN = IPv4Address("TCP", "198.51.100.1", 8080)
+
+_EOF = b""
+
+
+class FakeTransport:
+    """Behaves as `lbproxy.native.transport.StreamTransport`; the test plays the kernel and the peer.
+
+    What is written is in ``sent`` at once, or waits while the transport is ``full``.  What the peer sends is
+    delivered as long as the protocol reads; after a pause the rest comes with the next turn of the clock.
+    """
+
+    def __init__(self, clock: Clock, protocol: Any) -> None:
+        self.clock = clock
+        self.protocol = protocol
+        self.sent = b""
+        self.full = False
+        self.reading = True
+        self.connected = True
+        self.disconnecting = False
+        self.write_closed = False
+        self.ended = ""
+        """``closed`` or ``aborted`` when this side has ended the connection, ``lost`` when the peer has."""
+        self._queued = b""
+        self._incoming: list[bytes] = []
+        self._half_closing = False
+        self._producer: Any = None
+        self._paused = False
+
+    # What the protocol calls
+
+    def getHost(self) -> IPv4Address:
+        return OWN
+
+    def getPeer(self) -> IPv4Address:
+        return CLIENT
+
+    @property
+    def socket(self) -> FakeTransport:
+        """Itself, for whoever peeks into the socket."""
+        return self
+
+    def recv(self, size: int, flags: int) -> bytes:
+        if not self._incoming:
+            raise BlockingIOError
+        return self._incoming[0][:size]
+
+    def write(self, data: bytes) -> None:
+        assert isinstance(data, bytes)
+        if not self.connected or self.write_closed or self.ended == "aborted":
+            return
+        if self.full or self._queued:
+            self._queued += data
+            if self._producer is not None:
+                self._paused = True
+                self._producer.pauseProducing()
+        else:
+            self.sent += data
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        assert streaming
+        assert self._producer is None
+        self._producer = producer
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+
+    def pauseProducing(self) -> None:
+        self.reading = False
+
+    def resumeProducing(self) -> None:
+        if self.connected and not self.disconnecting and not self.reading:
+            self.reading = True
+            self.clock.callLater(0, self._deliver)
+
+    def loseConnection(self) -> None:
+        assert self._producer is None, "it would never close"
+        if not self.connected or self.disconnecting or self.ended:
+            return
+        self.reading = False
+        if self.write_closed:
+            self._lose(ConnectionDone(), "closed")
+            return
+        self.disconnecting = True
+        if not self._queued:
+            self.clock.callLater(0, self._lose, ConnectionDone(), "closed")
+
+    def loseWriteConnection(self) -> None:
+        self._half_closing = True
+        if not self._queued:
+            self.clock.callLater(0, self._close_write)
+
+    def abortConnection(self) -> None:
+        if self.connected and self.ended != "aborted":
+            self.reading = False
+            self.ended = "aborted"
+            self._queued = b""
+            self.clock.callLater(0, self._lose, ConnectionAborted(), "aborted")
+
+    # What the test calls
+
+    def deliver(self, data: bytes) -> None:
+        """The peer sends this."""
+        self._incoming.append(data)
+        self._deliver()
+
+    def deliver_eof(self) -> None:
+        """The peer sends no more."""
+        self.deliver(_EOF)
+
+    def reset(self) -> None:
+        """The peer resets the connection."""
+        self._lose(ConnectionLost(), "lost")
+
+    def drain(self) -> None:
+        """The peer has read: there is room again, and what waited is sent."""
+        self.full = False
+        self.sent += self._queued
+        self._queued = b""
+        if self._producer is not None and self._paused:
+            self._paused = False
+            self._producer.resumeProducing()
+        elif self.disconnecting:
+            self._lose(ConnectionDone(), "closed")
+        elif self._half_closing:
+            self._close_write()
+
+    def take(self) -> bytes:
+        """What was sent since the last time."""
+        sent, self.sent = self.sent, b""
+        return sent
+
+    def _deliver(self) -> None:
+        while self._incoming and self.reading and self.connected:
+            data = self._incoming.pop(0)
+            if data:
+                self.protocol.dataReceived(data)
+            elif IHalfCloseableProtocol.providedBy(self.protocol):
+                self.reading = False
+                self.protocol.readConnectionLost()
+            else:
+                self._lose(ConnectionDone(), "lost")
+
+    def _close_write(self) -> None:
+        if self.connected and not self.write_closed and not self.ended:
+            self.write_closed = True
+            if IHalfCloseableProtocol.providedBy(self.protocol):
+                self.protocol.writeConnectionLost()
+
+    def _lose(self, reason: Exception, how: str) -> None:
+        if self.connected:
+            self.connected = self.reading = False
+            self.ended = self.ended or how
+            self.protocol.connectionLost(Failure(reason))
+
+
+class FakeConnecting:
+    """One attempt to connect, whose outcome the test decides."""
+
+    def __init__(self, clock: Clock, target: Target, protocol: Any, header: bytes) -> None:
+        self.target = target
+        self.header = header
+        self.cancelled = False
+        self.transport: FakeTransport | None = None
+        self._clock = clock
+        self._protocol = protocol
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def succeed(self) -> FakeTransport:
+        assert not self.cancelled
+        transport = self.transport = FakeTransport(self._clock, self._protocol)
+        self._protocol.makeConnection(transport)
+        return transport
+
+    def fail(self, fault: Fault = Fault.CONNECT_REFUSED) -> None:
+        assert not self.cancelled
+        self._protocol.connectFailed(fault, "as the test says")
+
+
+class FakeConnector:
+    """Notes the attempts to connect."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.attempts: list[FakeConnecting] = []
+
+    def connect(self, group: TargetGroup, target: Target, protocol: Any, header: bytes = b"") -> FakeConnecting:
+        attempt = FakeConnecting(self._clock, target, protocol, header)
+        self.attempts.append(attempt)
+        return attempt
+
+
+class Log:
+    """An access log that keeps its records."""
+
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+
+    def log(self, record: Any) -> None:
+        assert record not in self.records
+        self.records.append(record)
+
+
+def registered(number: int) -> RegisteredTarget:
+    """Target ``10.0.0.<number>:80`` with cell ``number``."""
+    address = f"10.0.0.{number}"
+    return RegisteredTarget(
+        target=Target(host=address, port=80, address=address),
+        health=TargetHealth(state=TargetState.HEALTHY),
+        cell=number,
+    )
+
+
+RULES = (
+    Rule(
+        name="fixed",
+        priority=1,
+        conditions=(PathCondition((Pattern("/fixed*"),)),),
+        action=FixedResponse(status=200, body="fixed\n"),
+    ),
+    Rule(
+        name="old",
+        priority=2,
+        conditions=(PathCondition((Pattern("/old"),)),),
+        action=Redirect(status=301, path="/new"),
+    ),
+)
+
+
+class World:
+    """One HTTP listener in front of one target group.
+
+    Paths that begin with ``/fixed`` and ``/old`` are answered without a target.
+    """
+
+    def __init__(self, *, targets: int = 1, group: dict[str, Any] | None = None, **listener: Any) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000.0)
+        self.deadlines = Deadlines(self.clock.callLater, self.clock.seconds)
+        self.connector = FakeConnector(self.clock)
+        self.log = Log()
+        self.counters = ListenerCounters("web")
+        self.group = TargetGroup(name="app", protocol=TargetProtocol.HTTP, **group or {})
+        state = GroupState(cell=0, targets=tuple(registered(number) for number in range(1, targets + 1)))
+        self.cells = [0] * (targets + 1)
+        self.pools = {each.cell: self._pool(each) for each in state.targets}
+        balancer = make_balancer(self.group, state, self.cells, 0, 1, Random(1))
+        self.listener = Listener(
+            name="web",
+            protocol=ListenerProtocol.HTTP,
+            binds=(Bind("198.51.100.1", 8080),),
+            default_action=Forward((WeightedGroup("app"),)),
+            rules=RULES,
+            **listener,
+        )
+        self.runtime = HttpRuntime(
+            self.listener,
+            Table.compile(self.listener, Random(1)),
+            {"app": GroupRuntime(self.group, balancer, self.pools)},
+            self.counters,
+            TraceIds(Random(1), lambda: 1.0),
+            self.log,  # type: ignore[arg-type]
+        )
+        self.front = HttpFront(self.runtime, 8080, self.deadlines)
+
+    def _pool(self, target: RegisteredTarget) -> TargetPool:
+        return TargetPool(
+            self.group,
+            target.target,
+            self.connector,  # type: ignore[arg-type]
+            self.deadlines,
+            TargetCounters("app", target.target.key),
+            self.cells,
+            target.cell,
+        )
+
+    @property
+    def pool(self) -> TargetPool:
+        """The first target's."""
+        return self.pools[1]
+
+    @property
+    def in_flight(self) -> int:
+        return sum(self.cells[1:])
+
+    def turn(self) -> None:
+        """Let the reactor go round: what was put off to the next turn happens."""
+        self.clock.advance(0)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, in steps of the deadlines' precision."""
+        for _ in range(round(seconds * 10)):
+            self.clock.advance(0.1)
+
+    def client(self) -> FakeTransport:
+        """A client that has just connected; its transport."""
+        connection: ClientConnection = self.front.buildProtocol(CLIENT)
+        transport = FakeTransport(self.clock, connection)
+        connection.makeConnection(transport)
+        return transport
+
+    def target(self) -> FakeTransport:
+        """The connection to a target that was asked for last, made now."""
+        return self.connector.attempts[-1].succeed()
+
+
+def request(path: str = "/", *fields: str, method: str = "GET", body: bytes = b"", version: str = "1.1") -> bytes:
+    """A request's bytes; a ``body`` gets its length announced."""
+    lines = [f"{method} {path} HTTP/{version}", "Host: example.com", *fields]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def answer(body: bytes = b"hello", *fields: str, status: str = "200 OK") -> bytes:
+    """An answer's bytes, its length announced."""
+    return "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *fields, "", ""]).encode() + body
+
+
+CHUNKED_ANSWER = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+CHUNKED_REQUEST = b"POST / HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
