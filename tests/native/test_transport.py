@@ -1,627 +1,884 @@
-"""Transports, connecting and accepting on real loopback sockets, with a reactor that the test turns."""
+"""The TCP transports of both builds, on every reactor that may carry them: one set of tests for all."""
 
 from __future__ import annotations
 
 import errno
-import select
+import gc
+import os
 import socket
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from twisted.internet.epollreactor import EPollReactor
+from twisted.internet import interfaces
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import (
-    IConsumer,
-    IHalfCloseableDescriptor,
-    IHalfCloseableProtocol,
-    IPushProducer,
-    IReadDescriptor,
-    IReadWriteDescriptor,
-    ITCPTransport,
-)
-from twisted.internet.protocol import Protocol
-from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from lbproxy.native.transport import Acceptor, StreamTransport, connect
+from tests.native.harness import BUILDS, HOST, HalfCloser, Recorder, World, descriptors, reset
 
-HOST = "127.0.0.1"
+_DONE = Failure(ConnectionDone())
+
+BIG = bytes(range(256)) * 4096 * 8  # 8 MiB, more than the kernel takes at once
 
 
-class Turning:
-    """A reactor of one's own, not installed anywhere."""
-
-    def __init__(self) -> None:
-        self.reactor: Any = EPollReactor()
-
-    def until(self, condition: Callable[[], Any], seconds: float = 5.0) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, "not in time"
-            self.reactor.iterate(0.01)
-
-    def turn(self, times: int = 3) -> None:
-        for _ in range(times):
-            self.reactor.iterate(0)
-
-    def close(self) -> None:
-        for selectable in self.reactor.removeAll():
-            selectable.connectionLost(Failure(ConnectionDone()))
-        self.turn()
-        waker = self.reactor.waker
-        self.reactor._poller.close()
-        for name in ("i", "o"):
-            descriptor = getattr(waker, name)
-            descriptor.close() if hasattr(descriptor, "close") else None
+@pytest.fixture(params=BUILDS)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    world = World(request.param)
+    yield world
+    world.end()
 
 
 @pytest.fixture
-def turning() -> Iterator[Turning]:
-    turning = Turning()
-    yield turning
-    turning.close()
+def failures() -> Iterator[list[LogEvent]]:
+    """What is logged as critical."""
+    events: list[LogEvent] = []
+
+    def observe(event: LogEvent) -> None:
+        if event["log_level"] == LogLevel.critical:
+            events.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    yield events
+    globalLogPublisher.removeObserver(observe)
 
 
-class Ends(Protocol):
-    """Notes what happens to it."""
-
-    def __init__(self) -> None:
-        self.received = b""
-        self.lost: list[Exception] = []
-        self.paused = 0
-        self.resumed = 0
-        self.stopped = 0
-
-    def dataReceived(self, data: bytes) -> None:
-        self.received += data
-
-    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
-        assert reason.value is not None
-        self.lost.append(reason.value)
-
-    def pauseProducing(self) -> None:
-        self.paused += 1
-
-    def resumeProducing(self) -> None:
-        self.resumed += 1
-
-    def stopProducing(self) -> None:
-        self.stopped += 1
+def received(skt: socket.socket, world: World) -> bytes:
+    """All that comes at the other end until its end, while the reactor turns."""
+    skt.setblocking(False)
+    data = bytearray()
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        world.reactor.iterate(0)
+        try:
+            more = skt.recv(1 << 20)
+        except BlockingIOError:
+            continue
+        if not more:
+            return bytes(data)
+        data += more
+    raise AssertionError("no end came")
 
 
-@implementer(IHalfCloseableProtocol)
-class HalfCloseable(Ends):
-    """Hears of the end of each direction."""
-
-    read_lost = 0
-    write_lost = 0
-
-    def readConnectionLost(self) -> None:
-        self.read_lost += 1
-
-    def writeConnectionLost(self) -> None:
-        self.write_lost += 1
+# Interfaces
 
 
-class Pair:
-    """A transport and the plain socket at its other end."""
-
-    def __init__(self, turning: Turning, protocol: Ends | None = None) -> None:
-        with socket.create_server((HOST, 0)) as listening:
-            self.peer = socket.create_connection(listening.getsockname())
-            skt, address = listening.accept()
-        skt.setblocking(False)
-        skt.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
-        self.peer.settimeout(5)
-        self.protocol: Any = protocol or Ends()
-        self.transport: Any = StreamTransport(skt, self.protocol, turning.reactor, address)
-        self.transport.made()
-
-    def read_all(self, turning: Turning, size: int) -> bytes:
-        """Read so much at the other end while the reactor turns."""
-        data = b""
-        end = time.monotonic() + 10
-        while len(data) < size:
-            assert time.monotonic() < end, f"{len(data)} of {size}"
-            turning.reactor.iterate(0)
-            if select.select([self.peer], [], [], 0.001)[0]:
-                more = self.peer.recv(65536)
-                if not more:
-                    break
-                data += more
-        return data
+def test_it_provides_the_interfaces_of_a_tcp_transport(world: World) -> None:
+    protocol = Recorder()
+    world.pair(protocol)
+    for interface in (
+        interfaces.ITCPTransport,
+        interfaces.IConsumer,
+        interfaces.IPushProducer,
+        interfaces.ISystemHandle,
+        interfaces.IReadWriteDescriptor,
+        interfaces.IHalfCloseableDescriptor,
+    ):
+        assert interface.providedBy(protocol.transport), interface
+        verifyObject(interface, protocol.transport)
 
 
-@pytest.fixture
-def pair(turning: Turning) -> Iterator[Pair]:
-    pair = Pair(turning)
-    yield pair
-    pair.peer.close()
+def test_addresses(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    assert protocol.address == IPv4Address("TCP", *skt.getsockname())
+    assert protocol.transport.getPeer() == protocol.address
+    assert protocol.transport.getHost() == IPv4Address("TCP", *skt.getpeername())
 
 
-def test_the_interfaces(turning: Turning, pair: Pair) -> None:
-    for interface in (ITCPTransport, IConsumer, IPushProducer, IHalfCloseableDescriptor, IReadWriteDescriptor):
-        assert verifyObject(interface, pair.transport)
-    with socket.create_server((HOST, 0)) as listening:
-        assert verifyObject(IReadDescriptor, Acceptor(turning.reactor, listening, Serving()))
-
-
-def test_the_addresses(pair: Pair) -> None:
-    own, peer = pair.transport.getHost(), pair.transport.getPeer()
-    assert (own.host, own.port) == pair.peer.getpeername()
-    assert (peer.host, peer.port) == pair.peer.getsockname()
-
-
-# Writing
-
-
-def test_a_write_is_sent_at_once(turning: Turning, pair: Pair) -> None:
-    pair.transport.write(b"hello ")
-    pair.transport.writeSequence([b"wor", b"ld"])
-    assert pair.peer.recv(100) == b"hello world"
-    assert pair.transport not in turning.reactor.getWriters()
-
-
-def test_what_the_kernel_does_not_take_is_sent_later_in_order(turning: Turning, pair: Pair) -> None:
-    pieces = [bytes([number]) * 40_000 for number in range(50)]
-    for piece in pieces:
-        pair.transport.write(piece)
-    assert pair.transport in turning.reactor.getWriters()
-    assert pair.read_all(turning, 2_000_000) == b"".join(pieces)
-    turning.until(lambda: pair.transport not in turning.reactor.getWriters())
-    pair.transport.write(b"at once again")
-    assert pair.peer.recv(100) == b"at once again"
-
-
-def test_a_producer_is_paused_while_much_waits_and_resumed_when_all_is_sent(turning: Turning, pair: Pair) -> None:
-    pair.transport.registerProducer(pair.protocol, True)
-    pair.transport.write(b"x" * 1000)
-    assert pair.protocol.paused == 0
-    pair.peer.recv(1000)
-    while not pair.protocol.paused:
-        pair.transport.write(b"x" * 50_000)
-    waiting = 50_000 * 20
-    for _ in range(20):
-        pair.transport.write(b"y" * 50_000)
-    assert pair.protocol.resumed == 0
-    while pair.protocol.resumed == 0:
-        turning.turn(1)
-        if select.select([pair.peer], [], [], 0.001)[0]:
-            waiting -= pair.peer.recv(65536).count(b"y")
-    pair.transport.unregisterProducer()
-    assert pair.read_all(turning, waiting).count(b"y") == waiting
-    assert pair.protocol.resumed == 1
-
-
-def test_a_write_to_a_reset_connection_is_reported_later(turning: Turning, pair: Pair) -> None:
-    pair.transport.pauseProducing()
-    pair.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    pair.peer.close()
-    pair.transport.write(b"x")
-    pair.transport.write(b"y")
-    assert pair.protocol.lost == []
-    turning.until(lambda: pair.protocol.lost)
-    assert isinstance(pair.protocol.lost[0], ConnectionLost)
-    pair.transport.write(b"z")
-
-
-# Reading
-
-
-def test_data_is_read_unless_paused(turning: Turning, pair: Pair) -> None:
-    pair.peer.sendall(b"one")
-    turning.until(lambda: pair.protocol.received == b"one")
-    pair.transport.pauseProducing()
-    pair.peer.sendall(b"two")
-    turning.turn()
-    assert pair.protocol.received == b"one"
-    pair.transport.resumeProducing()
-    turning.until(lambda: pair.protocol.received == b"onetwo")
-
-
-def test_the_peers_end_is_the_connections(turning: Turning, pair: Pair) -> None:
-    pair.transport.registerProducer(pair.protocol, True)
-    pair.peer.close()
-    turning.until(lambda: pair.protocol.lost)
-    assert isinstance(pair.protocol.lost[0], ConnectionDone)
-    assert pair.protocol.stopped == 1
-    assert pair.transport not in turning.reactor.getReaders()
-
-
-def test_a_reset_is_a_loss(turning: Turning, pair: Pair) -> None:
-    pair.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    pair.peer.close()
-    turning.until(lambda: pair.protocol.lost)
-    assert isinstance(pair.protocol.lost[0], ConnectionLost)
-
-
-# Half-close
-
-
-def test_the_peers_half_close_leaves_the_way_back_open(turning: Turning) -> None:
-    pair = Pair(turning, HalfCloseable())
-    pair.peer.sendall(b"the end")
-    pair.peer.shutdown(socket.SHUT_WR)
-    turning.until(lambda: pair.protocol.read_lost)
-    assert pair.protocol.received == b"the end"
-    assert pair.protocol.lost == []
-    pair.transport.write(b"answer")
-    assert pair.peer.recv(100) == b"answer"
-    turning.turn()
-    assert pair.protocol.read_lost == 1
-    pair.peer.close()
-
-
-def test_our_half_close_comes_after_all_that_was_written(turning: Turning) -> None:
-    pair = Pair(turning, HalfCloseable())
-    pair.transport.write(b"x" * 1_000_000)
-    pair.transport.loseWriteConnection()
-    turning.turn()
-    assert pair.protocol.write_lost == 0
-    assert len(pair.read_all(turning, 1_000_001)) == 1_000_000
-    turning.until(lambda: pair.protocol.write_lost)
-    pair.transport.write(b"too late")
-    assert pair.peer.recv(100) == b""
-    pair.peer.sendall(b"still heard")
-    turning.until(lambda: pair.protocol.received == b"still heard")
-    pair.transport.loseConnection()
-    turning.until(lambda: pair.protocol.lost)
-    assert isinstance(pair.protocol.lost[0], ConnectionDone)
-    pair.peer.close()
-
-
-# Closing
-
-
-def test_closing_is_never_told_from_within(turning: Turning, pair: Pair) -> None:
-    pair.transport.write(b"x")
-    pair.transport.loseConnection()
-    assert pair.protocol.lost == []
-    pair.transport.loseConnection()
-    turning.until(lambda: pair.protocol.lost)
-    assert isinstance(pair.protocol.lost[0], ConnectionDone)
-    assert (pair.peer.recv(10), pair.peer.recv(10)) == (b"x", b"")
-
-
-def test_closing_waits_for_what_was_written(turning: Turning, pair: Pair) -> None:
-    pair.transport.write(b"x" * 1_000_000)
-    pair.transport.loseConnection()
-    turning.turn()
-    assert pair.protocol.lost == []
-    assert len(pair.read_all(turning, 1_000_001)) == 1_000_000
-    turning.until(lambda: pair.protocol.lost)
-    assert isinstance(pair.protocol.lost[0], ConnectionDone)
-
-
-def test_aborting_resets_and_drops_what_waits(turning: Turning, pair: Pair) -> None:
-    pair.transport.write(b"x" * 1_000_000)
-    pair.transport.abortConnection()
-    assert pair.protocol.lost == []
-    turning.until(lambda: pair.protocol.lost)
-    assert isinstance(pair.protocol.lost[0], ConnectionAborted)
-    received = 0
+def test_ipv6(world: World) -> None:
     try:
-        while more := pair.peer.recv(65536):
-            received += len(more)
-    except ConnectionResetError:
-        assert received < 1_000_000
-    else:
-        raise AssertionError("it ended in order")
+        listening = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    server, client = Recorder(), Recorder()
+    _, port = world.acceptor(server, listening)
+    transport = world.transports.connect(world.reactor, "::1", port, client, client.failed)
+    world.until(lambda: server.transport and client.transport)
+    assert client.transport.getPeer() == IPv6Address("TCP", "::1", port)
+    assert server.transport.getHost() == IPv6Address("TCP", "::1", port)
+    assert server.address == transport.getHost()
+    assert server.transport.getPeer() == server.address
 
 
-def test_nothing_is_sent_after_an_abort(turning: Turning, pair: Pair) -> None:
-    pair.transport.abortConnection()
-    pair.transport.write(b"x")
-    pair.peer.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        pair.peer.recv(10)
-    turning.until(lambda: pair.protocol.lost)
+def test_socket_options(world: World) -> None:
+    protocol = Recorder()
+    world.pair(protocol)
+    transport = protocol.transport
+    for enabled in (True, False, True):
+        transport.setTcpNoDelay(enabled)
+        transport.setTcpKeepAlive(enabled)
+        assert transport.getTcpNoDelay() is enabled
+        assert transport.getTcpKeepAlive() is enabled
 
 
-@pytest.mark.parametrize("waiting", [0, 1_000_000])
-@pytest.mark.parametrize("half_closed", [False, True])
-def test_an_abort_stays_one(turning: Turning, half_closed: bool, waiting: int) -> None:
-    pair = Pair(turning, HalfCloseable())
-    if half_closed:
-        pair.transport.loseWriteConnection()
-        turning.until(lambda: pair.protocol.write_lost)
-    pair.transport.write(b"x" * waiting)
-    pair.transport.abortConnection()
-    pair.transport.loseConnection()
-    assert pair.protocol.lost == []
-    turning.until(lambda: pair.protocol.lost)
-    assert isinstance(pair.protocol.lost[0], ConnectionAborted)
-    pair.peer.close()
+def test_the_handle_is_a_socket_that_closes_with_the_connection(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    handle = protocol.transport.getHandle()
+    assert handle.getpeername() == skt.getsockname()
+    assert protocol.transport.getHandle() is handle
+    protocol.transport.loseConnection()
+    assert received(skt, world) == b""
+    assert handle.fileno() == -1
+    assert protocol.transport.fileno() == -1 or not world.native
+
+
+# Reading and writing
+
+
+def test_a_write_is_sent_at_once(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    protocol.transport.write(b"hello")
+    assert skt.recv(100) == b"hello"
+
+
+def test_several_pieces_are_sent_in_order(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    protocol.transport.writeSequence([b"a", b"", b"bc"])
+    protocol.transport.write(b"")
+    assert skt.recv(100) == b"abc"
+
+
+def test_only_bytes_are_written(world: World) -> None:
+    protocol = Recorder()
+    world.pair(protocol)
+    for wrong in ("text", None, bytearray(b"x"), memoryview(b"x")):
+        with pytest.raises(TypeError):
+            protocol.transport.write(wrong)
+
+
+def test_what_the_kernel_does_not_take_is_sent_later_and_in_order(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    protocol.transport.write(BIG)
+    for number in range(500):  # more pieces than go into one system call
+        protocol.transport.write(b"%d," % number)
+    protocol.transport.write(BIG)
+    protocol.transport.loseConnection()
+    assert received(skt, world) == BIG + b"".join(b"%d," % n for n in range(500)) + BIG
+    assert protocol.reason.check(ConnectionDone)
+
+
+def test_what_comes_is_given_to_the_protocol(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    skt.sendall(b"one")
+    world.until(lambda: protocol.data == b"one")
+    skt.sendall(b"two")
+    world.until(lambda: protocol.data == b"onetwo")
+
+
+def test_much_comes_whole(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    skt.setblocking(False)
+    sent = 0
+    while sent < len(BIG):
+        try:
+            sent += skt.send(BIG[sent:])
+        except BlockingIOError:
+            world.turn(1)
+    skt.close()
+    world.until(lambda: protocol.reason)
+    assert protocol.data == BIG
+    assert protocol.reason.check(ConnectionDone)
+
+
+def test_data_and_end_that_come_together_are_both_seen(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    skt.sendall(b"last words")
+    skt.close()
+    world.until(lambda: protocol.reason)
+    assert protocol.data == b"last words"
+    assert protocol.events[-1] == "lost"
+    assert protocol.reason.check(ConnectionDone)
+
+
+def test_nothing_is_read_while_paused(world: World) -> None:
+    protocol = Recorder(made=lambda p: p.transport.pauseProducing())
+    skt = world.pair(protocol)
+    skt.sendall(b"x")
+    world.turn(10)
+    assert protocol.data == b""
+    protocol.transport.resumeProducing()
+    world.until(lambda: protocol.data == b"x")
+    protocol.transport.pauseProducing()
+    skt.sendall(b"y")
+    skt.close()
+    world.turn(10)
+    assert protocol.data == b"x"
+    assert protocol.reason is None
+    protocol.transport.resumeProducing()
+    world.until(lambda: protocol.reason)
+    assert protocol.data == b"xy"
+
+
+def test_a_protocol_that_pauses_within_its_data_gets_no_more(world: World) -> None:
+    protocol = Recorder(data=lambda p: p.transport.pauseProducing())
+    skt = world.pair(protocol)
+    skt.sendall(b"a" * 200_000)
+    skt.close()
+    world.until(lambda: protocol.data)
+    world.turn(10)
+    assert protocol.pieces == 1
+    while protocol.reason is None:
+        protocol.transport.resumeProducing()
+        world.turn(1)
+    assert protocol.data == b"a" * 200_000
+
+
+def test_pausing_costs_no_processor_time(world: World) -> None:
+    """A paused connection with data waiting, or reset, must not wake the reactor again and again."""
+    protocol = Recorder(made=lambda p: p.transport.pauseProducing())
+    skt = world.pair(protocol)
+    skt.sendall(b"x")
+    reset(skt)
+    world.turn(3)
+    began = time.monotonic()
+    world.reactor.iterate(0.2)
+    world.reactor.iterate(0.2)
+    assert time.monotonic() - began > 0.15
+    assert protocol.reason is None
+
+
+def test_the_protocol_may_be_replaced(world: World) -> None:
+    first, second = Recorder(), Recorder()
+    skt = world.pair(first)
+    first.transport.protocol = second
+    skt.sendall(b"x")
+    skt.close()
+    world.until(lambda: second.reason)
+    assert (first.events, second.data) == (["made"], b"x")
+
+
+# Producers
+
+
+def test_a_push_producer_is_paused_and_resumed(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    producer = Recorder()
+    protocol.transport.registerProducer(producer, True)
+    protocol.transport.write(b"small")
+    assert producer.events == []
+    protocol.transport.write(BIG)
+    assert producer.events == ["pause"]
+    skt.setblocking(False)
+    count = 0
+    while count < 5 + len(BIG):
+        world.turn(1)
+        try:
+            count += len(skt.recv(1 << 20))
+        except BlockingIOError:
+            pass
+    world.until(lambda: producer.events == ["pause", "resume"])
+    protocol.transport.unregisterProducer()
+    protocol.transport.registerProducer(Recorder(), True)
+
+
+def test_a_pull_producer_is_asked_for_each_piece(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+
+    def produce(producer: Recorder) -> None:
+        if len(producer.events) <= 5:
+            protocol.transport.write(b"%d" % len(producer.events))
+        else:
+            protocol.transport.unregisterProducer()
+
+    protocol.transport.registerProducer(Recorder(resume=produce), False)
+    protocol.transport.loseConnection()
+    assert received(skt, world) == b"12345"
+    assert protocol.reason.check(ConnectionDone)
+
+
+def test_a_second_producer_is_refused(world: World) -> None:
+    protocol = Recorder()
+    world.pair(protocol)
+    protocol.transport.registerProducer(Recorder(), True)
+    with pytest.raises(RuntimeError):
+        protocol.transport.registerProducer(Recorder(), True)
+
+
+def test_a_producer_is_stopped_with_the_connection(world: World) -> None:
+    protocol, producer = Recorder(), Recorder()
+    skt = world.pair(protocol)
+    protocol.transport.registerProducer(producer, True)
+    skt.close()
+    world.until(lambda: protocol.reason)
+    assert producer.events == ["stop"]
+    late = Recorder()
+    protocol.transport.registerProducer(late, True)
+    assert late.events == ["stop"]
+
+
+def test_a_paused_push_producer_may_say_more_before_the_connection_closes(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+
+    def resume(producer: Recorder) -> None:
+        protocol.transport.write(b"end")
+        protocol.transport.unregisterProducer()
+
+    protocol.transport.registerProducer(Recorder(resume=resume), True)
+    protocol.transport.write(BIG)
+    protocol.transport.loseConnection()
+    assert received(skt, world) == BIG + b"end"
+
+
+# Ends
+
+
+def test_to_lose_a_connection_is_told_later_and_once(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    protocol.transport.write(b"bye")
+    protocol.transport.loseConnection()
+    protocol.transport.loseConnection()
+    assert protocol.events == ["made"]
+    assert protocol.transport.disconnecting
+    world.until(lambda: protocol.reason)
+    protocol.transport.loseConnection()
+    protocol.transport.abortConnection()
+    world.turn()
+    assert protocol.events == ["made", "lost"]
+    assert protocol.reason.check(ConnectionDone)
+    assert skt.recv(100) == b"bye"
+    assert skt.recv(100) == b""
+    assert not protocol.transport.connected
+    assert protocol.transport.disconnected
+
+
+def test_what_is_written_right_after_losing_is_sent(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    protocol.transport.loseConnection()
+    protocol.transport.write(BIG)
+    assert received(skt, world) == BIG
+
+
+def test_nothing_is_read_after_losing(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    protocol.transport.write(BIG)
+    protocol.transport.loseConnection()
+    skt.sendall(b"x")
+    protocol.transport.resumeProducing()
+    world.turn(5)
+    assert protocol.data == b""
+
+
+def test_to_abort_resets_and_is_told_later_and_once(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    protocol.transport.write(BIG)
+    protocol.transport.abortConnection()
+    protocol.transport.abortConnection()
+    protocol.transport.loseConnection()
+    protocol.transport.resumeProducing()
+    assert protocol.events == ["made"]
+    world.until(lambda: protocol.reason)
+    world.turn()
+    assert protocol.events == ["made", "lost"]
+    assert protocol.reason.check(ConnectionAborted)
+    with pytest.raises(ConnectionResetError):
+        while skt.recv(1 << 20):
+            pass
+
+
+def test_to_abort_after_losing_does_not_wait_for_a_peer_that_reads_nothing(world: World) -> None:
+    protocol = Recorder()
+    world.pair(protocol)
+    protocol.transport.write(BIG)
+    protocol.transport.loseConnection()
+    world.turn()
+    assert protocol.reason is None
+    protocol.transport.abortConnection()
+    world.until(lambda: protocol.reason)
+    assert protocol.reason.check(ConnectionAborted)
+
+
+def test_a_reset_is_a_loss(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    reset(skt)
+    world.until(lambda: protocol.reason)
+    assert protocol.reason.check(ConnectionLost)
+
+
+def test_a_reset_while_something_is_queued_is_a_loss(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    protocol.transport.pauseProducing()
+    protocol.transport.write(BIG)
+    reset(skt)
+    world.until(lambda: protocol.reason)
+    assert protocol.reason.check(ConnectionLost)
+    protocol.transport.write(b"x")
+    protocol.transport.writeSequence([b"x"])
+    protocol.transport.pauseProducing()
+    protocol.transport.resumeProducing()
+    protocol.transport.loseWriteConnection()
+    protocol.transport.unregisterProducer()
+    world.turn()
+    assert protocol.events == ["made", "lost"]
+
+
+def test_the_peers_end_closes_an_ordinary_protocols_connection(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    skt.shutdown(socket.SHUT_WR)
+    world.until(lambda: protocol.reason)
+    assert protocol.reason.check(ConnectionDone)
+    assert skt.recv(1) == b""
+
+
+def test_a_half_closeable_protocol_goes_on_writing(world: World) -> None:
+    protocol = HalfCloser()
+    skt = world.pair(protocol)
+    skt.sendall(b"question")
+    skt.shutdown(socket.SHUT_WR)
+    world.until(lambda: "read lost" in protocol.events)
+    world.turn()
+    assert protocol.data == b"question"
+    assert protocol.events.count("read lost") == 1
+    protocol.transport.write(b"answer")
+    protocol.transport.loseConnection()
+    assert received(skt, world) == b"answer"
+    world.until(lambda: protocol.reason)
+    assert protocol.reason.check(ConnectionDone)
+
+
+def test_to_lose_the_write_direction_flushes_and_goes_on_reading(world: World) -> None:
+    protocol = HalfCloser()
+    skt = world.pair(protocol)
+    protocol.transport.write(BIG)
+    protocol.transport.loseWriteConnection()
+    protocol.transport.loseWriteConnection()
+    assert "write lost" not in protocol.events
+    assert received(skt, world) == BIG
+    assert protocol.events == ["made", "write lost"]
+    protocol.transport.write(b"ignored")
+    skt.setblocking(True)
+    skt.sendall(b"still heard")
+    world.until(lambda: protocol.data == b"still heard")
+    protocol.transport.loseConnection()
+    world.until(lambda: protocol.reason)
+    assert protocol.reason.check(ConnectionDone)
+    assert protocol.events.count("lost") == 1
+
+
+def test_the_write_direction_of_a_quiet_connection_is_closed_in_the_next_turn(world: World) -> None:
+    protocol = HalfCloser()
+    skt = world.pair(protocol)
+    protocol.transport.loseWriteConnection()
+    world.until(lambda: "write lost" in protocol.events)
+    assert skt.recv(1) == b""
+    skt.close()
+    world.until(lambda: "read lost" in protocol.events)
+
+
+def test_quiet(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    protocol.transport.pauseProducing()
+    assert protocol.transport.is_quiet()
+    skt.sendall(b"x")
+    assert not protocol.transport.is_quiet()
+    protocol.transport.resumeProducing()
+    world.until(lambda: protocol.data)
+    assert protocol.transport.is_quiet()
+    skt.close()
+    assert not protocol.transport.is_quiet()
+    world.until(lambda: protocol.reason)
+    assert not protocol.transport.is_quiet()
+
+
+# Callbacks that do something to connections
+
+
+def test_a_protocol_may_abort_within_any_call(world: World) -> None:
+    for what in ("made", "data", "read lost"):
+        protocol = HalfCloser(**{what: lambda p: p.transport.abortConnection()})
+        skt = world.pair(protocol)
+        try:
+            skt.sendall(b"x" * 300_000)
+            skt.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        world.until(lambda protocol=protocol: protocol.reason)
+        assert protocol.reason.check(ConnectionAborted), what
+        assert protocol.pieces <= (0 if what == "made" else 1 if what == "data" else 1000)
+
+
+def test_a_protocol_may_close_and_write_within_any_call(world: World) -> None:
+    def close(protocol: Recorder) -> None:
+        protocol.transport.write(b"bye")
+        protocol.transport.loseConnection()
+
+    for what in ("made", "data", "read lost"):
+        protocol = HalfCloser(**{what: close})
+        skt = world.pair(protocol)
+        if what != "made":
+            skt.sendall(b"x")
+            skt.shutdown(socket.SHUT_WR)
+        assert received(skt, world) == b"bye", what
+        world.until(lambda protocol=protocol: protocol.reason)
+
+
+def test_one_connection_may_end_others_in_the_same_turn(world: World) -> None:
+    """Their events may be in the same batch; and the numbers of their descriptors may be new connections' at once."""
+    everyone: list[Recorder] = []
+    ended: list[Recorder] = []
+    elsewhere = world.listening().getsockname()[1]
+
+    def end_all(first: Recorder) -> None:
+        ended.extend(everyone)
+        for protocol in ended:
+            protocol.transport.connectionLost(_DONE)
+        for _ in ended:
+            world.connect(elsewhere, Recorder(data=_unexpected))
+
+    class Factory:
+        def buildProtocol(self, addr: object) -> Recorder:
+            everyone.append(Recorder(data=end_all))
+            return everyone[-1]
+
+    _, port = world.acceptor(Factory())
+    sockets = [world.peer(port) for _ in range(20)]
+    world.until(lambda: len(everyone) == 20 and all(p.transport for p in everyone))
+    for skt in sockets:
+        skt.sendall(b"x")
+    world.until(lambda: all(p.reason for p in everyone))
+    world.turn(5)
+    assert [p.events.count("lost") for p in everyone] == [1] * 20
+    assert sum(p.pieces for p in everyone) == 1
+
+
+def _unexpected(protocol: Recorder) -> None:
+    raise AssertionError("an event for a connection that is gone reached another one")
+
+
+def test_an_error_in_a_callback_ends_only_that_connection(world: World, failures: list[LogEvent]) -> None:
+    def fail(protocol: Recorder) -> None:
+        raise ZeroDivisionError
+
+    for what in ("made", "data"):
+        bad, good = Recorder(**{what: fail}), Recorder()
+        other = world.pair(good)
+        skt = world.pair(bad)
+        if what == "data":
+            skt.sendall(b"x")
+        world.until(lambda bad=bad: bad.reason)
+        assert bad.reason.check(ZeroDivisionError)
+        assert bad.events.count("lost") == 1
+        other.sendall(b"y")
+        world.until(lambda good=good: good.data == b"y")
+    assert len(failures) == 2
+
+
+def test_an_error_in_the_last_callback_is_logged(world: World, failures: list[LogEvent]) -> None:
+    def fail(protocol: Recorder) -> None:
+        raise ZeroDivisionError
+
+    protocol = Recorder(lost=fail)
+    skt = world.pair(protocol)
+    skt.close()
+    world.until(lambda: failures)
+    world.turn()
+    assert len(failures) == 1
+    assert protocol.events == ["made", "lost"]
 
 
 # Connecting
 
 
-class Outcome:
-    """What became of an attempt to connect."""
-
-    def __init__(self) -> None:
-        self.failure: OSError | None = None
-
-    def failed(self, error: OSError) -> None:
-        assert self.failure is None
-        self.failure = error
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
-
-
-def test_connecting(turning: Turning) -> None:
-    protocol, outcome = Ends(), Outcome()
-    with socket.create_server((HOST, 0)) as listening:
-        transport = connect(turning.reactor, HOST, listening.getsockname()[1], protocol, outcome.failed)
-        assert not protocol.connected
-        turning.until(lambda: protocol.connected)
-        skt, _ = listening.accept()
-    with skt:
-        protocol.transport.write(b"hello")  # type: ignore[union-attr]
-        assert skt.recv(100) == b"hello"
-        skt.sendall(b"back")
-        turning.until(lambda: protocol.received == b"back")
-        assert transport.getTcpNoDelay()
-        transport.cancel()
-        turning.turn()
-        assert protocol.lost == [], "it is too late to cancel"
-        transport.loseConnection()
-        turning.until(lambda: protocol.lost)
-        assert skt.recv(100) == b""
-    assert outcome.failure is None
-
-
-def test_a_refused_connection(turning: Turning) -> None:
-    protocol, outcome = Ends(), Outcome()
-    transport = connect(turning.reactor, HOST, free_port(), protocol, outcome.failed)
-    assert outcome.failure is None, "not at once"
-    turning.until(lambda: outcome.failure)
-    assert outcome.failure is not None
-    assert outcome.failure.errno == errno.ECONNREFUSED
-    assert not protocol.connected
-    transport.cancel()
-    assert transport.fileno() == -1
-
-
-def test_cancelling(turning: Turning) -> None:
-    protocol, outcome = Ends(), Outcome()
-    with socket.create_server((HOST, 0)) as listening:
-        for port in (listening.getsockname()[1], free_port()):
-            transport = connect(turning.reactor, HOST, port, protocol, outcome.failed)
-            transport.cancel()
-            transport.cancel()
-            turning.turn(5)
-    assert outcome.failure is None
-    assert not protocol.connected
-    assert transport.fileno() == -1
-
-
-def test_an_address_that_cannot_be_reached_at_all(turning: Turning) -> None:
-    """connect(2) says so at once; the protocol is still told later."""
-    for cancelled in (False, True):
-        outcome = Outcome()
-        transport = connect(turning.reactor, "::ffff:255.255.255.255", 9, Ends(), outcome.failed)
-        assert outcome.failure is None
-        if cancelled:
-            transport.cancel()
-        turning.turn(5)
-        assert (outcome.failure is None) is cancelled
-
-
-@pytest.mark.parametrize("cancelled", [False, True])
-def test_no_descriptor_for_a_connection(turning: Turning, monkeypatch: pytest.MonkeyPatch, cancelled: bool) -> None:
-    def fail(*args: Any) -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    outcome = Outcome()
-    with monkeypatch.context() as patched:
-        patched.setattr(socket, "socket", fail)
-        transport = connect(turning.reactor, HOST, 9, Ends(), outcome.failed)
-    assert outcome.failure is None
+def test_connecting_is_told_later(world: World) -> None:
+    listening = world.listening()
+    protocol = Recorder()
+    transport = world.connect(listening.getsockname()[1], protocol)
+    assert protocol.events == []
     assert not transport.connected
-    if cancelled:
-        transport.cancel()
-    turning.turn(5)
-    assert (outcome.failure is None) is cancelled
+    world.until(lambda: protocol.transport)
+    assert protocol.transport is transport
+    assert transport.connected
+    assert transport.getTcpNoDelay()
+    assert transport.getPeer() == IPv4Address("TCP", *listening.getsockname())
+    skt, address = listening.accept()
+    assert transport.getHost() == IPv4Address("TCP", *address)
+    with skt:
+        transport.write(b"ping")
+        assert skt.recv(10) == b"ping"
+        skt.sendall(b"pong")
+        world.until(lambda: protocol.data == b"pong")
+    world.until(lambda: protocol.reason)
+    assert protocol.events == ["made", "data", "lost"]
+
+
+def test_a_refused_connection_fails_later_and_once(world: World) -> None:
+    listening = world.listening()
+    port = listening.getsockname()[1]
+    listening.close()
+    protocol = Recorder()
+    transport = world.connect(port, protocol)
+    assert protocol.events == []
+    world.until(lambda: protocol.failure)
+    world.turn()
+    transport.cancel()
+    transport.abortConnection()
+    world.turn()
+    assert protocol.events == ["failed"]
+    assert protocol.failure is not None
+    assert protocol.failure.errno == errno.ECONNREFUSED
+
+
+@pytest.mark.parametrize("host", ["256.1.1.1", "localhost", "", "1:2", "127.0.0.1%lo", "::g", "\N{SNOWMAN}"])
+def test_what_is_no_address_fails_later(world: World, host: str) -> None:
+    protocol = Recorder()
+    world.transports.connect(world.reactor, host, 80, protocol, protocol.failed)
+    assert protocol.events == []
+    world.until(lambda: protocol.failure)
+
+
+def test_cancelling_is_told_to_nobody(world: World) -> None:
+    listening = world.listening()
+    count = descriptors()
+    protocol = Recorder()
+    transport = world.connect(listening.getsockname()[1], protocol)
+    transport.cancel()
+    transport.cancel()
+    world.turn(5)
+    assert protocol.events == []
+    assert descriptors() == count
+
+
+def test_cancelling_an_attempt_that_hangs(world: World) -> None:
+    listening = world.listening(backlog=0)
+    fillers = [world.connect(listening.getsockname()[1], Recorder()) for _ in range(4)]
+    world.turn(5)
+    protocol = Recorder()
+    transport = world.connect(listening.getsockname()[1], protocol)
+    world.turn(5)
+    assert protocol.events == []
+    transport.cancel()
+    world.turn()
+    assert protocol.events == []
+    for filler in fillers:
+        filler.cancel()
+
+
+def test_out_of_descriptors_connecting_fails_later(world: World) -> None:
+    listening = world.listening()
+    protocol = Recorder()
+    with _no_descriptors():
+        transport = world.connect(listening.getsockname()[1], protocol)
+    assert protocol.events == []
+    world.until(lambda: protocol.failure)
+    assert protocol.failure is not None
+    assert protocol.failure.errno == errno.EMFILE
+    transport.cancel()
 
 
 # Accepting
 
 
-class Serving:
-    """A factory that keeps its protocols."""
+def test_many_connections_at_once_are_all_accepted(world: World) -> None:
+    protocols: list[Recorder] = []
 
-    def __init__(self) -> None:
-        self.protocols: list[Ends] = []
+    class Factory:
+        def buildProtocol(self, addr: object) -> Recorder:
+            protocols.append(Recorder())
+            return protocols[-1]
 
-    def buildProtocol(self, addr: Any) -> Any:
-        self.protocols.append(Ends())
-        return self.protocols[-1]
-
-
-class Refusing:
-    def buildProtocol(self, addr: Any) -> None:
-        return None
-
-
-def clients(listening: socket.socket, count: int) -> list[socket.socket]:
-    return [socket.create_connection(listening.getsockname(), 5) for _ in range(count)]
+    _, port = world.acceptor(Factory())
+    for number in range(100):
+        world.peer(port).sendall(b"%d" % number)
+    world.until(lambda: len(protocols) == 100 and all(p.data for p in protocols))
+    assert {int(p.data) for p in protocols} == set(range(100))
 
 
-def test_connections_are_accepted_in_batches(turning: Turning) -> None:
-    listening = socket.create_server((HOST, 0), backlog=200)
-    serving = Serving()
-    acceptor = Acceptor(turning.reactor, listening, serving)
-    waiting = clients(listening, 100)
-    turning.turn()
-    assert serving.protocols == [], "not before start"
-    acceptor.start()
-    acceptor.doRead()
-    assert len(serving.protocols) == 64
-    turning.until(lambda: len(serving.protocols) == 100)
-    waiting[-1].sendall(b"hello")
-    turning.until(lambda: any(protocol.received == b"hello" for protocol in serving.protocols))
+def test_a_factory_may_refuse_or_fail(world: World, failures: list[LogEvent]) -> None:
+    protocol = Recorder()
+    answers = [lambda: None, lambda: 1 // 0, lambda: protocol]
+
+    class Factory:
+        def buildProtocol(self, addr: object) -> Recorder | None:
+            return answers.pop(0)()  # type: ignore[return-value]
+
+    _, port = world.acceptor(Factory())
+    for _ in range(2):
+        peer = world.peer(port)
+        world.turn()
+        assert _ended(peer)
+    assert [event["log_failure"].type for event in failures] == [ZeroDivisionError]
+    world.peer(port)
+    world.until(lambda: protocol.transport)
+
+
+def _ended(skt: socket.socket) -> bool:
+    try:
+        return skt.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_the_factory_may_be_replaced(world: World) -> None:
+    first, second = Recorder(), Recorder()
+    acceptor, port = world.acceptor(first)
+    acceptor.set_factory(second)
+    world.peer(port)
+    world.until(lambda: second.transport)
+    assert first.events == []
+
+
+def test_a_closed_acceptor_accepts_no_more(world: World) -> None:
+    acceptor, port = world.acceptor(Recorder())
+    acceptor.close()
     acceptor.close()
     assert acceptor.fileno() == -1
-    for client in waiting:
-        client.close()
-    turning.until(lambda: all(protocol.lost for protocol in serving.protocols))
-
-
-def test_finish_takes_what_is_queued(turning: Turning) -> None:
-    listening = socket.create_server((HOST, 0), backlog=200)
-    serving = Serving()
-    acceptor = Acceptor(turning.reactor, listening, serving)
-    acceptor.start()
-    waiting = clients(listening, 150)
-    address = listening.getsockname()
-    acceptor.finish()
-    assert len(serving.protocols) == 150
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(address, 5)
-    for client in waiting:
-        client.close()
-    acceptor.finish()
-    acceptor.close()
+        world.peer(port)
 
 
-def test_a_factory_may_refuse_and_be_replaced(turning: Turning) -> None:
-    listening = socket.create_server((HOST, 0))
-    acceptor = Acceptor(turning.reactor, listening, Refusing())
-    acceptor.start()
-    [client] = clients(listening, 1)
-    turning.turn()
-    assert client.recv(1) == b""
-    serving = Serving()
-    acceptor.set_factory(serving)
-    [other] = clients(listening, 1)
-    turning.until(lambda: serving.protocols)
-    acceptor.close()
-    client.close()
-    other.close()
-
-
-class FakeListening:
-    """A listening socket whose accept gives what it is told."""
-
-    def __init__(self, *outcomes: Any) -> None:
-        self.outcomes = list(outcomes)
-        self.closed = False
-
-    def setblocking(self, flag: bool) -> None:
-        assert not flag
-
-    def fileno(self) -> int:
-        return 99
-
-    def accept(self) -> Any:
-        if not self.outcomes:
-            raise BlockingIOError
-        outcome = self.outcomes.pop(0)
-        if isinstance(outcome, int):
-            raise OSError(outcome, "as the test says")
-        return outcome
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class FakeReactor(Clock):
-    """Knows who reads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.readers: set[Any] = set()
-
-    def addReader(self, reader: Any) -> None:
-        assert reader.fileno() >= 0
-        self.readers.add(reader)
-
-    def removeReader(self, reader: Any) -> None:
-        self.readers.discard(reader)
-
-    def removeWriter(self, writer: Any) -> None: ...
-
-
-class AcceptorTests(SynchronousTestCase):
-    def accepted(self) -> tuple[socket.socket, Any]:
-        ours, theirs = socket.socketpair()
-        self.addCleanup(ours.close)
-        self.addCleanup(theirs.close)
-        return ours, ("192.0.2.7", 4000)
-
-    def test_a_rest_when_descriptors_have_run_out(self) -> None:
-        for number in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-            reactor, serving = FakeReactor(), Serving()
-            acceptor = Acceptor(reactor, FakeListening(number, self.accepted()), serving)  # type: ignore[arg-type]
-            acceptor.start()
-            acceptor.doRead()
-            self.assertEqual(reactor.readers, set())
-            reactor.advance(0.4)
-            self.assertEqual(reactor.readers, set())
-            reactor.advance(0.2)
-            self.assertEqual(reactor.readers, {acceptor})
-            acceptor.doRead()
-            self.assertEqual(len(serving.protocols), 1)
-
-    def test_closing_during_the_rest(self) -> None:
-        reactor = FakeReactor()
-        listening = FakeListening(errno.EMFILE)
-        acceptor = Acceptor(reactor, listening, Serving())  # type: ignore[arg-type]
-        acceptor.start()
-        acceptor.doRead()
+def test_an_acceptor_closes_although_another_process_holds_its_socket(world: World) -> None:
+    """The supervisor does; the kernel then goes on to report what happens to the socket, unless it is told not to."""
+    skt = socket.create_server((HOST, 0))
+    with socket.socket(fileno=os.dup(skt.fileno())) as other:
+        acceptor, port = world.acceptor(Recorder(), skt)
         acceptor.close()
-        reactor.advance(1)
-        self.assertEqual(reactor.readers, set())
-        self.assertTrue(listening.closed)
+        world.peer(port)
+        world.turn()
+        began = time.monotonic()
+        world.reactor.iterate(0.2)
+        assert time.monotonic() - began > 0.15
+        assert other.accept()[0].close() is None
 
-    def test_a_connection_that_was_reset_in_the_queue_is_passed_over(self) -> None:
-        reactor, serving = FakeReactor(), Serving()
-        listening = FakeListening(errno.ECONNABORTED, self.accepted(), errno.ECONNABORTED, self.accepted())
-        acceptor = Acceptor(reactor, listening, serving)  # type: ignore[arg-type]
-        acceptor.finish()
-        self.assertEqual(len(serving.protocols), 2)
-        self.assertTrue(listening.closed)
 
-    def test_finishing_during_the_rest(self) -> None:
-        reactor = FakeReactor()
-        listening = FakeListening(errno.EMFILE, errno.EMFILE)
-        acceptor = Acceptor(reactor, listening, Serving())  # type: ignore[arg-type]
-        acceptor.start()
-        acceptor.doRead()
-        acceptor.finish()
-        self.assertTrue(listening.closed)
-        self.assertEqual(reactor.getDelayedCalls(), [])
+def test_finishing_accepts_what_is_queued(world: World) -> None:
+    protocols: list[Recorder] = []
 
-    def test_a_connection_that_cannot_be_served_costs_only_itself(self) -> None:
-        class Failing(Serving):
-            def buildProtocol(self, addr: Any) -> Any:
-                protocol = super().buildProtocol(addr)
-                if len(self.protocols) == 1:
-                    raise ValueError("cannot be built")
-                if len(self.protocols) == 2:
-                    protocol.connectionMade = self.fail
-                return protocol
+    class Factory:
+        def buildProtocol(self, addr: object) -> Recorder:
+            protocols.append(Recorder())
+            return protocols[-1]
 
-            def fail(self) -> None:
-                raise ValueError("cannot begin")
+    acceptor, port = world.acceptor(Factory())
+    peers = [world.peer(port) for _ in range(70)]
+    acceptor.finish()
+    assert len(protocols) == len(peers)
+    assert acceptor.fileno() == -1
+    peers[69].sendall(b"x")
+    world.until(lambda: any(p.data for p in protocols))
 
-        reactor, serving = FakeReactor(), Failing()
-        accepted = [self.accepted() for _ in range(3)]
-        acceptor = Acceptor(reactor, FakeListening(*accepted), serving)  # type: ignore[arg-type]
-        acceptor.start()
-        acceptor.doRead()
-        reactor.advance(0)
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
-        self.assertEqual([skt.fileno() >= 0 for skt, _ in accepted], [False, False, True])
-        self.assertIn(acceptor, reactor.readers)
+
+def test_a_protocol_may_close_its_acceptor(world: World) -> None:
+    acceptor, port = world.acceptor(Recorder(made=lambda p: acceptor.close()))
+    peers = [world.peer(port) for _ in range(3)]
+    world.turn()
+    assert acceptor.fileno() == -1
+    assert len(peers) == 3
+
+
+def test_out_of_descriptors_accepting_rests_and_goes_on(world: World) -> None:
+    protocol = Recorder()
+    acceptor, port = world.acceptor(protocol)
+    world.peer(port)
+    with _no_descriptors():
+        world.turn()
+    assert protocol.events == []
+    began = time.monotonic()
+    world.until(lambda: protocol.transport)
+    assert time.monotonic() - began > 0.1
+    acceptor.close()
+
+
+def test_an_acceptor_closed_while_it_rests_stays_closed(world: World) -> None:
+    acceptor, port = world.acceptor(Recorder())
+    world.peer(port)
+    with _no_descriptors():
+        world.turn()
+    acceptor.close()
+    assert not world.reactor.getDelayedCalls()
+
+
+class _no_descriptors:
+    """No new file descriptor can be had."""
+
+    def __enter__(self) -> None:
+        import resource
+
+        self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._fillers: list[int] = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, self._limits[1]))
+        try:
+            while True:
+                self._fillers.append(os.dup(0))
+        except OSError:
+            pass
+
+    def __exit__(self, *exc: object) -> None:
+        import resource
+
+        for filler in self._fillers:
+            os.close(filler)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
+
+
+# Descriptors
+
+
+def test_no_descriptor_is_lost(world: World) -> None:
+    """Connections that end in every way, at either side's wish."""
+    ends = [
+        lambda p, s: p.transport.loseConnection(),
+        lambda p, s: p.transport.abortConnection(),
+        lambda p, s: p.transport.loseWriteConnection(),
+        lambda p, s: (p.transport.getHandle(), p.transport.abortConnection()),
+        lambda p, s: reset(s),
+        lambda p, s: s.close(),
+        lambda p, s: (p.transport.write(BIG), reset(s)),
+    ]
+    waiting: list[Recorder] = []
+    acceptor, port = world.acceptor(_Factory(waiting))
+    count = descriptors()
+    for number in range(70):
+        with socket.create_connection((HOST, port)) as skt:
+            world.until(lambda: waiting)
+            protocol = waiting.pop()
+            ends[number % len(ends)](protocol, skt)
+            world.turn(2)
+        world.until(lambda protocol=protocol: protocol.reason)
+    del protocol
+    gc.collect()
+    world.turn()
+    assert descriptors() == count
+    acceptor.close()
+
+
+class _Factory:
+    def __init__(self, waiting: list[Recorder]) -> None:
+        self._waiting = waiting
+
+    def buildProtocol(self, addr: object) -> Recorder:
+        self._waiting.append(Recorder())
+        return self._waiting[-1]
+
+
+def test_the_reactor_knows_who_reads_and_writes(world: World) -> None:
+    protocol = Recorder()
+    world.pair(protocol)
+    transport = protocol.transport
+    assert transport in world.reactor.getReaders()
+    assert transport not in world.reactor.getWriters()
+    transport.write(BIG)
+    transport.pauseProducing()
+    assert transport not in world.reactor.getReaders()
+    assert transport in world.reactor.getWriters()
+    assert transport in world.reactor.removeAll()
+    assert transport not in world.reactor.getWriters()

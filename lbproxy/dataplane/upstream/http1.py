@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionDone
@@ -161,16 +160,8 @@ class TargetConnection:
 
     def is_quiet(self) -> bool:
         """Tell whether the target has neither closed this idle connection nor sent anything on it."""
-        handle: socket.socket | None = getattr(self._lowest_transport(), "socket", None)
-        if handle is None:
-            return False
-        try:
-            handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
-        return False
+        quiet: bool = self._lowest_transport().is_quiet()
+        return quiet
 
     def _lowest_transport(self) -> Any:
         return getattr(self._transport, "transport", self._transport)
