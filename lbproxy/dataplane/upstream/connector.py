@@ -46,7 +46,7 @@ class Connector:
         factory = None
         if group.protocol.is_encrypted:
             creator = self._client_tls(group.tls).creator_for(target)
-            factory = lambda inner: TLSMemoryBIOFactory(creator, True, _Always(inner))  # noqa: E731
+            factory = lambda inner: TLSMemoryBIOFactory(creator, True, _Always(inner), self._reactor)  # noqa: E731
         attempt = Connecting(self._reactor, self._deadlines, target, protocol, header, factory)
         self._deadlines.set(attempt, self._deadlines.now() + group.connect_timeout_seconds)
         return attempt
