@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections.abc import Iterator
@@ -275,3 +276,28 @@ def test_a_target_that_is_silent_instead(scene: Scene) -> None:
     scene.connect(TargetProtocol.HTTPS, connect_timeout_seconds=0.2)
     scene.settle()
     assert (scene.ours.fault, scene.ours.detail) == (Fault.TLS_FAILED, "TLS handshake timed out")
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_name_that_no_certificate_can_have(scene: Scene, cancelled: bool) -> None:
+    """A failure like any other, told later: the next target may have a better one."""
+    scene.connect(TargetProtocol.HTTPS, server_name="b\u00fccher..example.com")
+    if cancelled:
+        scene.attempt.cancel()
+        scene.turning.turn(5)
+        assert not scene.ours.settled
+        return
+    scene.settle()
+    assert scene.ours.fault is Fault.TLS_FAILED
+    assert "b\u00fccher..example.com" in scene.ours.detail
+
+
+def test_no_descriptor_for_a_connection(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "socket", fail)
+        scene.connect()
+    scene.settle()
+    assert (scene.ours.fault, scene.ours.detail) == (Fault.CONNECT_REFUSED, "Too many open files")
