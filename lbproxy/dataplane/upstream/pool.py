@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.deadlines import Deadlines
     from lbproxy.dataplane.proxy.exchange import Exchange
     from lbproxy.dataplane.proxy.faults import Fault
-    from lbproxy.dataplane.upstream.connector import Connecting, Connector
+    from lbproxy.dataplane.upstream.connector import Attempt, Connector
     from lbproxy.model.target import Target
     from lbproxy.model.target_group import TargetGroup
     from lbproxy.telemetry.counters import TargetCounters
@@ -71,7 +71,7 @@ class TargetPool:
         self._deadlines = deadlines
         self._cells = cells
         self._cell = cell
-        self._waiting: dict[Exchange, Connecting] = {}
+        self._waiting: dict[Exchange, Attempt] = {}
 
     def reaches(self, group: TargetGroup, target: Target, cell: int) -> bool:
         """Tell whether this pool's connections serve for ``group`` with these settings too."""
