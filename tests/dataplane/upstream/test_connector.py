@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import errno
+import os
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -292,12 +293,14 @@ def test_a_name_that_no_certificate_can_have(scene: Scene, cancelled: bool) -> N
     assert "b\u00fccher..example.com" in scene.ours.detail
 
 
-def test_no_descriptor_for_a_connection(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*args: Any) -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(socket, "socket", fail)
+def test_no_descriptor_for_a_connection(scene: Scene) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
         scene.connect()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     scene.settle()
     assert (scene.ours.fault, scene.ours.detail) == (Fault.CONNECT_REFUSED, "Too many open files")
