@@ -1,5 +1,6 @@
 """Tells twistd about lbproxy.  This folder gets no __init__.py: it adds to Twisted's own."""
 
+from twisted.application.reactors import Reactor
 from twisted.application.service import ServiceMaker
 
 lbproxy = ServiceMaker(
@@ -8,3 +9,5 @@ lbproxy = ServiceMaker(
     "An elastic load balancer for HTTP, TLS and TCP",
     "lbproxy",
 )
+
+reactor = Reactor("lbproxy", "lbproxy.native.reactor", "The epoll reactor with lbproxy's native transports")

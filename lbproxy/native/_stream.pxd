@@ -1,0 +1,50 @@
+# cython: language_level=3
+from libc.stdint cimport uint32_t
+
+from lbproxy.native._loop cimport Descriptor
+
+
+cdef class StreamTransport(Descriptor):
+    cdef public object protocol
+    cdef readonly bint connected
+    cdef readonly bint disconnecting
+    cdef readonly bint disconnected
+    cdef readonly object producer
+    cdef readonly bint streamingProducer
+    cdef readonly bint producerPaused
+    cdef object peer  # an address, or (host, port) of one still to be made
+    cdef object handle
+    cdef object failed
+    cdef object reason
+    cdef list queue
+    cdef Py_ssize_t first, offset, queued
+    cdef Py_ssize_t read_size
+    cdef int number
+    cdef bint connecting, aborting, write_closing, write_closed, no_delay
+
+    cdef int begin(self) except -1
+    cdef int settle_connect(self) except -1
+    cdef int fail(self, int number) except -1
+    cdef int receive(self, bint hung_up) except -1
+    cdef int read_ended(self) except -1
+    cdef int send_bytes(self, bytes data) except -1
+    cdef int enqueue(self, bytes data) except -1
+    cdef int slow_producer(self) except -1
+    cdef int flush(self) except -1
+    cdef int consumed(self, Py_ssize_t size) except -1
+    cdef int flushed(self) except -1
+    cdef int close_writing(self) except -1
+    cdef int lose(self, object reason) except -1
+    cdef int close_socket(self, bint orderly) except -1
+    cdef int log_failure(self, object failure) except -1
+
+
+cdef class Acceptor(Descriptor):
+    cdef object socket
+    cdef object factory
+    cdef object resume
+    cdef bint no_delay
+
+    cdef bint accept(self, int limit) except -1
+    cdef int accepted(self, int fd, object address) except -1
+    cdef bint accept_failed(self, int number) except -1

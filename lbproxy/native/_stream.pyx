@@ -1,0 +1,874 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""TCP transports with system calls of their own: the compiled twin of `lbproxy.native.pure.transport`.
+
+A `StreamTransport` owns its file descriptor and closes it exactly once.  Any call into a protocol, producer or factory
+may close, abort or write to this or any other connection, so after each such call the state is looked at again.
+"""
+
+import os
+import socket as sockets
+
+from twisted.internet import error, interfaces, main
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import classImplements
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
+from libc.errno cimport (
+    EAGAIN, EALREADY, ECONNABORTED, EINPROGRESS, EINTR, EINVAL, EISCONN, ENOBUFS, EPERM, errno
+)
+from libc.stdint cimport uint16_t, uint32_t
+from libc.string cimport memset
+from posix.unistd cimport close
+
+from lbproxy.native._loop cimport Descriptor
+
+cdef extern from "Python.h":
+    PyObject* new_bytes "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size) except NULL
+    int resize_bytes "_PyBytes_Resize"(PyObject** data, Py_ssize_t size) except -1
+
+cdef extern from *:
+    """
+    #define _GNU_SOURCE 1
+    #include <arpa/inet.h>
+    #include <net/if.h>
+    #include <netinet/in.h>
+    #include <netinet/tcp.h>
+    #include <sys/epoll.h>
+    #include <sys/socket.h>
+    #include <sys/uio.h>
+    """
+    enum:
+        EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP
+        AF_INET, AF_INET6
+        SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC
+        SOL_SOCKET, SO_ERROR, SO_KEEPALIVE, SO_LINGER
+        IPPROTO_TCP, TCP_NODELAY
+        MSG_NOSIGNAL, MSG_PEEK, MSG_DONTWAIT
+        SHUT_WR, SHUT_RDWR
+        INET6_ADDRSTRLEN
+    ctypedef unsigned int socklen_t
+    struct in_addr:
+        pass
+    struct in6_addr:
+        pass
+    struct sockaddr:
+        unsigned short sa_family
+    struct sockaddr_storage:
+        unsigned short ss_family
+    struct sockaddr_in:
+        unsigned short sin_family
+        uint16_t sin_port
+        in_addr sin_addr
+    struct sockaddr_in6:
+        unsigned short sin6_family
+        uint16_t sin6_port
+        uint32_t sin6_flowinfo
+        in6_addr sin6_addr
+        uint32_t sin6_scope_id
+    struct linger:
+        int l_onoff
+        int l_linger
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
+    int accept4(int fd, sockaddr* address, socklen_t* size, int flags) nogil
+    int c_connect "connect"(int fd, const sockaddr* address, socklen_t size) nogil
+    int c_socket "socket"(int family, int kind, int protocol) nogil
+    int getsockname(int fd, sockaddr* address, socklen_t* size) nogil
+    int getsockopt(int fd, int level, int name, void* value, socklen_t* size) nogil
+    int setsockopt(int fd, int level, int name, const void* value, socklen_t size) nogil
+    int shutdown(int fd, int how) nogil
+    Py_ssize_t recv(int fd, void* buffer, size_t size, int flags) nogil
+    Py_ssize_t send(int fd, const void* buffer, size_t size, int flags) nogil
+    Py_ssize_t sendmsg(int fd, const msghdr* message, int flags) nogil
+    const char* inet_ntop(int family, const void* source, char* text, socklen_t size) nogil
+    int inet_pton(int family, const char* text, void* address) nogil
+    unsigned int if_nametoindex(const char* name) nogil
+    uint16_t htons(uint16_t value) nogil
+    uint16_t ntohs(uint16_t value) nogil
+    uint32_t ntohl(uint32_t value) nogil
+
+cdef enum:
+    SMALL_READ = 16384  # of an ordinary connection: a request or answer with room to spare
+    LARGE_READ = 262144  # of one that fills what it is given
+    FULL_QUEUE = 65536  # bytes queued beyond which a producer is paused, as in Twisted
+    PIECES = 64  # of the queue that go into one system call
+    FLUSH_ROUNDS = 4  # system calls at most for the queue in a turn, so that nobody starves
+    READ_ROUNDS = 4  # reads at most in a turn from a connection whose end is already known to have come
+    ACCEPT_BATCH = 64  # connections taken in a turn, so that a flood of them does not starve the others
+
+# What a peer's end or a failed system call means to the code that met it.
+cdef enum:
+    FINE = 0
+    ENDED = 1
+    BROKEN = 2
+
+cdef double ACCEPT_PAUSE_SECONDS = 0.5  # rest after running out of descriptors or memory
+
+cdef char buffer[SMALL_READ]  # filled and copied without letting another thread run
+
+cdef object _log = Logger("lbproxy.native.transport")
+cdef object DONE = Failure(main.CONNECTION_DONE)
+cdef object LOST = Failure(main.CONNECTION_LOST)
+cdef object ABORTED = Failure(error.ConnectionAborted())
+cdef object IHalfCloseableProtocol = interfaces.IHalfCloseableProtocol
+
+
+def stream_address(sockaddr):
+    """Turn what the socket module calls an address into Twisted's."""
+    if len(sockaddr) == 2:
+        return IPv4Address("TCP", sockaddr[0], sockaddr[1])
+    return IPv6Address("TCP", *sockaddr)
+
+
+cdef object address_of(sockaddr_storage* storage):
+    """Turn what the kernel calls an address into Twisted's."""
+    cdef char text[64]
+    cdef sockaddr_in* four
+    cdef sockaddr_in6* six
+    if storage.ss_family == AF_INET:
+        four = <sockaddr_in*>storage
+        inet_ntop(AF_INET, &four.sin_addr, text, sizeof(text))
+        return IPv4Address("TCP", text.decode("ascii"), ntohs(four.sin_port))
+    if storage.ss_family == AF_INET6:
+        six = <sockaddr_in6*>storage
+        inet_ntop(AF_INET6, &six.sin6_addr, text, sizeof(text))
+        host = text.decode("ascii")
+        return IPv6Address("TCP", host, ntohs(six.sin6_port), ntohl(six.sin6_flowinfo), six.sin6_scope_id)
+    raise ValueError(f"not an internet address: family {storage.ss_family}")
+
+
+cdef int option(int fd, int level, int name) noexcept:
+    cdef int value = 0
+    cdef socklen_t size = sizeof(value)
+    getsockopt(fd, level, name, &value, &size)
+    return value
+
+
+cdef int set_option(int fd, int level, int name, int value) noexcept:
+    return setsockopt(fd, level, name, &value, sizeof(value))
+
+
+cdef object os_error(int number):
+    return OSError(number, os.strerror(number))
+
+
+@cython.final
+cdef class StreamTransport(Descriptor):
+    """A TCP connection, accepted or made, that writes at once when nothing is queued."""
+
+    def __cinit__(self):
+        self.queue = []
+        self.read_size = SMALL_READ
+
+    def __init__(self, skt, protocol, reactor, peer):
+        """Take over a connected socket (``skt`` is detached)."""
+        skt.setblocking(False)
+        self.attach(reactor)
+        self.protocol = protocol
+        self.peer = stream_address(peer)
+        self.fd = skt.detach()
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            close(self.fd)
+
+    def made(self):
+        """The connection stands: tell the protocol and read."""
+        self.begin()
+
+    # Beginnings
+
+    cdef int begin(self) except -1:
+        """What the protocol raises is logged and ends the connection."""
+        self.connected = True
+        self.start_reading()
+        try:
+            self.protocol.makeConnection(self)
+            if self.loop is not None and self.fd >= 0 and self.wanted & EPOLLIN:
+                # What the peer said first is often here already.
+                self.receive(False)
+        except BaseException:
+            failure = Failure()
+            self.log_failure(failure)
+            self.lose(failure)
+        return 0
+
+    cdef int settle_connect(self) except -1:
+        """The attempt to connect has come to its end."""
+        cdef int number = self.number
+        if self.fd >= 0 and number == 0:
+            number = option(self.fd, SOL_SOCKET, SO_ERROR)
+        if number:
+            return self.fail(number)
+        self.connecting = False
+        self.failed = None
+        self.stop_writing()
+        return self.begin()
+
+    cdef int fail(self, int number) except -1:
+        """There will be no connection."""
+        failed, self.failed = self.failed, None
+        self.connecting = False
+        self.disconnected = True
+        self.protocol = None
+        self.close_socket(True)
+        if failed is not None:
+            try:
+                failed(os_error(number))
+            except BaseException:
+                self.log_failure(Failure())
+        return 0
+
+    def cancel(self):
+        """Give up connecting; nobody is told."""
+        if self.connecting:
+            self.failed = None
+            self.fail(ECONNABORTED)
+
+    # A native reactor calls
+
+    cdef int on_events(self, uint32_t events) except -1:
+        cdef int outcome = FINE
+        if self.connecting:
+            return self.settle_connect()
+        if self.aborting:
+            return 0
+        if events & (EPOLLHUP | EPOLLERR) and not events & EPOLLIN:
+            if self.wanted & EPOLLIN:
+                return self.read_ended()
+            return self.lose(LOST)
+        try:
+            if events & EPOLLIN:
+                outcome = self.receive((events & EPOLLRDHUP) != 0)
+                if outcome == ENDED:
+                    self.read_ended()
+                    outcome = FINE
+            if outcome == FINE and events & EPOLLOUT and self.wanted & EPOLLOUT:
+                outcome = self.flush()
+        except BaseException:
+            failure = Failure()
+            self.log_failure(failure)
+            return self.lose(failure)
+        if outcome == BROKEN:
+            return self.lose(LOST)
+        if outcome == ENDED:
+            return self.lose(DONE if self.reason is None else self.reason)
+        return 0
+
+    cdef int on_turn(self) except -1:
+        cdef int outcome = FINE
+        if self.connecting:
+            return self.settle_connect()
+        if self.fd < 0:
+            return 0
+        if self.aborting:
+            return self.lose(ABORTED)
+        if self.queued == 0:
+            try:
+                outcome = self.flushed()
+            except BaseException:
+                failure = Failure()
+                self.log_failure(failure)
+                return self.lose(failure)
+            if outcome == ENDED:
+                return self.lose(DONE if self.reason is None else self.reason)
+        return 0
+
+    cdef int on_refused(self, int number) except -1:
+        if self.connecting:
+            return self.fail(number)
+        return self.lose(Failure(os_error(number)))
+
+    # Any other reactor calls
+
+    def logPrefix(self):
+        """For log lines that an ordinary reactor writes about this connection."""
+        return "tcp"
+
+    def doRead(self):
+        """Read once and tell the protocol."""
+        cdef int outcome
+        if self.fd < 0 or self.aborting:
+            return None
+        outcome = self.receive(False)
+        return None if outcome == FINE else main.CONNECTION_DONE if outcome == ENDED else main.CONNECTION_LOST
+
+    def doWrite(self):
+        """Send what is queued; finish what waits for that."""
+        cdef int outcome
+        if self.connecting:
+            self.settle_connect()
+            return None
+        if self.fd < 0 or self.aborting:
+            return None
+        outcome = self.flush()
+        return None if outcome == FINE else main.CONNECTION_DONE if outcome == ENDED else main.CONNECTION_LOST
+
+    def readConnectionLost(self, reason):
+        """The peer sends no more."""
+        if self.fd >= 0:
+            self.read_ended()
+
+    def writeConnectionLost(self, reason):
+        """For an ordinary reactor."""
+        self.lose(reason)
+
+    def connectionLost(self, reason):
+        """Close and tell the protocol, unless that was done already."""
+        if self.connecting:
+            # The reactor saw an error event, which on a connecting socket is the failure to connect.
+            number = option(self.fd, SOL_SOCKET, SO_ERROR) if self.fd >= 0 else 0
+            self.fail(number or ECONNABORTED)
+        else:
+            self.lose(reason)
+
+    # Reading
+
+    cdef int receive(self, bint hung_up) except -1:
+        """Read, and give what came to the protocol.
+
+        Where the end is known to be next (``hung_up``) go on until it is read.
+        """
+        cdef Py_ssize_t size, count
+        cdef int rounds
+        cdef bytes data
+        for rounds in range(READ_ROUNDS):
+            size = self.read_size
+            if size <= SMALL_READ:
+                count = recv(self.fd, buffer, SMALL_READ, 0)
+                if count < 0:
+                    count = -errno
+                data = PyBytes_FromStringAndSize(buffer, count) if count > 0 else None
+            else:
+                data = receive_large(self.fd, size, &count)
+            if count < 0:
+                return FINE if count == -EAGAIN or count == -EINTR else BROKEN
+            if count == 0:
+                return ENDED
+            if count == size:
+                if size < LARGE_READ:
+                    self.read_size = size * 4
+            elif count <= SMALL_READ // 2:
+                self.read_size = SMALL_READ
+            self.protocol.dataReceived(data)
+            if not hung_up or self.fd < 0 or not self.wanted & EPOLLIN:
+                return FINE
+        return FINE
+
+    cdef int read_ended(self) except -1:
+        """The peer sends no more: end the connection, unless the protocol can go on with half of it."""
+        self.stop_reading()
+        try:
+            half_closeable = IHalfCloseableProtocol(self.protocol, None)
+            if half_closeable is not None:
+                half_closeable.readConnectionLost()
+                return 0
+        except BaseException:
+            failure = Failure()
+            self.log_failure(failure)
+            return self.lose(failure)
+        return self.lose(DONE)
+
+    def pauseProducing(self):
+        """Read no more for now."""
+        self.stop_reading()
+
+    def resumeProducing(self):
+        """Go on reading."""
+        if self.connected and not self.disconnecting and not self.aborting:
+            self.start_reading()
+
+    def stopProducing(self):
+        """Finish writing and close."""
+        self.loseConnection()
+
+    # Writing
+
+    def write(self, data):
+        """Send now what the kernel takes, queue the rest."""
+        if not isinstance(data, bytes):
+            raise TypeError("Data must be bytes")
+        self.send_bytes(<bytes>data)
+
+    def writeSequence(self, iovec):
+        """Send several pieces, as one."""
+        self.write(b"".join(iovec))
+
+    cdef int send_bytes(self, bytes data) except -1:
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        cdef Py_ssize_t sent = 0
+        if not self.connected or self.write_closed or self.aborting or size == 0:
+            return 0
+        if self.queued == 0:
+            sent = send(self.fd, PyBytes_AS_STRING(data), size, MSG_NOSIGNAL)
+            if sent == size:
+                if self.producer is not None and not self.streamingProducer:
+                    self.later()  # a pull producer is asked for more when what it gave is sent
+                return 0
+            if sent < 0:
+                # The kernel takes none now, or there is an error that the next flush meets again and reports.
+                sent = 0
+            self.offset = sent
+        self.queued += size - sent
+        return self.enqueue(data)
+
+    cdef int enqueue(self, bytes data) except -1:
+        self.queue.append(data)
+        if not self.aborting:
+            self.start_writing()
+        return self.slow_producer()
+
+    cdef int slow_producer(self) except -1:
+        if self.queued > FULL_QUEUE and self.producer is not None and self.streamingProducer:
+            self.producerPaused = True
+            self.producer.pauseProducing()
+        return 0
+
+    cdef int flush(self) except -1:
+        """Send what the kernel takes of the queue; once it is empty, do what waits for that."""
+        cdef iovec pieces[PIECES]
+        cdef msghdr message
+        cdef Py_ssize_t count, index, total, sent
+        cdef int rounds
+        cdef bytes data
+        for rounds in range(FLUSH_ROUNDS):
+            if self.queued == 0:
+                break
+            count = min(<Py_ssize_t>len(self.queue) - self.first, <Py_ssize_t>PIECES)
+            total = 0
+            for index in range(count):
+                data = <bytes>self.queue[self.first + index]
+                pieces[index].iov_base = PyBytes_AS_STRING(data)
+                pieces[index].iov_len = PyBytes_GET_SIZE(data)
+                total += PyBytes_GET_SIZE(data)
+            pieces[0].iov_base = <char*>pieces[0].iov_base + self.offset
+            pieces[0].iov_len -= self.offset
+            total -= self.offset
+            memset(&message, 0, sizeof(message))
+            message.msg_iov = pieces
+            message.msg_iovlen = count
+            sent = sendmsg(self.fd, &message, MSG_NOSIGNAL)
+            if sent < 0:
+                if errno == EAGAIN or errno == EINTR or errno == ENOBUFS:
+                    return FINE
+                return BROKEN
+            self.consumed(sent)
+            if sent < total:
+                return FINE
+        if self.queued:
+            return FINE
+        self.stop_writing()
+        return self.flushed()
+
+    cdef int consumed(self, Py_ssize_t size) except -1:
+        """Take what is sent from the queue's head."""
+        cdef Py_ssize_t remaining
+        self.queued -= size
+        while size:
+            remaining = PyBytes_GET_SIZE(<bytes>self.queue[self.first]) - self.offset
+            if size < remaining:
+                self.offset += size
+                break
+            size -= remaining
+            self.queue[self.first] = None
+            self.first += 1
+            self.offset = 0
+        if self.queued == 0 or (self.first >= PIECES and self.first * 2 >= len(self.queue)):
+            del self.queue[:self.first]
+            self.first = 0
+        return 0
+
+    cdef int flushed(self) except -1:
+        """All is sent: ask for more, or close what was to be closed after it (Twisted's order)."""
+        if self.disconnecting and self.write_closed:
+            return ENDED
+        if self.producer is not None and (not self.streamingProducer or self.producerPaused):
+            self.producerPaused = False
+            self.producer.resumeProducing()
+        elif self.disconnecting:
+            return ENDED
+        elif self.write_closing and not self.write_closed:
+            self.close_writing()
+        return FINE
+
+    cdef int close_writing(self) except -1:
+        self.write_closed = True
+        shutdown(self.fd, SHUT_WR)
+        half_closeable = IHalfCloseableProtocol(self.protocol, None)
+        if half_closeable is not None:
+            half_closeable.writeConnectionLost()
+        return 0
+
+    def registerProducer(self, producer, bint streaming):
+        """Let what is queued slow ``producer`` down."""
+        if self.producer is not None:
+            raise RuntimeError(
+                f"Cannot register producer {producer}, because producer {self.producer} was never unregistered."
+            )
+        if self.disconnected:
+            producer.stopProducing()
+            return
+        self.producer = producer
+        self.streamingProducer = streaming
+        self.producerPaused = False
+        if not streaming:
+            producer.resumeProducing()
+
+    def unregisterProducer(self):
+        """The producer has no more."""
+        self.producer = None
+        if self.connected and self.queued == 0 and (self.disconnecting or self.write_closing):
+            self.later()
+
+    def stopConsuming(self):
+        """Take no more, and close."""
+        self.unregisterProducer()
+        self.loseConnection()
+
+    # Closing
+
+    def loseConnection(self, _connDone=None):
+        """Close once all that was written is sent; in the reactor's next turn if it is already."""
+        if self.connected and not self.disconnecting:
+            self.disconnecting = True
+            self.reason = _connDone
+            self.stop_reading()
+            if self.queued == 0:
+                self.later()
+
+    def loseWriteConnection(self):
+        """Close the write direction once all that was written is sent; go on reading."""
+        if self.connected and not self.write_closing:
+            self.write_closing = True
+            if self.queued == 0:
+                self.later()
+
+    def abortConnection(self):
+        """Reset the connection in the reactor's next turn; what is queued is dropped."""
+        if self.disconnected or self.aborting:
+            return
+        if self.connecting:
+            self.number = ECONNABORTED
+        self.aborting = True
+        self.stop_reading()
+        self.stop_writing()
+        self.later()
+
+    cdef int lose(self, object reason) except -1:
+        """Close and tell the protocol, once.  Whatever the others raise is logged."""
+        if self.fd < 0 or self.disconnected:
+            return 0
+        self.disconnected = True
+        self.connected = False
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            try:
+                producer.stopProducing()
+            except BaseException:
+                self.log_failure(Failure())
+        self.close_socket(
+            reason is DONE or reason is LOST or reason is not ABORTED and reason.check(error.ConnectionAborted) is None
+        )
+        protocol, self.protocol = self.protocol, None
+        try:
+            protocol.connectionLost(reason)
+        except BaseException:
+            self.log_failure(Failure())
+        return 0
+
+    cdef int close_socket(self, bint orderly) except -1:
+        cdef linger reset
+        cdef int fd = self.fd
+        cdef bint shared = self.handle is not None
+        self.queue = []
+        self.queued = self.first = self.offset = 0
+        if fd < 0:
+            return 0
+        self.detach(shared)
+        self.fd = -1
+        if not orderly:
+            reset.l_onoff = 1
+            reset.l_linger = 0
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset))
+        elif shared:
+            shutdown(fd, SHUT_RDWR)
+        close(fd)
+        if shared:
+            self.handle.close()
+        return 0
+
+    cdef int log_failure(self, object failure) except -1:
+        _log.failure("unhandled error in a connection's protocol", failure=failure)
+        return 0
+
+    # About the connection
+
+    def getPeer(self):
+        """The other end's address."""
+        if type(self.peer) is tuple:
+            self.peer = stream_address(self.peer)
+        return self.peer
+
+    def getHost(self):
+        """This end's address."""
+        cdef sockaddr_storage storage
+        cdef socklen_t size = sizeof(storage)
+        if getsockname(self.fd, <sockaddr*>&storage, &size) < 0:
+            raise os_error(errno)
+        return address_of(&storage)
+
+    def getHandle(self):
+        """A socket object for this connection, which closes with it."""
+        if self.handle is None and self.fd >= 0:
+            self.handle = sockets.socket(fileno=os.dup(self.fd))
+            self.handle.setblocking(False)
+        return self.handle
+
+    def is_quiet(self):
+        """Tell whether the connection stands and nothing waits to be read, not even its end."""
+        cdef char byte
+        if self.fd < 0 or not self.connected:
+            return False
+        return recv(self.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 and (errno == EAGAIN)
+
+    def getTcpNoDelay(self):
+        """Tell whether small writes are sent at once."""
+        return bool(option(self.fd, IPPROTO_TCP, TCP_NODELAY))
+
+    def setTcpNoDelay(self, bint enabled):
+        """Send small writes at once, or let the kernel gather them."""
+        if self.fd >= 0 and enabled != self.no_delay:
+            set_option(self.fd, IPPROTO_TCP, TCP_NODELAY, enabled)
+            self.no_delay = enabled
+
+    def getTcpKeepAlive(self):
+        """Tell whether the kernel probes a silent peer."""
+        return bool(option(self.fd, SOL_SOCKET, SO_KEEPALIVE))
+
+    def setTcpKeepAlive(self, bint enabled):
+        """Have the kernel probe a silent peer."""
+        if self.fd >= 0:
+            set_option(self.fd, SOL_SOCKET, SO_KEEPALIVE, enabled)
+
+
+cdef bytes receive_large(int fd, Py_ssize_t size, Py_ssize_t* count):
+    """Read into a bytes object of its own, which spares a copy; ``count`` is its size or minus the error number."""
+    cdef PyObject* data = new_bytes(NULL, size)
+    count[0] = recv(fd, <char*>PyBytes_AS_STRING(<object>data), size, 0)
+    if count[0] < 0:
+        count[0] = -errno
+    if count[0] <= 0:
+        Py_XDECREF(data)
+        return None
+    if count[0] < size:
+        resize_bytes(&data, count[0])
+    result = <bytes>data
+    Py_XDECREF(data)
+    return result
+
+
+classImplements(
+    StreamTransport,
+    interfaces.ITCPTransport,
+    interfaces.ISystemHandle,
+    interfaces.IPushProducer,
+    interfaces.IConsumer,
+    interfaces.IReadWriteDescriptor,
+    interfaces.IHalfCloseableDescriptor,
+    interfaces.ILoggingContext,
+)
+
+
+cdef class Acceptor(Descriptor):
+    """Accept connections from a listening socket, which it owns.
+
+    ``factory`` gives a protocol for each, or None to refuse it.
+    """
+
+    def __init__(self, reactor, skt, factory):
+        skt.setblocking(False)
+        self.attach(reactor)
+        self.socket = skt
+        self.fd = skt.fileno()
+        self.factory = factory
+        # Inherited by what is accepted.
+        self.no_delay = option(self.fd, IPPROTO_TCP, TCP_NODELAY) != 0
+
+    def logPrefix(self):
+        """For log lines that an ordinary reactor writes."""
+        return "accept"
+
+    def start(self):
+        """Begin to accept."""
+        self.start_reading()
+
+    def doRead(self):
+        """Accept what is queued, within limits."""
+        self.accept(ACCEPT_BATCH)
+
+    def connectionLost(self, reason):
+        """For an ordinary reactor."""
+        self.close()
+
+    def close(self):
+        """Stop accepting and close the socket; the kernel resets what is queued on it."""
+        if self.resume is not None:
+            self.resume.cancel()
+            self.resume = None
+        if self.fd >= 0:
+            # Another process may hold the same socket: the kernel would go on to watch it.
+            self.detach(True)
+            self.fd = -1
+            self.socket.close()
+
+    def finish(self):
+        """Accept all that is queued, then close."""
+        while self.fd >= 0 and self.accept(ACCEPT_BATCH):
+            pass
+        self.close()
+
+    def set_factory(self, factory):
+        """Connections accepted from now on get their protocol from here."""
+        self.factory = factory
+
+    cdef int on_events(self, uint32_t events) except -1:
+        self.accept(ACCEPT_BATCH)
+        return 0
+
+    cdef int on_refused(self, int number) except -1:
+        _log.error("cannot watch a listening socket: {error}", error=os.strerror(number))
+        self.close()
+        return 0
+
+    cdef bint accept(self, int limit) except -1:
+        """Accept up to this many connections; tell whether there may be more."""
+        cdef sockaddr_storage storage
+        cdef socklen_t size
+        cdef int count, fd
+        for count in range(limit):
+            if self.fd < 0:
+                return False
+            size = sizeof(storage)
+            fd = accept4(self.fd, <sockaddr*>&storage, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd < 0:
+                if errno == EAGAIN:
+                    return False
+                return self.accept_failed(errno)
+            try:
+                self.accepted(fd, address_of(&storage))
+            except BaseException:
+                _log.failure("an accepted connection could not be begun")
+        return True
+
+    cdef int accepted(self, int fd, object address) except -1:
+        """Give a connection to its protocol.  Owns ``fd`` from the start."""
+        cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
+        transport.fd = fd  # closed with the transport, whatever happens from here on
+        protocol = self.factory.buildProtocol(address)
+        if protocol is None:
+            return 0
+        transport.reactor = self.reactor
+        transport.loop = self.loop
+        transport.protocol = protocol
+        transport.peer = address
+        transport.no_delay = self.no_delay
+        return transport.begin()
+
+    cdef bint accept_failed(self, int number) except -1:
+        if number in (ECONNABORTED, EPERM, EINTR):
+            return True
+        if self.resume is not None:
+            return False
+        _log.error(
+            "cannot accept connections: {error}; trying again in {seconds} s",
+            error=os.strerror(number),
+            seconds=ACCEPT_PAUSE_SECONDS,
+        )
+        self.stop_reading()
+        self.resume = self.reactor.callLater(ACCEPT_PAUSE_SECONDS, self._try_again)
+        return False
+
+    def _try_again(self):
+        self.resume = None
+        self.start_reading()
+
+
+classImplements(Acceptor, interfaces.IReadDescriptor)
+
+
+def connect(reactor, str host, int port, protocol, failed):
+    """Connect to an IP literal.
+
+    Later exactly one of ``protocol.makeConnection`` and ``failed(error)`` is called, unless the
+    returned transport's ``cancel()`` comes first.  There is no timeout: cancel.
+    """
+    cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
+    cdef sockaddr_storage storage
+    cdef socklen_t size = 0
+    transport.attach(reactor)
+    transport.protocol = protocol
+    transport.failed = failed
+    transport.peer = (host, port) if ":" not in host else (host, port, 0, 0)
+    transport.connecting = True
+    transport.number = literal(host, port, &storage, &size)
+    if transport.number == 0:
+        transport.fd = c_socket(storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+        if transport.fd < 0:
+            transport.number = errno
+    if transport.number == 0:
+        set_option(transport.fd, IPPROTO_TCP, TCP_NODELAY, 1)
+        transport.no_delay = True
+        if c_connect(transport.fd, <sockaddr*>&storage, size) < 0 and errno != EINPROGRESS:
+            transport.number = errno
+        elif transport.loop is None or not is_loopback(&storage):
+            transport.start_writing()
+            return transport
+        # On this machine the handshake is usually over by now, and asking again is cheaper than to be told.
+        elif c_connect(transport.fd, <sockaddr*>&storage, size) < 0 and errno != EISCONN:
+            if errno == EALREADY:
+                transport.start_writing()
+                return transport
+            transport.number = errno
+    transport.later()
+    return transport
+
+
+cdef int literal(str host, int port, sockaddr_storage* storage, socklen_t* size) except -1:
+    """Fill in an address; give an error number if it is none."""
+    cdef sockaddr_in* four = <sockaddr_in*>storage
+    cdef sockaddr_in6* six = <sockaddr_in6*>storage
+    memset(storage, 0, sizeof(sockaddr_storage))
+    if not 0 <= port <= 65535:
+        return EINVAL
+    address, _, scope = host.partition("%")
+    text = address.encode("ascii", "replace")
+    if ":" not in host:
+        four.sin_family = AF_INET
+        four.sin_port = htons(port)
+        size[0] = sizeof(sockaddr_in)
+        return 0 if not scope and inet_pton(AF_INET, <bytes>text, &four.sin_addr) == 1 else EINVAL
+    six.sin6_family = AF_INET6
+    six.sin6_port = htons(port)
+    size[0] = sizeof(sockaddr_in6)
+    if scope:
+        name = scope.encode("ascii", "replace")
+        six.sin6_scope_id = int(scope) if scope.isdecimal() else if_nametoindex(<bytes>name)
+    return 0 if inet_pton(AF_INET6, <bytes>text, &six.sin6_addr) == 1 else EINVAL
+
+
+cdef bint is_loopback(sockaddr_storage* storage) noexcept:
+    """127.0.0.0/8; others may be on this machine too, but need not be."""
+    cdef unsigned char* octets
+    if storage.ss_family != AF_INET:
+        return False
+    octets = <unsigned char*>&(<sockaddr_in*>storage).sin_addr
+    return octets[0] == 127

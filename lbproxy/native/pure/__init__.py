@@ -1,0 +1,1 @@
+"""Stand-ins for the compiled modules, in pure Python on Twisted's own classes."""

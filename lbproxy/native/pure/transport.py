@@ -1,0 +1,354 @@
+"""TCP transports that send at once, on Twisted's own: the pure Python twin of ``lbproxy.native._stream``.
+
+`StreamTransport.write` sends first and leaves to Twisted's buffer only what the kernel did not take.  Back-pressure,
+half-close and abort are Twisted's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+from twisted.internet import abstract, interfaces, main, tcp
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IProtocol, IReactorFDSet
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+_log = Logger()
+
+_ACCEPT_BATCH = 64
+"""Connections taken at one wake-up, so that a flood of them does not starve the others."""
+
+_ACCEPT_PAUSE_SECONDS = 0.5
+"""Rest after running out of descriptors or memory."""
+
+
+_DONE = Failure(main.CONNECTION_DONE)
+
+
+class Factory(Protocol):
+    """The part of a Twisted factory that `Acceptor` needs."""
+
+    def buildProtocol(self, addr: IPv4Address | IPv6Address) -> IProtocol | None: ...
+
+
+def stream_address(sockaddr: tuple[Any, ...]) -> IPv4Address | IPv6Address:
+    """Turn what the socket module calls an address into Twisted's."""
+    if len(sockaddr) == 2:
+        return IPv4Address("TCP", sockaddr[0], sockaddr[1])
+    return IPv6Address("TCP", *sockaddr)
+
+
+class StreamTransport(tcp.Connection):
+    """A TCP connection, accepted or made, that writes at once when nothing is queued."""
+
+    logstr = "tcp"
+    reactor: Any
+
+    def __init__(
+        self, skt: socket.socket | None, protocol: IProtocol, reactor: IReactorFDSet, peer: tuple[Any, ...]
+    ) -> None:
+        abstract.FileDescriptor.__init__(self, reactor=reactor)
+        if skt is not None:  # else the attempt to connect has failed already
+            self.socket = skt
+            self.fileno = skt.fileno
+        self.protocol = protocol
+        self._peer = peer
+
+    def getPeer(self) -> IPv4Address | IPv6Address:
+        """The other end's address."""
+        return stream_address(self._peer)
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """This end's address."""
+        return stream_address(self.socket.getsockname())
+
+    def doRead(self) -> Any:
+        try:
+            data = self.socket.recv(65536)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return main.CONNECTION_LOST
+        if not data:
+            return main.CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
+
+    def write(self, data: bytes) -> None:
+        """Send now what the kernel takes, queue the rest."""
+        if not isinstance(data, bytes):
+            raise TypeError("Data must be bytes")
+        if self._tempDataBuffer or self.dataBuffer:
+            abstract.FileDescriptor.write(self, data)
+            return
+        if not self.connected or self._writeDisconnected or not data:
+            return
+        try:
+            sent = self.socket.send(data)
+        except OSError:
+            # EAGAIN, or an error that the next doWrite meets again and reports.
+            sent = 0
+        if sent < len(data):
+            abstract.FileDescriptor.write(self, data[sent:] if sent else data)
+        elif self.producer is not None and not self.streamingProducer:
+            self.startWriting()  # a pull producer is asked for more when what it gave is sent
+
+    def writeSequence(self, iovec: Any) -> None:
+        self.write(b"".join(iovec))
+
+    def abortConnection(self) -> None:
+        """Reset the connection at the end of this reactor turn; nothing is sent or read any more."""
+        super().abortConnection()
+        self._writeDisconnected = True
+
+    def loseConnection(self, _connDone: Failure = _DONE) -> None:
+        """Close once all that was written is sent; in the reactor's next turn if it is already."""
+        if self.connected and not self.disconnecting and not self._aborting:
+            self.disconnecting = 1
+            self.stopReading()
+            if self._tempDataBuffer or self.dataBuffer:
+                self.startWriting()
+            else:
+                self.reactor.callLater(0, self._close_if_flushed, _connDone)
+
+    def _close_if_flushed(self, reason: Failure) -> None:
+        if not self.connected or self._aborting or self._tempDataBuffer or self.dataBuffer:
+            return
+        if self._writeDisconnected or self.producer is None or (self.streamingProducer and not self.producerPaused):
+            self.connectionLost(reason)
+        else:
+            self.startWriting()  # Twisted asks the producer for the rest
+
+    def loseWriteConnection(self) -> None:
+        """Close the write direction once all that was written is sent; go on reading."""
+        if self.connected and not self._writeDisconnecting:
+            super().loseWriteConnection()
+
+    def unregisterProducer(self) -> None:
+        super().unregisterProducer()
+        if self.connected and self._writeDisconnecting:
+            self.startWriting()
+
+    def resumeProducing(self) -> None:
+        if not self._aborting:
+            super().resumeProducing()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close and tell the protocol, once.  Whatever the others raise is logged."""
+        try:
+            super().connectionLost(reason)
+        except Exception:
+            _log.failure("unhandled error in a connection's protocol")
+
+    def is_quiet(self) -> bool:
+        """Tell whether the connection stands and nothing waits to be read, not even its end."""
+        if not self.connected:
+            return False
+        try:
+            self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def made(self) -> None:
+        """The connection stands: tell the protocol and read.  What the protocol raises is logged and ends it."""
+        self.connected = 1
+        self.startReading()
+        try:
+            self.protocol.makeConnection(cast(interfaces.ITransport, self))
+        except BaseException:
+            failure = Failure()
+            _log.failure("unhandled error in a connection's protocol", failure=failure)
+            self.connectionLost(failure)
+
+
+@implementer(interfaces.IReadDescriptor)
+class Acceptor:
+    """Accept connections from a listening socket, which it owns.
+
+    ``factory`` gives a protocol for each, or None to refuse it.
+    """
+
+    def __init__(self, reactor: Any, skt: socket.socket, factory: Factory) -> None:
+        skt.setblocking(False)
+        self._reactor = reactor
+        self._socket: socket.socket | None = skt
+        self._factory = factory
+        self._resume: Any = None
+
+    def fileno(self) -> int:
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "accept"
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._reactor.addReader(self)
+
+    def doRead(self) -> None:
+        self._accept(_ACCEPT_BATCH)
+
+    def close(self) -> None:
+        """Stop accepting and close the socket; the kernel resets what is queued on it."""
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+        if self._socket is not None:
+            self._reactor.removeReader(self)
+            self._socket.close()
+            self._socket = None
+
+    def finish(self) -> None:
+        """Accept all that is queued, then close."""
+        while self._socket is not None and self._accept(_ACCEPT_BATCH):
+            pass
+        self.close()
+
+    def set_factory(self, factory: Factory) -> None:
+        """Connections accepted from now on get their protocol from here."""
+        self._factory = factory
+
+    def _accept(self, limit: int) -> bool:
+        """Accept up to this many connections; tell whether there may be more."""
+        assert self._socket is not None
+        for _ in range(limit):
+            try:
+                skt, sockaddr = self._socket.accept()
+            except BlockingIOError:
+                return False
+            except OSError as failure:
+                return self._accept_failed(failure)
+            try:
+                self._accepted(skt, sockaddr)
+            except Exception:
+                _log.failure("an accepted connection could not be begun")
+                skt.close()
+            if self._socket is None:
+                return False
+        return True
+
+    def _accepted(self, skt: socket.socket, sockaddr: tuple[Any, ...]) -> None:
+        skt.setblocking(False)
+        protocol = self._factory.buildProtocol(stream_address(sockaddr))
+        if protocol is None:
+            skt.close()
+        else:
+            StreamTransport(skt, protocol, self._reactor, sockaddr).made()
+
+    def _accept_failed(self, failure: OSError) -> bool:
+        if failure.errno in (errno.ECONNABORTED, errno.EPERM, errno.EINTR):
+            return True
+        if self._resume is not None:
+            return False
+        _log.error(
+            "cannot accept connections: {error}; trying again in {seconds} s",
+            error=os.strerror(failure.errno or 0),
+            seconds=_ACCEPT_PAUSE_SECONDS,
+        )
+        self._reactor.removeReader(self)
+        self._resume = self._reactor.callLater(_ACCEPT_PAUSE_SECONDS, self._try_again)
+        return False
+
+    def _try_again(self) -> None:
+        self._resume = None
+        self._reactor.addReader(self)
+
+
+class _ConnectingTransport(StreamTransport):
+    """A connection that is being made."""
+
+    _connecting = True
+
+    def __init__(
+        self,
+        skt: socket.socket | None,
+        protocol: IProtocol,
+        reactor: IReactorFDSet,
+        peer: tuple[Any, ...],
+        failed: Callable[[OSError], None],
+    ) -> None:
+        super().__init__(skt, protocol, reactor, peer)
+        self._failed: Callable[[OSError], None] | None = failed
+
+    def doWrite(self) -> Any:
+        if not self._connecting:
+            return super().doWrite()
+        number = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._fail(OSError(number, os.strerror(number)))
+            return None
+        self._connecting = False
+        self._failed = None
+        self.stopWriting()
+        self.made()
+        return None
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor saw an error event, which on a connecting socket is the failure to connect."""
+        if not self._connecting:
+            super().connectionLost(reason)
+            return
+        number = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if hasattr(self, "socket") else 0
+        number = number or errno.ECONNABORTED
+        self._fail(OSError(number, os.strerror(number)))
+
+    def cancel(self) -> None:
+        """Give up connecting; nobody is told."""
+        if self._connecting:
+            self._failed = None
+            self._close()
+
+    def _fail(self, failure: OSError) -> None:
+        failed, self._failed = self._failed, None
+        self._close()
+        if failed is not None:
+            failed(failure)
+
+    def _close(self) -> None:
+        if hasattr(self, "socket"):
+            self.stopWriting()
+            self.disconnected = 1
+            self.socket.close()
+            del self.socket, self.fileno
+
+
+def connect(
+    reactor: Any, host: str, port: int, protocol: IProtocol, failed: Callable[[OSError], None]
+) -> _ConnectingTransport:
+    """Connect to an IP literal.
+
+    Later exactly one of ``protocol.makeConnection`` and ``failed(error)`` is called, unless the
+    returned transport's ``cancel()`` comes first.  There is no timeout: cancel.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    peer: tuple[Any, ...] = (host, port) if family == socket.AF_INET else (host, port, 0, 0)
+    skt = None
+    number = 0
+    try:
+        if family == socket.AF_INET6:
+            socket.inet_pton(family, host.partition("%")[0])
+        else:
+            socket.inet_pton(family, host)
+        skt = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        number = skt.connect_ex(peer)
+    except (OSError, OverflowError) as failure:
+        number = getattr(failure, "errno", None) or errno.EINVAL
+    transport = _ConnectingTransport(skt, protocol, reactor, peer, failed)
+    if number in (0, errno.EINPROGRESS):
+        transport.startWriting()
+    else:
+        reactor.callLater(0, transport._fail, OSError(number, os.strerror(number)))
+    return transport
