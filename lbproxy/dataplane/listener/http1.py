@@ -23,7 +23,7 @@ from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields
 from lbproxy.dataplane.proxy.runtime import HttpRuntime
 from lbproxy.wire.errors import RemoteProtocolError
-from lbproxy.wire.http1.body import ChunkedReader, encode_chunk, last_chunk
+from lbproxy.wire.http1.body import LAST_CHUNK, ChunkedReader, encode_chunk, last_chunk
 from lbproxy.wire.http1.head import RequestHead, scan_request
 
 _log = Logger()
@@ -503,6 +503,8 @@ class ClientConnection:
                 self._chunked_out = True
                 if data:
                     data = encode_chunk(data)
+                if ended:
+                    data += LAST_CHUNK
             else:
                 self._keep = False
         if self._keep and (self._front.draining or self.now() > self._age_limit):
