@@ -439,13 +439,18 @@ class ClientConnection:
         refused = Exchange(self, self._runtime, UNREADABLE, self._began or self.now())  # type: ignore[arg-type]
         refused.status = status
         refused.error_reason = reason
+        body = error_body(status, b"")
+        message = b"HTTP/1.1 %d %b\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
+            status,
+            reason_phrase(status),
+            own_fields(self.wall_time(), b"text/plain"),
+            len(body),
+            body,
+        )
+        refused.sent_bytes = len(message)
         self._runtime.counters.faults[reason] += 1
         self._runtime.finished(refused)
-        body = error_body(status, b"")
-        self._transport.write(
-            b"HTTP/1.1 %d %b\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b"
-            % (status, reason_phrase(status), own_fields(self.wall_time(), b"text/plain"), len(body), body)
-        )
+        self._transport.write(message)
         self._linger()
 
     # The exchange calls

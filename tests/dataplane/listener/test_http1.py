@@ -792,6 +792,7 @@ def test_a_request_that_cannot_be_read_is_refused_and_the_connection_closed(data
     world.turn()
     assert client.ended == "closed"
     assert [record.status for record in world.log.records] == [200, status]
+    assert world.counters.sent_bytes == len(client.sent)
     assert not world.connector.attempts
 
 
