@@ -81,17 +81,13 @@ class Storm:
 
         def accepted(_: object) -> None:
             client.transport.pauseProducing()
-            self.world.transports.connect(
-                self.world.reactor, HOST, self.target.getsockname()[1], target, lambda e: self._fail(e)
-            )
+            self.world.transports.connect(self.world.reactor, HOST, self.target.getsockname()[1], target, target.failed)
 
         client.on["made"] = accepted
         target.on["made"] = connected
+        target.on["failed"] = lambda _: client.transport.abortConnection()
         self.relays.append((client, target))
         return client
-
-    def _fail(self, error: OSError) -> None:
-        raise AssertionError(error)
 
     def step(self) -> None:
         random = self.random

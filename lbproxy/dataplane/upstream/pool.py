@@ -93,7 +93,7 @@ class TargetPool:
         """It is over."""
         self._cells[self._cell] -= 1
 
-    def take(self, idempotent: bool) -> TargetConnection | None:
+    def take(self, repeatable: bool) -> TargetConnection | None:
         """Hand out a kept connection.
 
         A request that must not be repeated gets one only after a look at its socket: a target
@@ -102,7 +102,7 @@ class TargetPool:
         idle = self.idle
         while idle:
             connection = idle.pop()
-            if idempotent or connection.is_quiet():
+            if repeatable or connection.is_quiet():
                 self.counters.reused += 1
                 connection.reused = True
                 return connection
