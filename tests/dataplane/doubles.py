@@ -43,6 +43,7 @@ class FakeTransport:
         self.clock = clock
         self.protocol = protocol
         self.sent = b""
+        self.writes = 0
         self.full = False
         self.reading = True
         self.connected = True
@@ -71,6 +72,7 @@ class FakeTransport:
         assert isinstance(data, bytes)
         if not self.connected or self.write_closed or self.ended == "aborted":
             return
+        self.writes += 1
         if self.full or self._queued:
             self._queued += data
             if self._producer is not None:
@@ -96,7 +98,7 @@ class FakeTransport:
             self.clock.callLater(0, self._deliver)
 
     def loseConnection(self) -> None:
-        assert self._producer is None, "it would never close"
+        assert self._producer is None or not self._paused, "it would never close"
         if not self.connected or self.disconnecting or self.ended:
             return
         self.reading = False
@@ -183,6 +185,7 @@ class FakeConnecting:
         self.target = target
         self.header = header
         self.cancelled = False
+        self.failed = False
         self.transport: FakeTransport | None = None
         self._clock = clock
         self._protocol = protocol
@@ -198,6 +201,7 @@ class FakeConnecting:
 
     def fail(self, fault: Fault = Fault.CONNECT_REFUSED) -> None:
         assert not self.cancelled
+        self.failed = True
         self._protocol.connectFailed(fault, "as the test says")
 
 
@@ -271,11 +275,10 @@ class World:
         balancer = make_balancer(self.group, state, self.cells, 0, 1, Random(1))
         self.listener = Listener(
             name="web",
-            protocol=ListenerProtocol.HTTP,
             binds=(Bind("198.51.100.1", 8080),),
             default_action=Forward((WeightedGroup("app"),)),
             rules=RULES,
-            **listener,
+            **{"protocol": ListenerProtocol.HTTP, **listener},
         )
         self.runtime = HttpRuntime(
             self.listener,
@@ -285,7 +288,8 @@ class World:
             TraceIds(Random(1), lambda: 1.0),
             self.log,  # type: ignore[arg-type]
         )
-        self.front = HttpFront(self.runtime, 8080, self.deadlines)
+        self.front = HttpFront(8080, self.deadlines)
+        self.front.runtime = self.runtime
 
     def _pool(self, target: RegisteredTarget) -> TargetPool:
         return TargetPool(

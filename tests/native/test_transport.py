@@ -648,6 +648,7 @@ def test_what_is_no_address_fails_later(world: World, host: str) -> None:
 
 def test_cancelling_is_told_to_nobody(world: World) -> None:
     listening = world.listening()
+    gc.collect()  # what earlier tests left
     count = descriptors()
     protocol = Recorder()
     transport = world.connect(listening.getsockname()[1], protocol)
@@ -846,6 +847,7 @@ def test_no_descriptor_is_lost(world: World) -> None:
     ]
     waiting: list[Recorder] = []
     acceptor, port = world.acceptor(_Factory(waiting))
+    gc.collect()  # what earlier tests left
     count = descriptors()
     for number in range(70):
         with socket.create_connection((HOST, port)) as skt:

@@ -23,7 +23,7 @@ from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields
 from lbproxy.dataplane.proxy.runtime import HttpRuntime
 from lbproxy.wire.errors import RemoteProtocolError
-from lbproxy.wire.http1.body import ChunkedReader, encode_chunk, last_chunk
+from lbproxy.wire.http1.body import LAST_CHUNK, ChunkedReader, encode_chunk, last_chunk
 from lbproxy.wire.http1.head import RequestHead, scan_request
 
 _log = Logger()
@@ -69,6 +69,8 @@ class TlsDescription(Protocol):
     def cipher(self) -> str: ...
     @property
     def server_name(self) -> str: ...
+    @property
+    def resumed(self) -> bool: ...
 
 
 class HttpFront:
@@ -373,9 +375,7 @@ class ClientConnection:
 
     def _describe_tls(self, exchange: Exchange) -> None:
         tls = self._tls
-        if tls is None:
-            assert self._front.describe_tls is not None
-            tls = self._tls = self._front.describe_tls(self._transport.getHandle())
+        assert tls is not None
         exchange.tls_version = tls.version
         exchange.tls_cipher = tls.cipher
         exchange.server_name = tls.server_name
@@ -439,13 +439,18 @@ class ClientConnection:
         refused = Exchange(self, self._runtime, UNREADABLE, self._began or self.now())  # type: ignore[arg-type]
         refused.status = status
         refused.error_reason = reason
+        body = error_body(status, b"")
+        message = b"HTTP/1.1 %d %b\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
+            status,
+            reason_phrase(status),
+            own_fields(self.wall_time(), b"text/plain"),
+            len(body),
+            body,
+        )
+        refused.sent_bytes = len(message)
         self._runtime.counters.faults[reason] += 1
         self._runtime.finished(refused)
-        body = error_body(status, b"")
-        self._transport.write(
-            b"HTTP/1.1 %d %b\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b"
-            % (status, reason_phrase(status), own_fields(self.wall_time(), b"text/plain"), len(body), body)
-        )
+        self._transport.write(message)
         self._linger()
 
     # The exchange calls
@@ -503,6 +508,8 @@ class ClientConnection:
                 self._chunked_out = True
                 if data:
                     data = encode_chunk(data)
+                if ended:
+                    data += LAST_CHUNK
             else:
                 self._keep = False
         if self._keep and (self._front.draining or self.now() > self._age_limit):
@@ -579,6 +586,9 @@ class ClientConnection:
         self._buffer = b""
         self._front.deadlines.set(self, self.now() + self._runtime.idle_timeout)
         self._transport.unregisterProducer()
+        if self._reading_paused:  # TLS waits for the client's close_notify
+            self._reading_paused = False
+            self._transport.resumeProducing()
         self._transport.loseConnection()
 
     def _linger(self) -> None:
@@ -619,9 +629,24 @@ class SecureClientConnection(ClientConnection):
 
     def handshakeCompleted(self) -> None:
         """TLS stands: a request may take as long as on an idle connection."""
-        self._runtime.counters.tls_handshakes += 1
-        if self._exchange is None and not self._began:
-            self._front.deadlines.set(self, self.now() + self._runtime.idle_timeout)
+        front = self._front
+        assert front.describe_tls is not None
+        tls = self._tls = front.describe_tls(self._transport.getHandle())
+        counters = self._runtime.counters
+        counters.tls_handshakes += 1
+        counters.tls_resumed += tls.resumed
+        self._await_request()
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self._tls is None:
+            self._runtime.counters.tls_failures += 1
+        super().connectionLost(reason)
+
+    def _abort(self) -> None:
+        # Below TLS, which would say close_notify first: an answer up to the close would pass for whole.
+        self._reading = _CLOSING
+        self._transport.unregisterProducer()
+        self._transport.transport.abortConnection()
 
     def _lose_write(self) -> None:
         # TLS ends with close_notify; Twisted reads on until the client's own.
