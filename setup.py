@@ -21,13 +21,13 @@ def native_modules():
     try:
         from Cython.Build import cythonize
 
-        return cythonize(
+        modules = cythonize(
             [
                 Extension(
                     f"lbproxy.native.{name}",
                     [f"lbproxy/native/{name}.pyx"],
                     extra_compile_args=["-O2", *os.environ.get("LBPROXY_NATIVE_CFLAGS", "").split()],
-                    optional=setting != "require",
+                    extra_link_args=os.environ.get("LBPROXY_NATIVE_LDFLAGS", "").split(),
                 )
                 for name in MODULES
             ],
@@ -38,6 +38,9 @@ def native_modules():
             raise
         print(f"warning: the native modules are left out: {problem}", file=sys.stderr)
         return []
+    for module in modules:
+        module.optional = setting != "require"  # cythonize does not pass it on
+    return modules
 
 
 setup(
