@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IHandshakeListener, IProtocol, IProtocolFactory, ITransport
+from twisted.internet.interfaces import IHandshakeListener, IProtocol, ITransport
 from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -16,6 +15,7 @@ from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.upstream.tls import ClientTls, explain_failure
 from lbproxy.model.target import Target
 from lbproxy.model.target_group import TargetGroup, TargetTls
+from lbproxy.native.tls import start_client_tls
 from lbproxy.native.transport import connect
 
 
@@ -43,11 +43,8 @@ class Connector:
         Later, never at once, exactly one of ``protocol.makeConnection`` (TLS handshake done) and
         ``protocol.connectFailed`` is called, unless `Connecting.cancel` comes first.
         """
-        factory = None
-        if group.protocol.is_encrypted:
-            creator = self._client_tls(group.tls).creator_for(target)
-            factory = lambda inner: TLSMemoryBIOFactory(creator, True, _Always(inner))  # noqa: E731
-        attempt = Connecting(self._reactor, self._deadlines, target, protocol, header, factory)
+        creator = self._client_tls(group.tls).creator_for(target) if group.protocol.is_encrypted else None
+        attempt = Connecting(self._reactor, self._deadlines, target, protocol, header, creator)
         self._deadlines.set(attempt, self._deadlines.now() + group.connect_timeout_seconds)
         return attempt
 
@@ -58,25 +55,6 @@ class Connector:
                 self._tls.clear()
             found = self._tls[settings] = ClientTls(settings)
         return found
-
-
-@implementer(IProtocolFactory)
-class _Always:
-    """A factory whose protocol exists already."""
-
-    noisy = False
-
-    def __init__(self, protocol: IProtocol) -> None:
-        self._protocol = protocol
-
-    def buildProtocol(self, addr: Any) -> IProtocol:
-        return self._protocol
-
-    def doStart(self) -> None:
-        pass
-
-    def doStop(self) -> None:
-        pass
 
 
 @implementer(IProtocol)
@@ -95,12 +73,12 @@ class Connecting:
         target: Target,
         protocol: TargetProtocol,
         header: bytes,
-        tls_factory: Any,
+        tls_creator: Any,
     ) -> None:
         self._deadlines = deadlines
         self._protocol = protocol
         self._header = header
-        self._tls_factory = tls_factory
+        self._tls_creator = tls_creator
         self._handshake: _Handshake | None = None
         self._transport = connect(reactor, target.address, target.port, self, self._refused)
 
@@ -118,7 +96,10 @@ class Connecting:
             self._protocol.connectFailed(Fault.CONNECT_TIMEOUT, f"{where} timed out")
 
     def _drop(self) -> None:
-        if self._transport.connected:
+        tls: Any = self._handshake and self._handshake.transport
+        if tls is not None:
+            tls.abortConnection()
+        elif self._transport.connected:
             self._transport.abortConnection()
         else:
             self._transport.cancel()
@@ -143,13 +124,11 @@ class Connecting:
         transport = self._stream
         if self._header:
             transport.write(self._header)
-        if self._tls_factory is None:
+        if self._tls_creator is None:
             self._hand_over(transport)
             return
         self._handshake = _Handshake(self)
-        outer = self._tls_factory(self._handshake).buildProtocol(None)
-        self._transport.protocol = outer
-        outer.makeConnection(transport)
+        start_client_tls(transport, self._tls_creator, self._handshake)
 
     def dataReceived(self, data: bytes) -> None:
         raise AssertionError("data before the connection was handed over")
