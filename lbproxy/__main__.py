@@ -27,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if internal is not None:
         return internal(arguments[1:])  # without the others' imports: a worker starts in a hurry
     parser = _parser()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return 2
     parsed = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = parsed.run
     try:
@@ -97,6 +100,7 @@ def _serve_as_worker(channel_fd: int, rendezvous: str | None) -> None:
     if rendezvous is not None:
         channel = RejoiningChannel(own, channel, rendezvous)
     worker = Worker(own, channel)
+    channel.on_lost = own.stop  # nobody would ever relieve us
 
     def finished() -> None:
         channel.close()  # or the reactor's end would look like the supervisor's

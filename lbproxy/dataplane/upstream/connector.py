@@ -13,6 +13,7 @@ from zope.interface import implementer
 from lbproxy.dataplane.deadlines import NEVER, Deadlines
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.upstream.tls import ClientTls, explain_failure
+from lbproxy.model.errors import InvalidModel
 from lbproxy.model.target import Target
 from lbproxy.model.target_group import TargetGroup, TargetTls
 from lbproxy.native.tls import start_client_tls
@@ -29,6 +30,13 @@ class TargetProtocol(Protocol):
         """The connection could not be made; ``detail`` says why, for people."""
 
 
+class Attempt(Protocol):
+    """A connection that is being made."""
+
+    def cancel(self) -> None:
+        """Give up; the protocol is not told."""
+
+
 class Connector:
     """Connects to targets."""
 
@@ -37,13 +45,18 @@ class Connector:
         self._deadlines = deadlines
         self._tls: dict[TargetTls, ClientTls] = {}
 
-    def connect(self, group: TargetGroup, target: Target, protocol: TargetProtocol, header: bytes = b"") -> Connecting:
+    def connect(self, group: TargetGroup, target: Target, protocol: TargetProtocol, header: bytes = b"") -> Attempt:
         """Connect to ``target`` as ``group`` says; send ``header`` (a PROXY protocol header) ahead of all else.
 
         Later, never at once, exactly one of ``protocol.makeConnection`` (TLS handshake done) and
-        ``protocol.connectFailed`` is called, unless `Connecting.cancel` comes first.
+        ``protocol.connectFailed`` is called, unless `Attempt.cancel` comes first.
         """
-        creator = self._client_tls(group.tls).creator_for(target) if group.protocol.is_encrypted else None
+        creator = None
+        if group.protocol.is_encrypted:
+            try:
+                creator = self._client_tls(group.tls).creator_for(target)
+            except InvalidModel as problem:
+                return _Impossible(self._reactor, protocol, str(problem))
         attempt = Connecting(self._reactor, self._deadlines, target, protocol, header, creator)
         self._deadlines.set(attempt, self._deadlines.now() + group.connect_timeout_seconds)
         return attempt
@@ -55,6 +68,17 @@ class Connector:
                 self._tls.clear()
             found = self._tls[settings] = ClientTls(settings)
         return found
+
+
+class _Impossible:
+    """An attempt that fails for want of settings that TLS can work with."""
+
+    def __init__(self, reactor: Any, protocol: TargetProtocol, detail: str) -> None:
+        self._call = reactor.callLater(0, protocol.connectFailed, Fault.TLS_FAILED, detail)
+
+    def cancel(self) -> None:
+        if self._call.active():
+            self._call.cancel()
 
 
 @implementer(IProtocol)
@@ -80,7 +104,7 @@ class Connecting:
         self._header = header
         self._tls_creator = tls_creator
         self._handshake: _Handshake | None = None
-        self._transport = connect(reactor, target.address, target.port, self, self._refused)
+        self._transport: Any = connect(reactor, target.address, target.port, self, self._refused)
 
     def cancel(self) -> None:
         """Give up; the protocol is not told."""
@@ -92,8 +116,10 @@ class Connecting:
         if not self._over:
             self._end()
             self._drop()
-            where = "TLS handshake" if self._handshake is not None else "TCP connect"
-            self._protocol.connectFailed(Fault.CONNECT_TIMEOUT, f"{where} timed out")
+            if self._handshake is None:
+                self._protocol.connectFailed(Fault.CONNECT_TIMEOUT, "TCP connect timed out")
+            else:
+                self._protocol.connectFailed(Fault.TLS_FAILED, "TLS handshake timed out")
 
     def _drop(self) -> None:
         tls: Any = self._handshake and self._handshake.transport
@@ -138,7 +164,7 @@ class Connecting:
 
     def _hand_over(self, transport: Any) -> None:
         self._end()
-        self._transport.protocol = self._protocol  # type: ignore[assignment]
+        self._transport.protocol = self._protocol
         self._protocol.makeConnection(transport)
 
     # The handshake calls

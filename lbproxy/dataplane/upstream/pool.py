@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.deadlines import Deadlines
     from lbproxy.dataplane.proxy.exchange import Exchange
     from lbproxy.dataplane.proxy.faults import Fault
-    from lbproxy.dataplane.upstream.connector import Connecting, Connector
+    from lbproxy.dataplane.upstream.connector import Attempt, Connector
     from lbproxy.model.target import Target
     from lbproxy.model.target_group import TargetGroup
     from lbproxy.telemetry.counters import TargetCounters
+
+
+CLOSE_SECONDS = 5.0
+"""How long a connection may take to close in order: what is left is sent, TLS waits for the target's close_notify."""
 
 
 class TargetPool:
@@ -67,7 +71,7 @@ class TargetPool:
         self._deadlines = deadlines
         self._cells = cells
         self._cell = cell
-        self._waiting: dict[Exchange, Connecting] = {}
+        self._waiting: dict[Exchange, Attempt] = {}
 
     def reaches(self, group: TargetGroup, target: Target, cell: int) -> bool:
         """Tell whether this pool's connections serve for ``group`` with these settings too."""
@@ -147,6 +151,10 @@ class TargetPool:
         self._deadlines.set(connection, self._deadlines.now() + self.group.keep_alive_seconds)
         self.idle.append(connection)
         return True
+
+    def closing(self, connection: TargetConnection) -> None:
+        """A connection that is not idle is being closed; it has a little time for that."""
+        self._deadlines.set(connection, self._deadlines.now() + CLOSE_SECONDS)
 
     def lost(self, connection: TargetConnection) -> None:
         """A connection is gone, or about to be."""
