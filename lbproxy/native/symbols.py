@@ -91,7 +91,6 @@ def _find(symbols: bytes, names: bytes, wanted: set[str]) -> dict[str, int]:
     twice = set()
     for start, info, _, _, value, _ in struct.iter_unpack("<IBBHQQ", symbols):
         name = at.get(start)
-        if name is not None and info & 15 == _FUNCTION and value:
-            if found.setdefault(name, value) != value:
-                twice.add(name)
+        if name is not None and info & 15 == _FUNCTION and value and found.setdefault(name, value) != value:
+            twice.add(name)
     return {name: value for name, value in found.items() if name not in twice}
