@@ -9,8 +9,6 @@ Everything written goes through OpenSSL as soon as the kernel takes it; what it 
 `StreamTransport`'s queue, in clear, and is what back-pressure counts.
 """
 
-import errno as errors
-
 from twisted.internet import interfaces, main
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -33,7 +31,6 @@ cdef extern from *:
     """
     #define _GNU_SOURCE 1
     #include <sys/epoll.h>
-    #include <sys/random.h>
     #include <sys/socket.h>
     """
     enum:
@@ -42,7 +39,6 @@ cdef extern from *:
     int shutdown(int fd, int how) nogil
     Py_ssize_t recv(int fd, void* buffer, size_t size, int flags) nogil
     Py_ssize_t send(int fd, const void* buffer, size_t size, int flags) nogil
-    Py_ssize_t getrandom(void* buffer, size_t size, unsigned int flags) nogil
 
 # OpenSSL's own numbers, part of its binary interface since 1.1
 cdef enum:
@@ -110,7 +106,7 @@ cdef object _pointer = None
 def bind(dict addresses, pointer):
     """Use these functions of OpenSSL, by name.
 
-    ``pointer`` turns a pyOpenSSL connection into the address of its ``SSL``.  Raises `KeyError` if one is missing.
+    ``pointer`` gives the address that a pointer of pyOpenSSL's holds.  Raises `KeyError` if one is missing.
     """
     global SSL_do_handshake, SSL_shutdown, SSL_pending, SSL_has_pending, SSL_read, SSL_write
     global SSL_get_error, SSL_set_fd, SSL_set_mode, SSL_set_read_ahead, ERR_clear_error, _pointer
@@ -162,7 +158,7 @@ cdef class TlsTransport(StreamTransport):
             connection = creator.serverConnectionForTLS(self)
             connection.set_accept_state()
         self.connection = connection
-        self.ssl = <void*><uintptr_t>_pointer(connection)
+        self.ssl = <void*><uintptr_t>_pointer(connection._ssl)
         SSL_set_mode(
             self.ssl, MODE_ENABLE_PARTIAL_WRITE | MODE_ACCEPT_MOVING_WRITE_BUFFER | MODE_RELEASE_BUFFERS
         )
@@ -731,3 +727,98 @@ def secure(StreamTransport plain not None, creator, bint client, protocol):
     plain.protocol = None
     transport.run(client)
     return transport
+
+
+# Session tickets (RFC 5077, RFC 8446 section 4.6.1) with keys from outside
+
+cdef enum:
+    NAME = 16
+    KEY = 32
+    TICKET_KEY = 80  # name, key of the cipher, key of the MAC
+    TICKET_KEYS = 4
+    PARAM_UTF8_STRING = 4
+    PARAM_OCTET_STRING = 5
+
+cdef struct Param:  # OpenSSL's OSSL_PARAM
+    const char* key
+    unsigned int data_type
+    void* data
+    size_t data_size
+    size_t return_size
+
+ctypedef int (*ticket_t)(
+    void* ssl, unsigned char* name, unsigned char* iv, void* cipher, void* mac, int encrypt
+) noexcept nogil
+ctypedef int (*set_ticket_t)(void* context, ticket_t callback) noexcept nogil
+ctypedef int (*set_params_t)(void* mac, const Param* params) noexcept nogil
+ctypedef int (*init_t)(void* cipher, const void* kind, void* engine, const unsigned char* key, const unsigned char* iv) \
+    noexcept nogil
+ctypedef const void* (*kind_t)() noexcept nogil
+ctypedef int (*random_t)(unsigned char* data, int size) noexcept nogil
+
+cdef set_ticket_t SSL_CTX_set_tlsext_ticket_key_evp_cb
+cdef set_params_t EVP_MAC_CTX_set_params
+cdef init_t EVP_EncryptInit_ex, EVP_DecryptInit_ex
+cdef kind_t EVP_aes_256_cbc
+cdef random_t RAND_bytes
+
+cdef unsigned char ticket_keys[TICKET_KEYS][TICKET_KEY]
+cdef int ticket_key_count = 0
+
+
+def bind_tickets(dict addresses):
+    """Use these functions of OpenSSL for tickets."""
+    global SSL_CTX_set_tlsext_ticket_key_evp_cb, EVP_MAC_CTX_set_params, EVP_EncryptInit_ex, EVP_DecryptInit_ex
+    global EVP_aes_256_cbc, RAND_bytes
+    SSL_CTX_set_tlsext_ticket_key_evp_cb = <set_ticket_t><uintptr_t>addresses["SSL_CTX_set_tlsext_ticket_key_evp_cb"]
+    EVP_MAC_CTX_set_params = <set_params_t><uintptr_t>addresses["EVP_MAC_CTX_set_params"]
+    EVP_EncryptInit_ex = <init_t><uintptr_t>addresses["EVP_EncryptInit_ex"]
+    EVP_DecryptInit_ex = <init_t><uintptr_t>addresses["EVP_DecryptInit_ex"]
+    EVP_aes_256_cbc = <kind_t><uintptr_t>addresses["EVP_aes_256_cbc"]
+    RAND_bytes = <random_t><uintptr_t>addresses["RAND_bytes"]
+
+
+def use_ticket_keys(tuple keys not None):
+    """Encrypt tickets with the first of these keys of 80 bytes, accept those of all."""
+    global ticket_key_count
+    if not 1 <= len(keys) <= TICKET_KEYS or any(type(key) is not bytes or len(key) != TICKET_KEY for key in keys):
+        raise ValueError("not one to four keys of 80 bytes")
+    for index in range(len(keys)):
+        memcpy(ticket_keys[index], PyBytes_AS_STRING(<bytes>keys[index]), TICKET_KEY)
+    ticket_key_count = len(keys)
+
+
+def share_tickets(uintptr_t context):
+    """Have the ``SSL_CTX`` at this address use these keys."""
+    SSL_CTX_set_tlsext_ticket_key_evp_cb(<void*>context, ticket_key)
+
+
+cdef int ticket_key(
+    void* ssl, unsigned char* name, unsigned char* iv, void* cipher, void* mac, int encrypt
+) noexcept nogil:
+    """Called back by OpenSSL to encrypt or decrypt a ticket: 1 to go on, 0 for a key unknown, 2 to renew the ticket."""
+    cdef int index = 0
+    if encrypt:
+        memcpy(name, ticket_keys[0], NAME)
+        if RAND_bytes(iv, 16) != 1:
+            return -1
+        if EVP_EncryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, ticket_keys[0] + NAME, iv) != 1:
+            return -1
+        return 1 if set_mac_key(mac, ticket_keys[0] + NAME + KEY) else -1
+    while index < ticket_key_count and memcmp(name, ticket_keys[index], NAME) != 0:
+        index += 1
+    if index == ticket_key_count:
+        return 0
+    if not set_mac_key(mac, ticket_keys[index] + NAME + KEY):
+        return -1
+    if EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, ticket_keys[index] + NAME, iv) != 1:
+        return -1
+    return 1 if index == 0 else 2
+
+
+cdef bint set_mac_key(void* mac, unsigned char* key) noexcept nogil:
+    cdef Param params[3]
+    params[0] = Param(b"key", PARAM_OCTET_STRING, key, KEY, <size_t>-1)
+    params[1] = Param(b"digest", PARAM_UTF8_STRING, <void*><const char*>b"SHA256", 6, <size_t>-1)
+    params[2] = Param(NULL, 0, NULL, 0, 0)
+    return EVP_MAC_CTX_set_params(mac, params) == 1

@@ -7,9 +7,11 @@ Twisted's has no half-closed connections.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from OpenSSL import SSL
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
@@ -22,17 +24,21 @@ from lbproxy.native.symbols import bound, unbound
 if TYPE_CHECKING or available:
     from lbproxy.native import _tls
 
+_ffi: Any = SSL._ffi  # type: ignore[attr-defined]
+
 _CHEAPER = ("SSL_has_pending", "SSL_set_read_ahead")
+
+
+def _address(pointer: Any) -> int:
+    """What a pointer of pyOpenSSL points to."""
+    return int(_ffi.cast("uintptr_t", pointer))
 
 
 def _bind() -> bool:
     """Give the compiled transport its OpenSSL; tell whether that has all it needs."""
     try:
-        from OpenSSL import SSL
-
-        ffi: Any = SSL._ffi  # type: ignore[attr-defined]
         addresses = bound(_tls.REQUIRED) | unbound(_CHEAPER)
-        _tls.bind(addresses, lambda connection: int(ffi.cast("uintptr_t", connection._ssl)))
+        _tls.bind(addresses, _address)
     except (ImportError, AttributeError, KeyError):
         return False
     return True
@@ -40,6 +46,44 @@ def _bind() -> bool:
 
 direct = available and _bind()
 """Whether TLS is spoken straight on the socket."""
+
+
+_TICKETS = (
+    "SSL_CTX_set_tlsext_ticket_key_evp_cb",
+    "EVP_MAC_CTX_set_params",
+    "EVP_EncryptInit_ex",
+    "EVP_DecryptInit_ex",
+    "EVP_aes_256_cbc",
+    "RAND_bytes",
+)
+
+
+def _bind_tickets() -> bool:
+    """Give the ticket callback its OpenSSL; tell whether that has all it needs."""
+    addresses = unbound(_TICKETS)
+    if addresses:
+        _tls.bind_tickets(addresses)
+        _tls.use_ticket_keys((os.urandom(80),))
+    return bool(addresses)
+
+
+shares_tickets = direct and _bind_tickets()
+"""Whether `share_tickets` has an effect."""
+
+
+def use_ticket_keys(keys: tuple[bytes, ...]) -> None:
+    """Encrypt session tickets of this process with the first of these keys; accept those of the others too.
+
+    A key is 80 random bytes; there may be up to four.  Until this is called there is one that nobody else knows.
+    """
+    if shares_tickets:
+        _tls.use_ticket_keys(keys)
+
+
+def share_tickets(context: Any) -> None:
+    """Have a pyOpenSSL server context use the process's ticket keys; else it has a key of its own."""
+    if shares_tickets:
+        _tls.share_tickets(_address(context._context))
 
 
 class ServerTlsFactory:

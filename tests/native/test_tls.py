@@ -678,6 +678,58 @@ def test_a_target_that_closes(world: World) -> None:
     assert explain_failure(protocol.inner.reason) == "the target closed the connection during the TLS handshake"
 
 
+# Session tickets
+
+
+def server_context() -> ServerTls:
+    server_tls.cache_clear()
+    return server_tls()
+
+
+def resumes(world: World, context: ssl.SSLContext, session: Any) -> tuple[bool, Any]:
+    """Connect to a server that has just been made; tell whether the session was resumed, and give the next."""
+    server_context()
+    protocol = Listening()
+    skt = accepted(world, protocol)
+    peer = Peer(world, skt, context, "a.example")
+    if session is not None:
+        peer.tls.session = session
+    peer.shake_hands()
+    world.until(lambda: "secured" in protocol.events)
+    protocol.transport.write(b"x")  # the tickets come ahead of it
+    peer.receive(1)
+    resumed = describe(protocol.transport.getHandle()).resumed
+    assert resumed == peer.tls.session_reused
+    return resumed, peer.tls.session
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_servers_with_the_same_ticket_keys_resume_each_others_sessions(world: World, version: ssl.TLSVersion) -> None:
+    if not tls.shares_tickets:
+        pytest.skip("this OpenSSL cannot be given keys")
+    first, second, third = (bytes([number]) * 80 for number in (1, 2, 3))
+    context = client_context(minimum_version=version, maximum_version=version)
+    tls.use_ticket_keys((first,))
+    resumed, session = resumes(world, context, None)
+    assert not resumed
+    resumed, session = resumes(world, context, session)
+    assert resumed
+    tls.use_ticket_keys((second, first))
+    resumed, renewed = resumes(world, context, session)
+    assert resumed
+    tls.use_ticket_keys((third, second))
+    assert resumes(world, context, session)[0] is False
+    assert resumes(world, context, renewed)[0] is True
+
+
+@pytest.mark.parametrize("keys", [(), (b"short",), (bytes(80),) * 5])
+def test_ticket_keys_of_the_wrong_shape(keys: tuple[bytes, ...]) -> None:
+    if not tls.shares_tickets:
+        pytest.skip("this OpenSSL cannot be given keys")
+    with pytest.raises(ValueError, match="one to four keys of 80 bytes"):
+        tls.use_ticket_keys(keys)
+
+
 # Cost
 
 
