@@ -67,7 +67,7 @@ class ReopenLogs:
 
 @attrs.frozen(kw_only=True)
 class TicketKeys:
-    """What TLS session tickets are encrypted with, the same for all workers, so that each resumes what another began."""
+    """What TLS session tickets are encrypted with, the same for all workers, so that any resumes what one began."""
 
     keys: tuple[bytes, ...] = attrs.field(repr=False)
     """Of 80 bytes each (name, cipher key, MAC key); the first is for new tickets, all are for old ones."""

@@ -89,8 +89,8 @@ def _find(symbols: bytes, names: bytes, wanted: set[str]) -> dict[str, int]:
             at[position + 1] = name
     found: dict[str, int] = {}
     twice = set()
-    for start, info, _, _, value, _ in struct.iter_unpack("<IBBHQQ", symbols):
-        name = at.get(start)
-        if name is not None and info & 15 == _FUNCTION and value and found.setdefault(name, value) != value:
-            twice.add(name)
+    for at_name, info, _, _, value, _ in struct.iter_unpack("<IBBHQQ", symbols):
+        this = at.get(at_name)
+        if this is not None and info & 15 == _FUNCTION and value and found.setdefault(this, value) != value:
+            twice.add(this)
     return {name: value for name, value in found.items() if name not in twice}

@@ -53,17 +53,19 @@ def authority() -> Authority:
 
 
 @functools.lru_cache
-def server_tls() -> ServerTls:
-    certificates = (authority().certificate("a.example"), authority().certificate("b.example", kind="rsa"))
-    return ServerTls(
-        Listener(
-            name="test",
-            protocol=ListenerProtocol.HTTPS,
-            binds=(Bind(host=HOST, port=1),),
-            certificates=certificates,
-            default_action=None,  # type: ignore[arg-type]
-        )
+def listener() -> Listener:
+    return Listener(
+        name="test",
+        protocol=ListenerProtocol.HTTPS,
+        binds=(Bind(host=HOST, port=1),),
+        certificates=(authority().certificate("a.example"), authority().certificate("b.example", kind="rsa")),
+        default_action=None,  # type: ignore[arg-type]
     )
+
+
+@functools.lru_cache
+def server_tls() -> ServerTls:
+    return ServerTls(listener())
 
 
 def client_context(**settings: Any) -> ssl.SSLContext:
@@ -681,14 +683,9 @@ def test_a_target_that_closes(world: World) -> None:
 # Session tickets
 
 
-def server_context() -> ServerTls:
-    server_tls.cache_clear()
-    return server_tls()
-
-
 def resumes(world: World, context: ssl.SSLContext, session: Any) -> tuple[bool, Any]:
     """Connect to a server that has just been made; tell whether the session was resumed, and give the next."""
-    server_context()
+    server_tls.cache_clear()
     protocol = Listening()
     skt = accepted(world, protocol)
     peer = Peer(world, skt, context, "a.example")

@@ -59,8 +59,8 @@ STEADY_SECONDS = 10.0
 """After running for this long a worker's end counts as its first."""
 
 TICKET_KEY_SECONDS = 12 * 3600.0
-"""A key for session tickets is used for so long, and for as long again to read old tickets.  Whoever gets hold of it can
-read the TLS 1.2 sessions whose tickets it made, so it is never stored."""
+"""A key for session tickets is used for so long, and for as long again to read old tickets.  Whoever gets hold of it
+can read the TLS 1.2 sessions whose tickets it made, so it is never stored."""
 
 KILL_GRACE_SECONDS = 2.0
 """Between asking and SIGKILL."""
