@@ -34,7 +34,7 @@ from lbproxy.controlplane.supervisor.service import (
 )
 from lbproxy.controlplane.supervisor.signals import SignalHandlers
 from lbproxy.controlplane.supervisor.sockets import BindProblem, ListeningSockets, why_not
-from lbproxy.controlplane.supervisor.systemd import Notifier, inherited_sockets, watchdog_seconds
+from lbproxy.controlplane.supervisor.systemd import Notifier, inherited_sockets, initial_environment, watchdog_seconds
 from lbproxy.controlplane.supervisor.workers import WorkerPool
 from lbproxy.ipc.cells import CellAllocator, SharedCells
 from lbproxy.ipc.channel import Channel
@@ -84,7 +84,7 @@ def make_supervisor(
     ``environ``.  Raises `ConfigurationRefused` with every mistake.
     """
     notifier = Notifier.from_environment(environ)
-    inherited = inherited_sockets(environ, os.getpid())
+    inherited = inherited_sockets({**initial_environment(), **environ}, os.getpid())
     watchdog = watchdog_seconds(environ, os.getpid())
     loader = FileLoader(path)
     loaded = loader.load()

@@ -6,9 +6,11 @@ activation and from the file descriptor store, which keeps them over a restart.
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import MutableMapping
+from pathlib import Path
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -103,6 +105,20 @@ def feed_watchdog(clock: IReactorTime, notifier: Notifier, timeout_seconds: floa
     call.clock = clock
     call.start(timeout_seconds / 2).addErrback(lambda failure: _log.failure("watchdog", failure=failure))
     return call
+
+
+def initial_environment() -> dict[str, str]:
+    """Give the environment that this process was started with, as far as the system tells.
+
+    Loading Twisted's plug-ins, which twistd does before it comes to us, takes ``LISTEN_*`` out of
+    ``os.environ`` for the sake of ``systemd:`` endpoints.
+    """
+    try:
+        content = Path("/proc/self/environ").read_bytes()
+    except OSError:
+        return {}
+    pairs = (os.fsdecode(entry).partition("=") for entry in content.split(b"\0") if entry)
+    return {name: value for name, _, value in pairs}
 
 
 def inherited_sockets(environ: MutableMapping[str, str], pid: int, first_fd: int = FIRST_FD) -> list[InheritedSocket]:

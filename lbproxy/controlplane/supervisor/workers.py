@@ -103,11 +103,23 @@ class Metrics(Protocol):
 class WorkerSlot:
     """One slot's worker, from start to stop, and its successors."""
 
+    # of the present worker, see _forget_worker
+    applied_version: int
+    """The version in force, 0 before its first."""
+    _said_hello: bool
+    _condemned: bool
+    _applying: bool
+    _sent_version: int
+    _sent_at: float
+    _configuration_version: int
+    _given: set[Bind]
+    _last_seen: float
+    _exit: str
+    _channel_ended: bool
+
     def __init__(self, index: int, pool: WorkerPool) -> None:
         self.index = index
         self.state = SlotState.STOPPED
-        self.applied_version = 0
-        """The version in force in the present worker, 0 before its first."""
         self.started_at = 0.0
         self.restarts = 0
         self._pool = pool
@@ -115,11 +127,6 @@ class WorkerSlot:
         self._worker: RunningWorker | None = None
         self._incarnation = 0
         self._failures = 0
-        self._applying = False
-        self._sent_version = 0
-        self._sent_at = 0.0
-        self._configuration_version = 0
-        self._condemned = False
         self._forget_worker()
         self._drain_message: Drain | None = None
         self._timers: dict[str, IDelayedCall] = {}
@@ -365,7 +372,7 @@ class WorkerSlot:
         self._sent_version = 0
         self._sent_at = 0.0
         self._configuration_version = 0
-        self._given: set[Bind] = set()
+        self._given = set()
         self._last_seen = self._clock.seconds()
         self._exit = ""
         self._channel_ended = False

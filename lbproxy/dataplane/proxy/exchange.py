@@ -103,7 +103,6 @@ class Exchange:
     upstream: Upstream | None = None
     target_group = ""
     target = ""
-    targets_tried: Sequence[tuple[str, int]] = ()
     status = 0
     target_status = 0
     request_time = -1.0
@@ -131,10 +130,12 @@ class Exchange:
     _chosen: RegisteredTarget | None = None
     _data = b""
     _trailers = b""
+    _earlier_tries: tuple[tuple[str, int], ...] = ()
     _block = b""
     _framing = NO_BODY
     _connecting = False
     _counted = False
+    _paused_request = False
     _paused_response = False
     _failed_reused = False
     _resendable = False
@@ -193,6 +194,10 @@ class Exchange:
         return self.head.version
 
     @property
+    def targets_tried(self) -> Sequence[tuple[str, int]]:
+        return (*self._earlier_tries, (self.target, self.target_status)) if self.target else ()
+
+    @property
     def user_agent(self) -> bytes:
         return self.head.user_agent
 
@@ -242,7 +247,7 @@ class Exchange:
         self.request_ended = True
         if self.upstream is not None:
             self.upstream.send_end(trailers)
-            self._await_response()
+            self.client.expect_progress(self._patience())
         else:
             self._trailers = trailers
 
@@ -292,7 +297,7 @@ class Exchange:
             self._finish()
         elif self.response_started:
             self.fail(Fault.CLIENT_TIMEOUT if self._paused_response else Fault.TARGET_STALLED)
-        elif self.request_ended:
+        elif self.request_ended or self._paused_request:
             self.fail(Fault.RESPONSE_TIMEOUT)
         else:
             self.fail(Fault.CLIENT_TIMEOUT)
@@ -306,10 +311,12 @@ class Exchange:
 
     def pause_request(self) -> None:
         """The target reads slower than the client sends."""
+        self._paused_request = True
         self.client.pause_request()
 
     def resume_request(self) -> None:
-        self.client.expect_progress(self.runtime.idle_timeout if not self.request_ended else self._patience())
+        self._paused_request = False
+        self.client.expect_progress(self._patience())
         self.client.resume_request()
 
     def connect_failed(self, fault: Fault) -> None:
@@ -319,7 +326,7 @@ class Exchange:
 
     def informational(self, head: ResponseHead) -> None:
         """An interim answer (1xx but 101); HTTP/1.0 clients don't know them (RFC 9110 section 15.2)."""
-        self.client.expect_progress(self.runtime.idle_timeout if not self.request_ended else self._patience())
+        self.client.expect_progress(self._patience())
         self.client.send_informational(head.status, head.reason, head.forwarded)
 
     def response(self, head: ResponseHead, has_body: bool, data: bytes, ended: bool) -> None:
@@ -377,20 +384,11 @@ class Exchange:
         self.pool.counters.faults[fault.reason] += 1
         chosen = self._chosen
         assert chosen is not None
-        if self.tunnel:
-            self.error_reason = fault.reason
-            self.client.cut()
-            self._finish()
-            return
         if not self.response_started and self._may_retry(fault, reused):
-            if fault.retry is Retry.IF_REUSED:
-                self._end_try()
-                self._try(chosen)
-                return
-            self.targets_tried = (*self.targets_tried, (chosen.target.key, 0))
-            self._end_try()
-            following = self._next_candidate()
+            following = chosen if fault.retry is Retry.IF_REUSED else self._next_candidate()
             if following is not None:
+                self._earlier_tries = (*self._earlier_tries, (self.target, 0))
+                self._end_try()
                 self._try(following)
                 return
         self.fail(fault)
@@ -425,7 +423,7 @@ class Exchange:
             assert isinstance(action, Redirect)
             location = expand(action, self.head, self.client.scheme, self.client.listener_port, self.head.authority)
             self.redirect_url = location.decode("latin-1")
-            body = b"" if self.head.method == b"HEAD" else error_body(action.status, b"")
+            body = error_body(action.status, b"")
             self._respond(action.status, b"text/plain; charset=utf-8", body, b"Location: %b\r\n" % location)
         self._finish()
 
@@ -468,16 +466,15 @@ class Exchange:
         self._resendable = ended and len(data) <= _MAX_KEPT_BODY
         if not self._resendable:
             self._data = b""
+        if not ended:
+            # first, for what is there already may be more than the target takes at once
+            self.client.resume_request()
         upstream.send_request(self._block, self.head.method, self._framing, data, ended and not self._trailers)
         if self.upstream is not upstream:
             return  # it failed at once
-        if ended:
-            if self._trailers:
-                upstream.send_end(self._trailers)
-            self._await_response()
-        else:
-            self.client.expect_progress(self.runtime.idle_timeout)
-            self.client.resume_request()
+        if ended and self._trailers:
+            upstream.send_end(self._trailers)
+        self.client.expect_progress(self._patience())
 
     def _prepare(self) -> None:
         """Write the request head that the target will get, but for its framing."""
@@ -500,12 +497,11 @@ class Exchange:
         self._framing = CHUNKED if head.chunked else head.content_length
 
     def _patience(self) -> float:
-        assert self.group is not None
-        return self.group.response_timeout
-
-    def _await_response(self) -> None:
-        if not self.response_started:
-            self.client.expect_progress(self._patience())
+        """How long the present phase may last without progress."""
+        if self.request_ended and not self.response_started:
+            assert self.group is not None
+            return self.group.response_timeout
+        return self.runtime.idle_timeout
 
     def _may_retry(self, fault: Fault, reused: bool) -> bool:
         if fault.retry is Retry.YES:
@@ -543,5 +539,7 @@ class Exchange:
         if self._counted:
             self._counted = False
             self.pool.end()
-        self.runtime.finished(self)
-        self.client.exchange_done()
+        try:
+            self.runtime.finished(self)
+        finally:
+            self.client.exchange_done()

@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from lbproxy.controlplane.supervisor.systemd import Notifier, feed_watchdog, inherited_sockets, watchdog_seconds
+from lbproxy.controlplane.supervisor.systemd import (
+    Notifier,
+    feed_watchdog,
+    inherited_sockets,
+    initial_environment,
+    watchdog_seconds,
+)
 
 
 class FakeManager:
@@ -152,6 +158,12 @@ def test_a_descriptor_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 
     assert inherited_sockets({"LISTEN_FDS": "1", "LISTEN_PID": "7"}, 7, first_fd=fd) == []
     os.close(fd)
+
+
+def test_the_initial_environment_outlives_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PATH")
+
+    assert initial_environment()["PATH"]
 
 
 def test_sockets_for_another_process_are_not_ours() -> None:

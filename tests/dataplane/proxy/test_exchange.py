@@ -1,0 +1,938 @@
+"""One exchange between a client and targets that the test plays: each phase, each event, and the accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from lbproxy.dataplane.balancer import make_balancer
+from lbproxy.dataplane.proxy.exchange import CHUNKED, NO_BODY, Exchange
+from lbproxy.dataplane.proxy.faults import Fault
+from lbproxy.dataplane.proxy.forwarded import TraceIds
+from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime
+from lbproxy.dataplane.router.table import Table
+from lbproxy.model.listener import Bind, Listener, ListenerProtocol
+from lbproxy.model.rule import Forward, WeightedGroup
+from lbproxy.model.snapshot import GroupState
+from lbproxy.model.target_group import TargetGroup, TargetProtocol
+from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
+from lbproxy.wire.http1.head import scan_request, scan_response
+from tests.dataplane.doubles import RULES, Log, registered, request
+
+IDLE = 60.0
+RESPONSE = 7.0
+
+
+class FakeClient:
+    """A `Downstream` that checks that it is told things in an order that makes sense."""
+
+    host = "192.0.2.7"
+    port = 40000
+    scheme = "http"
+    listener_port = 8080
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+        self.exchange: Exchange | None = None
+        self.patience = 0.0
+        self.paused = False
+        self.interim: list[int] = []
+        self.status = 0
+        self.fields = b""
+        self.length = 0
+        self.body = b""
+        self.trailers = b""
+        self.whole = False
+        self.was_cut = False
+        self.tunnel = False
+        self.tunnel_ended = False
+        self.done = 0
+        self.on_data: Callable[[], None] = lambda: None
+
+    def _alive(self) -> None:
+        assert not self.done, "told after it was done"
+        assert not self.was_cut, "told after the cut"
+        assert not self.tunnel_ended, "told after the tunnel's end"
+
+    def now(self) -> float:
+        return self.time
+
+    def wall_time(self) -> float:
+        return 1_700_000_000.0
+
+    def local_address(self) -> tuple[str, int]:
+        return "198.51.100.1", 8080
+
+    def forwarded_fields(self, received: bytes | None) -> bytes:
+        return b"X-Forwarded-For: 192.0.2.7\r\n"
+
+    def expect_progress(self, seconds: float) -> None:
+        self._alive()
+        self.patience = seconds
+
+    def pause_request(self) -> None:
+        self._alive()
+        self.paused = True
+
+    def resume_request(self) -> None:
+        self._alive()
+        self.paused = False
+
+    def send_informational(self, status: int, reason: bytes, fields: bytes) -> None:
+        self._alive()
+        assert not self.status
+        self.interim.append(status)
+
+    def send_response(
+        self, status: int, reason: bytes, fields: bytes, content_length: int, has_body: bool, data: bytes, ended: bool
+    ) -> None:
+        self._alive()
+        assert not self.status, "two answers"
+        self.status, self.fields, self.length, self.body, self.whole = status, fields, content_length, data, ended
+        self.on_data()
+
+    def send_data(self, data: bytes) -> None:
+        self._alive()
+        assert self.status
+        assert not self.whole
+        self.body += data
+        self.on_data()
+
+    def send_end(self, trailers: bytes) -> None:
+        self._alive()
+        assert self.status
+        assert not self.whole
+        self.whole = True
+        self.trailers = trailers
+
+    def cut(self) -> None:
+        self._alive()
+        self.was_cut = True
+
+    def start_tunnel(self, reason: bytes, fields: bytes, protocol: bytes) -> None:
+        self._alive()
+        assert not self.status
+        self.status = 101
+        self.tunnel = True
+
+    def end_tunnel(self) -> None:
+        self._alive()
+        assert self.tunnel
+        self.tunnel_ended = True
+
+    def exchange_done(self) -> None:
+        self.done += 1
+
+
+class FakeUpstream:
+    """An `Upstream` that keeps what it is given."""
+
+    def __init__(self, reused: bool = False) -> None:
+        self.reused = reused
+        self.exchange: Exchange | None = None
+        self.block = b""
+        self.framing = 0
+        self.data = b""
+        self.whole = False
+        self.trailers = b""
+        self.paused = False
+        self.gone = ""
+
+    def send_request(self, block: bytes, method: bytes, framing: int, data: bytes, ended: bool) -> None:
+        assert not self.gone
+        self.block, self.framing, self.data, self.whole, self.trailers = block, framing, data, ended, b""
+
+    def send_data(self, data: bytes) -> None:
+        assert not self.gone
+        assert self.exchange is not None
+        self.data += data
+
+    def send_end(self, trailers: bytes) -> None:
+        assert not self.gone
+        assert not self.whole
+        self.whole = True
+        self.trailers = trailers
+
+    def pause_response(self) -> None:
+        self.paused = True
+
+    def resume_response(self) -> None:
+        self.paused = False
+
+    def abort(self) -> None:
+        assert not self.gone
+        self.exchange = None
+        self.gone = "aborted"
+
+    def close(self) -> None:
+        assert not self.gone
+        self.exchange = None
+        self.gone = "closed"
+
+    def let_go(self) -> Exchange:
+        """The connection has nothing more for its exchange."""
+        exchange, self.exchange = self.exchange, None
+        assert exchange is not None
+        return exchange
+
+
+class FakePool:
+    """A `Pool` of one target."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.authority = key.encode()
+        self.counters = TargetCounters("app", key)
+        self.begun = 0
+        self.ended = 0
+        self.kept: list[FakeUpstream] = []
+        self.waiting: Exchange | None = None
+        self.connects = 0
+
+    @property
+    def in_flight(self) -> int:
+        return self.begun - self.ended
+
+    def begin(self) -> None:
+        self.begun += 1
+
+    def end(self) -> None:
+        self.ended += 1
+
+    def take(self, idempotent: bool) -> FakeUpstream | None:
+        return self.kept.pop() if self.kept else None
+
+    def connect(self, exchange: Exchange) -> None:
+        assert self.waiting is None
+        self.waiting = exchange
+        self.connects += 1
+
+    def cancel(self, exchange: Exchange) -> None:
+        assert self.waiting is exchange
+        self.waiting = None
+
+    def succeed(self) -> FakeUpstream:
+        exchange, self.waiting = self.waiting, None
+        assert exchange is not None
+        upstream = FakeUpstream()
+        exchange.connected(upstream)
+        return upstream
+
+    def fail(self, fault: Fault = Fault.CONNECT_REFUSED) -> None:
+        exchange, self.waiting = self.waiting, None
+        assert exchange is not None
+        exchange.connect_failed(fault)
+
+
+class Scene:
+    """One exchange with its surroundings; `ask` starts it."""
+
+    def __init__(self, targets: int = 1) -> None:
+        self.client = FakeClient()
+        self.log = Log()
+        group = TargetGroup(name="app", protocol=TargetProtocol.HTTP, response_timeout_seconds=RESPONSE)
+        state = GroupState(cell=0, targets=tuple(registered(number) for number in range(1, targets + 1)))
+        cells = [0] * (targets + 1)
+        self.pools = {each.cell: FakePool(each.target.key) for each in state.targets}
+        listener = Listener(
+            name="web",
+            protocol=ListenerProtocol.HTTP,
+            binds=(Bind("198.51.100.1", 8080),),
+            default_action=Forward((WeightedGroup("app"),)),
+            rules=RULES,
+            idle_timeout_seconds=IDLE,
+        )
+        self.counters = ListenerCounters("web")
+        self.runtime = HttpRuntime(
+            listener,
+            Table.compile(listener, Random(1)),
+            {"app": GroupRuntime(group, make_balancer(group, state, cells, 0, 1, Random(1)), self.pools)},  # type: ignore[arg-type]
+            self.counters,
+            TraceIds(Random(1), lambda: 1.0),
+            self.log,  # type: ignore[arg-type]
+        )
+        self.exchange: Exchange
+
+    def ask(self, head: bytes, body: bytes = b"", ended: bool = True, trailers: bytes = b"") -> Exchange:
+        read = scan_request(head)
+        assert read is not None
+        self.exchange = Exchange(self.client, self.runtime, read, self.client.time)
+        self.client.exchange = self.exchange
+        self.exchange.start(body, ended, trailers)
+        return self.exchange
+
+    @property
+    def pool(self) -> FakePool:
+        """The one that a connection is asked of, or the first."""
+        return next((pool for pool in self.pools.values() if pool.waiting), self.pools[1])
+
+    @property
+    def in_flight(self) -> int:
+        return sum(pool.in_flight for pool in self.pools.values())
+
+    def check_over(self) -> None:
+        """Everything is accounted for."""
+        assert self.exchange.done
+        assert self.client.done == 1
+        assert self.log.records == [self.exchange]
+        assert self.counters.requests == 1
+        assert [pool.in_flight for pool in self.pools.values()] == [0] * len(self.pools)
+        assert not any(pool.waiting for pool in self.pools.values())
+        assert self.exchange.upstream is None
+
+
+GET = request()
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n"
+CHUNKS = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+UPGRADE = request("/", "Connection: upgrade", "Upgrade: websocket")
+
+
+def response_head(data: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n") -> Any:
+    head = scan_response(data)
+    assert head is not None
+    return head
+
+
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+# The usual way
+
+
+def test_a_request_and_its_answer() -> None:
+    scene = Scene()
+    exchange = scene.ask(GET)
+    assert scene.in_flight == 1
+    upstream = scene.pool.succeed()
+    assert upstream.block.startswith(b"GET / HTTP/1.1\r\nHost: example.com\r\nX-Forwarded-For: 192.0.2.7\r\n")
+    assert (upstream.framing, upstream.data, upstream.whole) == (NO_BODY, b"", True)
+    assert scene.client.patience == RESPONSE
+    scene.client.time += 2
+    upstream.let_go().response(response_head(), True, b"hello", True)
+    assert (scene.client.status, scene.client.body, scene.client.whole) == (200, b"hello", True)
+    scene.check_over()
+    assert (exchange.target_time, exchange.response_time, exchange.request_time) == (2.0, 0.0, 0.0)
+    assert exchange.error_reason == ""
+
+
+def test_an_answer_in_pieces() -> None:
+    scene = Scene()
+    exchange = scene.ask(GET)
+    upstream = scene.pool.succeed()
+    exchange.response(response_head(), True, b"he", False)
+    assert scene.client.patience == IDLE
+    exchange.response_data(b"llo")
+    upstream.let_go().response_ended(b"X: 1\r\n")
+    assert (scene.client.body, scene.client.whole, scene.client.trailers) == (b"hello", True, b"X: 1\r\n")
+    scene.check_over()
+
+
+def test_what_comes_of_the_body_while_connecting_is_kept() -> None:
+    scene = Scene()
+    exchange = scene.ask(CHUNKS, b"ab", False)
+    assert scene.client.paused
+    exchange.request_data(b"cd")
+    exchange.end_request(b"X-Sum: 1\r\n")
+    upstream = scene.pool.succeed()
+    assert (upstream.framing, upstream.data, upstream.trailers) == (CHUNKED, b"abcd", b"X-Sum: 1\r\n")
+    assert upstream.whole
+    assert scene.client.patience == RESPONSE
+
+
+def test_a_body_flows_once_connected() -> None:
+    scene = Scene()
+    exchange = scene.ask(POST, b"ab", False)
+    upstream = scene.pool.succeed()
+    assert (upstream.framing, upstream.data, upstream.whole) == (8, b"ab", False)
+    assert not scene.client.paused
+    assert scene.client.patience == IDLE
+    exchange.request_data(b"cdefgh")
+    assert scene.client.patience == IDLE
+    exchange.end_request(b"")
+    assert (upstream.data, upstream.whole) == (b"abcdefgh", True)
+    assert scene.client.patience == RESPONSE
+
+
+def test_a_kept_connection_is_used_first() -> None:
+    scene = Scene()
+    kept = FakeUpstream(reused=True)
+    scene.pools[1].kept.append(kept)
+    scene.ask(GET)
+    assert kept.exchange is scene.exchange
+    assert scene.pools[1].connects == 0
+
+
+def test_back_pressure_is_passed_on() -> None:
+    scene = Scene()
+    exchange = scene.ask(POST, b"", False)
+    upstream = scene.pool.succeed()
+    exchange.pause_request()
+    assert scene.client.paused
+    exchange.resume_request()
+    assert not scene.client.paused
+    exchange.request_data(b"12345678")
+    exchange.end_request(b"")
+    exchange.response(response_head(), True, b"", False)
+    exchange.pause_response()
+    assert upstream.paused
+    exchange.resume_response()
+    assert not upstream.paused
+
+
+def test_back_pressure_from_within_a_write() -> None:
+    """A transport may say that it is full while it takes a piece, also the last one."""
+    scene = Scene()
+    exchange = scene.ask(GET)
+    upstream = scene.pool.succeed()
+    scene.client.on_data = exchange.pause_response
+    exchange.response(response_head(), True, b"he", False)
+    assert upstream.paused
+    exchange.resume_response()
+    exchange.response_data(b"llo")
+    assert upstream.paused
+    upstream.let_go().response_ended(b"")
+    scene.check_over()
+
+
+def test_interim_answers_are_passed_on() -> None:
+    scene = Scene()
+    exchange = scene.ask(POST, b"", False)
+    scene.pool.succeed()
+    exchange.informational(response_head(b"HTTP/1.1 100 Continue\r\n\r\n"))
+    assert scene.client.patience == IDLE
+    exchange.request_data(b"12345678")
+    exchange.end_request(b"")
+    exchange.informational(response_head(b"HTTP/1.1 103 Early Hints\r\n\r\n"))
+    assert scene.client.patience == RESPONSE
+    assert scene.client.interim == [100, 103]
+
+
+def test_a_tunnel_waits_as_an_idle_connection_does() -> None:
+    """Also when the target has caught up with what was sent to it."""
+    scene = Scene()
+    tunnelling(scene)
+    scene.exchange.pause_request()
+    scene.exchange.resume_request()
+    assert scene.client.patience == IDLE
+
+
+def test_the_clients_pause_while_a_body_is_sent_holds() -> None:
+    """A target's transport may be full at once."""
+    scene = Scene()
+    exchange = scene.ask(POST, b"12", False)
+
+    class FullUpstream(FakeUpstream):
+        def send_request(self, *args: Any) -> None:
+            super().send_request(*args)
+            exchange.pause_request()
+
+    scene.pool.waiting = None
+    exchange.connected(FullUpstream())
+    assert scene.client.paused
+
+
+def test_each_try_is_in_the_record() -> None:
+    scene = Scene(targets=3)
+    exchange = scene.ask(GET)
+    first = scene.pool.key
+    scene.pool.fail()
+    second = scene.pool.key
+    upstream = scene.pool.succeed()
+    upstream.let_go().response(response_head(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"), False, b"", True)
+    assert list(exchange.targets_tried) == [(first, 0), (second, 404)]
+
+
+def test_each_failed_try_is_in_the_record_once() -> None:
+    scene = Scene(targets=2)
+    exchange = scene.ask(GET)
+    keys = []
+    for _ in range(2):
+        keys.append((scene.pool.key, 0))
+        scene.pool.fail()
+    assert list(exchange.targets_tried) == keys
+
+
+def test_a_second_try_at_the_same_target_is_in_the_record() -> None:
+    scene = Scene()
+    kept = FakeUpstream(reused=True)
+    scene.pools[1].kept.append(kept)
+    exchange = scene.ask(GET)
+    kept.let_go().upstream_failed(Fault.TARGET_CLOSED, True)
+    scene.pool.succeed().let_go().response(response_head(), True, b"hello", True)
+    assert list(exchange.targets_tried) == [("10.0.0.1:80", 0), ("10.0.0.1:80", 200)]
+
+
+def test_no_try_no_record() -> None:
+    scene = Scene()
+    assert list(scene.ask(request("/fixed")).targets_tried) == []
+
+
+def test_the_client_is_told_although_the_log_fails() -> None:
+    scene = Scene()
+    scene.ask(GET)
+    upstream = scene.pool.succeed()
+
+    def fail(record: object) -> None:
+        raise ValueError("cannot be written")
+
+    scene.log.log = fail  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="written"):
+        upstream.let_go().response(response_head(), True, b"hello", True)
+    assert scene.client.done == 1
+    assert scene.in_flight == 0
+
+
+# Answers without a target
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "reason"),
+    [
+        (request("/fixed"), 200, ""),
+        (request("/old"), 301, ""),
+        (request("/", "X-Forwarded-For: " + ", ".join(["192.0.2.1"] * 31)), 463, "TooManyForwardedAddresses"),
+    ],
+)
+def test_an_answer_of_our_own(head: bytes, status: int, reason: str) -> None:
+    scene = Scene()
+    exchange = scene.ask(head)
+    assert (scene.client.status, exchange.status, exchange.target_status) == (status, status, 0)
+    assert exchange.error_reason == reason
+    assert exchange.target == ""
+    scene.check_over()
+
+
+@pytest.mark.parametrize("path", ["/fixed", "/old"])
+def test_head_is_told_the_length_that_get_would_have(path: str) -> None:
+    """RFC 9110 section 8.6."""
+    asked, got = Scene(), Scene()
+    asked.ask(request(path, method="HEAD"))
+    got.ask(request(path))
+    assert asked.client.body == b""
+    assert asked.client.length == got.client.length == len(got.client.body)
+
+
+def test_a_group_without_targets_is_503() -> None:
+    scene = Scene(targets=0)
+    exchange = scene.ask(GET)
+    assert scene.client.status == 503
+    assert exchange.error_reason == "NoTargets"
+    assert exchange.trace_id in scene.client.body
+    scene.check_over()
+
+
+# Another try
+
+
+def test_a_target_that_refuses_is_passed_over() -> None:
+    scene = Scene(targets=3)
+    exchange = scene.ask(POST, b"12", False)
+    keys = []
+    for _ in range(2):
+        keys.append(scene.pool.key)
+        scene.pool.fail()
+    upstream = scene.pool.succeed()
+    assert len({*keys, exchange.target}) == 3
+    assert upstream.data == b"12"
+    assert scene.in_flight == 1
+    upstream.let_go().response(response_head(), True, b"hello", True)
+    assert exchange.status == 200
+    scene.check_over()
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"), [(Fault.CONNECT_REFUSED, 502), (Fault.CONNECT_TIMEOUT, 504), (Fault.TLS_FAILED, 502)]
+)
+def test_when_all_targets_refuse_the_last_one_decides(fault: Fault, status: int) -> None:
+    scene = Scene(targets=2)
+    exchange = scene.ask(GET)
+    scene.pool.fail(Fault.CONNECT_REFUSED)
+    scene.pool.fail(fault)
+    assert (scene.client.status, exchange.error_reason) == (status, fault.reason)
+    assert [pool.connects for pool in scene.pools.values()] == [1, 1]
+    scene.check_over()
+
+
+@pytest.mark.parametrize("fault", [Fault.TARGET_CLOSED, Fault.TARGET_RESET])
+def test_an_idempotent_request_is_sent_again_when_a_kept_connection_had_gone(fault: Fault) -> None:
+    scene = Scene()
+    kept = [FakeUpstream(reused=True), FakeUpstream(reused=True)]
+    scene.pools[1].kept.extend(kept)
+    scene.ask(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n", b"body")
+    kept[1].let_go().upstream_failed(fault, True)
+    assert kept[0].exchange is None, "the others may have gone too"
+    upstream = scene.pool.succeed()
+    assert (upstream.block, upstream.data, upstream.whole) == (kept[1].block, b"body", True)
+    assert scene.in_flight == 1
+    upstream.let_go().upstream_failed(fault, False)
+    assert scene.client.status == 502, "once is enough"
+    scene.check_over()
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "ended"),
+    [
+        (POST, b"12345678", True),
+        (b"PATCH / HTTP/1.1\r\nHost: x\r\n\r\n", b"", True),
+        (b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n", b"1234", False),
+        (b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n", b"x" * 100_000, True),
+    ],
+    ids=["post", "patch", "body-in-pieces", "large-body"],
+)
+def test_what_must_or_can_not_be_repeated_is_sent_once(head: bytes, body: bytes, ended: bool) -> None:
+    scene = Scene(targets=2)
+    kept = FakeUpstream(reused=True)
+    for pool in scene.pools.values():
+        pool.kept.append(kept)
+    scene.ask(head, body, ended)
+    kept.let_go().upstream_failed(Fault.TARGET_CLOSED, True)
+    assert scene.client.status == 502
+    assert [pool.connects for pool in scene.pools.values()] == [0, 0]
+    scene.check_over()
+
+
+def test_nothing_is_repeated_once_the_answer_began() -> None:
+    scene = Scene()
+    kept = FakeUpstream(reused=True)
+    scene.pools[1].kept.append(kept)
+    exchange = scene.ask(GET)
+    exchange.response(response_head(), True, b"he", False)
+    kept.let_go().upstream_failed(Fault.TARGET_CLOSED, False)
+    assert scene.client.was_cut
+    scene.check_over()
+
+
+# Every phase and every end
+
+
+def connecting(scene: Scene) -> None:
+    scene.ask(GET)
+
+
+def connecting_with_body(scene: Scene) -> None:
+    scene.ask(POST, b"12", False)
+
+
+def sending(scene: Scene) -> None:
+    scene.ask(POST, b"12", False)
+    scene.pool.succeed()
+
+
+def sending_to_a_slow_target(scene: Scene) -> None:
+    sending(scene)
+    scene.exchange.pause_request()
+
+
+def waiting(scene: Scene) -> None:
+    scene.ask(GET)
+    scene.pool.succeed()
+
+
+def relaying(scene: Scene) -> None:
+    waiting(scene)
+    scene.exchange.response(response_head(), True, b"he", False)
+
+
+def relaying_while_sending(scene: Scene) -> None:
+    sending(scene)
+    scene.exchange.response(response_head(), True, b"he", False)
+
+
+def relaying_to_a_slow_client(scene: Scene) -> None:
+    relaying(scene)
+    scene.exchange.pause_response()
+
+
+def tunnelling(scene: Scene) -> None:
+    scene.ask(UPGRADE)
+    scene.pool.succeed()
+    scene.exchange.switch_protocols(response_head(SWITCHING))
+
+
+ANSWERED, CUT, ENDED, SILENT = "answered", "cut", "ended", "silent"
+
+
+def client_lost(scene: Scene) -> None:
+    scene.exchange.client_lost()
+
+
+def client_failed(scene: Scene) -> None:
+    scene.exchange.client_failed(Fault.BAD_REQUEST)
+
+
+def timed_out(scene: Scene) -> None:
+    scene.exchange.timed_out()
+
+
+def target_reset(scene: Scene) -> None:
+    upstream: Any = scene.exchange.upstream
+    upstream.let_go().upstream_failed(Fault.TARGET_RESET, False)
+
+
+def bad_response(scene: Scene) -> None:
+    upstream: Any = scene.exchange.upstream
+    upstream.let_go().upstream_failed(Fault.BAD_RESPONSE, False)
+
+
+def target_gone(scene: Scene) -> None:
+    scene.exchange.target_gone()
+
+
+def drained(scene: Scene) -> None:
+    scene.exchange.fail(Fault.DRAIN_DEADLINE)
+
+
+TABLE = [
+    (connecting, client_lost, SILENT, 460, "ClientClosed"),
+    (connecting, timed_out, ANSWERED, 504, "ResponseTimeout"),
+    (connecting, target_gone, ANSWERED, 502, "TargetDeregistered"),
+    (connecting, drained, ANSWERED, 503, "DrainDeadline"),
+    (connecting_with_body, client_lost, SILENT, 460, "ClientClosed"),
+    (connecting_with_body, client_failed, ANSWERED, 400, "BadRequest"),
+    (connecting_with_body, target_gone, ANSWERED, 502, "TargetDeregistered"),
+    (sending, client_lost, SILENT, 460, "ClientClosed"),
+    (sending, client_failed, ANSWERED, 400, "BadRequest"),
+    (sending, timed_out, ANSWERED, 408, "ClientTimeout"),
+    (sending, target_reset, ANSWERED, 502, "TargetReset"),
+    (sending, bad_response, ANSWERED, 502, "BadResponse"),
+    (sending, target_gone, ANSWERED, 502, "TargetDeregistered"),
+    (sending, drained, ANSWERED, 503, "DrainDeadline"),
+    (sending_to_a_slow_target, timed_out, ANSWERED, 504, "ResponseTimeout"),
+    (waiting, client_lost, SILENT, 460, "ClientClosed"),
+    (waiting, timed_out, ANSWERED, 504, "ResponseTimeout"),
+    (waiting, target_reset, ANSWERED, 502, "TargetReset"),
+    (waiting, bad_response, ANSWERED, 502, "BadResponse"),
+    (waiting, target_gone, ANSWERED, 502, "TargetDeregistered"),
+    (waiting, drained, ANSWERED, 503, "DrainDeadline"),
+    (relaying, client_lost, SILENT, 200, "ClientClosed"),
+    (relaying, timed_out, CUT, 200, "TargetStalled"),
+    (relaying, target_reset, CUT, 200, "TargetReset"),
+    (relaying, bad_response, CUT, 200, "BadResponse"),
+    (relaying, target_gone, CUT, 200, "TargetDeregistered"),
+    (relaying, drained, CUT, 200, "DrainDeadline"),
+    (relaying_while_sending, client_lost, SILENT, 200, "ClientClosed"),
+    (relaying_while_sending, client_failed, CUT, 200, "BadRequest"),
+    (relaying_while_sending, timed_out, CUT, 200, "TargetStalled"),
+    (relaying_while_sending, target_reset, CUT, 200, "TargetReset"),
+    (relaying_to_a_slow_client, timed_out, CUT, 200, "ClientTimeout"),
+    (relaying_to_a_slow_client, client_lost, SILENT, 200, "ClientClosed"),
+    (tunnelling, client_lost, SILENT, 101, ""),
+    (tunnelling, timed_out, ENDED, 101, "IdleTimeout"),
+    (tunnelling, target_reset, CUT, 101, "TargetReset"),
+    (tunnelling, target_gone, CUT, 101, "TargetDeregistered"),
+    (tunnelling, drained, CUT, 101, "DrainDeadline"),
+]
+
+
+@pytest.mark.parametrize(
+    ("phase", "event", "outcome", "status", "reason"),
+    TABLE,
+    ids=[f"{row[0].__name__}-{row[1].__name__}" for row in TABLE],
+)
+def test_every_phase_and_every_end(
+    phase: Callable[[Scene], None], event: Callable[[Scene], None], outcome: str, status: int, reason: str
+) -> None:
+    scene = Scene()
+    phase(scene)
+    upstream: Any = scene.exchange.upstream
+    event(scene)
+    client = scene.client
+    seen = CUT if client.was_cut else ENDED if client.tunnel_ended else ANSWERED if client.whole else SILENT
+    assert (seen, scene.exchange.status, scene.exchange.error_reason) == (outcome, status, reason)
+    if seen == ANSWERED:
+        assert client.status == status
+        assert scene.exchange.trace_id in client.body
+    if upstream is not None and event not in (target_reset, bad_response):
+        assert upstream.gone
+    if reason and reason != "IdleTimeout":
+        assert scene.counters.faults[reason] == 1
+    scene.check_over()
+    # what may still come is ignored
+    scene.exchange.client_lost()
+    scene.exchange.fail(Fault.DRAIN_DEADLINE)
+    scene.check_over()
+
+
+def test_either_side_ends_the_tunnel() -> None:
+    for side in ("client", "target"):
+        scene = Scene()
+        tunnelling(scene)
+        upstream: Any = scene.exchange.upstream
+        scene.exchange.request_data(b"up")
+        scene.exchange.response_data(b"down")
+        assert (upstream.data, scene.client.body) == (b"up", b"down")
+        if side == "client":
+            scene.exchange.client_closed_tunnel()
+            assert upstream.gone
+        else:
+            upstream.let_go().upstream_closed_tunnel()
+        assert scene.client.tunnel_ended
+        assert (scene.exchange.kind, scene.exchange.error_reason) == ("ws", "")
+        scene.check_over()
+
+
+# Random walks
+
+
+class ExchangeMachine(RuleBasedStateMachine):
+    """Events in any order that its neighbours could cause; the accounts have to be right after each."""
+
+    @initialize(
+        number=st.integers(0, 3),
+        head=st.sampled_from([GET, POST, CHUNKS, UPGRADE, request("/fixed"), request("/old")]),
+        kept=st.integers(0, 2),
+        ended=st.booleans(),
+    )
+    def begin(self, number: int, head: bytes, kept: int, ended: bool) -> None:
+        self.scene = Scene(number)
+        for pool in self.scene.pools.values():
+            pool.kept.extend(FakeUpstream(reused=True) for _ in range(kept))
+        with_body = head in (POST, CHUNKS)
+        self.body_left = with_body and not ended
+        self.scene.ask(head, b"1234" if with_body else b"", not self.body_left)
+
+    @property
+    def exchange(self) -> Exchange:
+        return self.scene.exchange
+
+    @property
+    def upstream(self) -> Any:
+        return self.exchange.upstream
+
+    def running(self) -> bool:
+        return not self.exchange.done
+
+    def connecting(self) -> bool:
+        return any(pool.waiting for pool in self.scene.pools.values())
+
+    def has_upstream(self) -> bool:
+        return self.running() and self.upstream is not None
+
+    def awaits_answer(self) -> bool:
+        return self.has_upstream() and not self.exchange.response_started
+
+    def relays(self) -> bool:
+        return self.has_upstream() and self.exchange.response_started and not self.exchange.tunnel
+
+    def tunnels(self) -> bool:
+        return self.has_upstream() and self.exchange.tunnel
+
+    @precondition(connecting)
+    @rule()
+    def connect(self) -> None:
+        self.scene.pool.succeed()
+
+    @precondition(connecting)
+    @rule(fault=st.sampled_from([Fault.CONNECT_REFUSED, Fault.CONNECT_TIMEOUT, Fault.TLS_FAILED]))
+    def fail_to_connect(self, fault: Fault) -> None:
+        self.scene.pool.fail(fault)
+
+    @precondition(lambda self: self.running() and self.body_left)
+    @rule(last=st.booleans())
+    def send_body(self, last: bool) -> None:
+        self.exchange.request_data(b"xy")
+        if last and self.running():
+            self.body_left = False
+            self.exchange.end_request(b"")
+
+    @precondition(lambda self: self.running() and self.body_left)
+    @rule()
+    def send_nonsense(self) -> None:
+        self.exchange.client_failed(Fault.BAD_REQUEST)
+
+    @rule()
+    def lose_client(self) -> None:
+        """Also after the end."""
+        self.exchange.client_lost()
+
+    @precondition(running)
+    @rule()
+    def time_out(self) -> None:
+        self.exchange.timed_out()
+
+    @precondition(running)
+    @rule()
+    def deregister(self) -> None:
+        self.exchange.target_gone()
+
+    @precondition(has_upstream)
+    @rule(pause=st.booleans())
+    def press_back(self, pause: bool) -> None:
+        if pause:
+            self.exchange.pause_response()
+            self.exchange.pause_request()
+        else:
+            self.exchange.resume_request()
+            self.exchange.resume_response()
+
+    @precondition(awaits_answer)
+    @rule()
+    def inform(self) -> None:
+        self.exchange.informational(response_head(b"HTTP/1.1 103 Early Hints\r\n\r\n"))
+
+    @precondition(awaits_answer)
+    @rule(whole=st.booleans())
+    def answer(self, whole: bool) -> None:
+        if whole:
+            self.upstream.let_go().response(response_head(), True, b"hello", True)
+        else:
+            self.exchange.response(response_head(), True, b"he", False)
+
+    @precondition(lambda self: self.awaits_answer() and self.exchange.head.upgrade)
+    @rule()
+    def switch(self) -> None:
+        self.exchange.switch_protocols(response_head(SWITCHING))
+
+    @precondition(relays)
+    @rule(last=st.booleans())
+    def relay(self, last: bool) -> None:
+        self.exchange.response_data(b"llo")
+        if last:
+            self.upstream.let_go().response_ended(b"")
+
+    @precondition(has_upstream)
+    @rule(fault=st.sampled_from([Fault.TARGET_CLOSED, Fault.TARGET_RESET, Fault.BAD_RESPONSE]))
+    def fail_target(self, fault: Fault) -> None:
+        upstream = self.upstream
+        before = self.exchange.response_started
+        upstream.let_go().upstream_failed(fault, upstream.reused and not before)
+
+    @precondition(tunnels)
+    @rule(side=st.sampled_from(["client", "target", "data"]))
+    def tunnel(self, side: str) -> None:
+        if side == "client":
+            self.exchange.client_closed_tunnel()
+        elif side == "target":
+            self.upstream.let_go().upstream_closed_tunnel()
+        else:
+            self.exchange.request_data(b"up")
+            self.exchange.response_data(b"down")
+
+    @invariant()
+    def accounts_are_right(self) -> None:
+        if not hasattr(self, "scene"):
+            return
+        scene = self.scene
+        assert scene.client.done == len(scene.log.records) == int(self.exchange.done)
+        assert all(0 <= pool.in_flight <= 1 for pool in scene.pools.values())
+        if self.exchange.done:
+            scene.check_over()
+        else:
+            assert scene.in_flight == 1
+            assert self.connecting() != self.has_upstream(), "somebody has to go on"
+            assert scene.client.patience > 0, "nothing may wait for ever"
+
+    def teardown(self) -> None:
+        if hasattr(self, "scene"):
+            self.exchange.client_lost()
+            self.scene.check_over()
+
+
+ExchangeMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)
+TestExchangeMachine = ExchangeMachine.TestCase
