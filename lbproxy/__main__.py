@@ -78,8 +78,12 @@ def _serve_as_worker(channel_fd: int, rendezvous: str | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()  # the supervisor sends SIGABRT to a worker that hangs, and logs where it does
+    from lbproxy import native
+    from lbproxy.native.reactor import install
+
+    install()
     from twisted.internet import reactor
-    from twisted.logger import globalLogBeginner
+    from twisted.logger import Logger, globalLogBeginner
 
     from lbproxy.dataplane.worker import Worker
     from lbproxy.ipc.channel import Channel, UnixChannel
@@ -87,11 +91,13 @@ def _serve_as_worker(channel_fd: int, rendezvous: str | None) -> None:
     from lbproxy.ipc.orphan import RejoiningChannel
 
     globalLogBeginner.beginLoggingTo([LineObserver(sys.stderr)], redirectStandardIO=False)
+    Logger("lbproxy.native").info("{build}", build=native.describe())
     own = cast(Any, reactor)
     channel: Channel = UnixChannel(own, socket.socket(fileno=channel_fd))
     if rendezvous is not None:
         channel = RejoiningChannel(own, channel, rendezvous)
     worker = Worker(own, channel)
+    channel.on_lost = own.stop  # nobody would ever relieve us
 
     def finished() -> None:
         channel.close()  # or the reactor's end would look like the supervisor's

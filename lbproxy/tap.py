@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from typing import Any, cast
 
@@ -42,6 +43,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     own = cast(Any, reactor)
+    _raise_descriptor_limit()
     try:
         return make_supervisor(own, options["config"], lambda channel: Worker(own, channel))
     except ConfigurationRefused as refused:
@@ -49,3 +51,12 @@ def makeService(options: Options) -> IService:
             print(problem, file=sys.stderr)
         sys.stderr.flush()
         raise SystemExit(1) from None
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many open files as the system lets us, here and in the workers, which inherit it.
+
+    The soft limit is 1,024 nearly everywhere, for programs that use select(2); a connection takes up to two.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

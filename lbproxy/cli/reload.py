@@ -36,7 +36,11 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         for problem in result["problems"]:
             print(problem, file=sys.stderr)
+        for warning in result.get("warnings", ()):
+            print(f"warning: {warning}", file=sys.stderr)
         if result["ok"]:
+            for change in result.get("changes") or ("nothing has changed",):
+                print(change)
             print(f"reloaded: snapshot {result['version']} is in force")
         else:
             print(f"not reloaded: snapshot {result['version']} stays in force", file=sys.stderr)

@@ -25,6 +25,9 @@ TICK_SECONDS = 0.1
 _HORIZON_TICKS = 50
 """How far ahead an item is put at most: each is looked at every five seconds, and a closed one is let go by then."""
 
+_SLACK_SECONDS = 0.001
+"""A bucket's time has come when the clock is this close to it: tenths of a second have no exact numbers."""
+
 
 class Expiring(Protocol):
     """Something with a deadline."""
@@ -87,17 +90,17 @@ class Deadlines:
         self._call = None
         self._call_tick = -NEVER
         now = self.now()
-        present = int(now / TICK_SECONDS)
+        present = int((now + _SLACK_SECONDS) / TICK_SECONDS)
         for tick in sorted(t for t in self._buckets if t <= present):
             for item in self._buckets.pop(tick):
                 if item.armed == tick:
                     item.armed = 0
-                    self._look_at(item, now)
+                    self._look_at(item, now, present)
         self._call_tick = NEVER
         if self._buckets:
             self._schedule(min(self._buckets))
 
-    def _look_at(self, item: Expiring, now: float) -> None:
+    def _look_at(self, item: Expiring, now: float, present: int) -> None:
         if item.deadline <= now:
             item.deadline = NEVER
             try:
@@ -105,7 +108,7 @@ class Deadlines:
             except Exception:
                 _log.failure("an expired deadline could not be handled")
         elif item.deadline != NEVER:
-            self._arm(item, min(int(item.deadline / TICK_SECONDS) + 1, int(now / TICK_SECONDS) + _HORIZON_TICKS))
+            self._arm(item, min(max(int(item.deadline / TICK_SECONDS), present) + 1, present + _HORIZON_TICKS))
 
     def stop(self) -> None:
         """Forget everything."""

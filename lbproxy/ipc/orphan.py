@@ -16,7 +16,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from lbproxy.ipc.channel import Channel, UnixChannel
-from lbproxy.ipc.messages import Hello, Message
+from lbproxy.ipc.messages import Applied, Hello, Message
 
 _log = Logger()
 
@@ -56,8 +56,9 @@ class RejoiningChannel(Channel):
     """A worker's channel that outlives the supervisor.
 
     When the supervisor is gone it looks for another at the rendezvous and says `Hello` there.  In between,
-    messages go nowhere, and ``on_lost`` is never called: to the worker, a supervisor that died
-    is one that has nothing to say.
+    messages go nowhere: to the worker, a supervisor that died is one that has nothing to say.
+    ``on_lost`` is called only where the supervisor dies before the worker has `Applied` a snapshot: it serves
+    nobody, and the next supervisor will not miss it.
     """
 
     def __init__(self, reactor: IRejoinReactor, channel: Channel, rendezvous: str) -> None:
@@ -66,6 +67,7 @@ class RejoiningChannel(Channel):
         self._rendezvous = rendezvous
         self._channel: Channel | None = channel
         self._search: LoopingCall | None = None
+        self._serves = False
         channel.on_lost = self._channel_lost
 
     @property
@@ -73,6 +75,7 @@ class RejoiningChannel(Channel):
         return self._channel.queued_bytes if self._channel is not None else 0
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        self._serves = self._serves or isinstance(message, Applied)
         if self._channel is not None:
             self._channel.send(message, fds)
 
@@ -88,6 +91,11 @@ class RejoiningChannel(Channel):
             self._channel.on_message = self._deliver
 
     def _channel_lost(self) -> None:
+        if not self._serves:
+            _log.warn("the supervisor went before this worker could serve")
+            self._channel = None
+            self.on_lost()
+            return
         _log.warn("the supervisor is gone; serving on, and looking for a new one at {path}", path=self._rendezvous)
         self._channel = None
         self._search = reconnect(self._reactor, self._rendezvous, self._rejoined)

@@ -406,7 +406,7 @@ cdef class StreamTransport(Descriptor):
     cdef int send_bytes(self, bytes data) except -1:
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef Py_ssize_t sent = 0
-        if not self.connected or self.write_closed or size == 0:
+        if not self.connected or self.write_closed or self.aborting or size == 0:
             return 0
         if self.queued == 0:
             sent = send(self.fd, PyBytes_AS_STRING(data), size, MSG_NOSIGNAL)
@@ -786,6 +786,8 @@ cdef class Acceptor(Descriptor):
     cdef bint accept_failed(self, int number) except -1:
         if number in (ECONNABORTED, EPERM, EINTR):
             return True
+        if self.resume is not None:
+            return False
         _log.error(
             "cannot accept connections: {error}; trying again in {seconds} s",
             error=os.strerror(number),

@@ -49,13 +49,30 @@ def test_status_of_what_is_not_ready_and_drains(stub: AdminStub, capsys: pytest.
 
 
 def test_reload(stub: AdminStub, capsys: pytest.CaptureFixture[str]) -> None:
-    stub.answers["/reload"] = lambda: (200, {"ok": True, "problems": [], "version": 8})
+    stub.answers["/reload"] = lambda: (200, {"ok": True, "problems": [], "warnings": [], "changes": [], "version": 8})
     assert run_cli(reload, "--admin", stub.address) == 0
-    assert capsys.readouterr() == ("reloaded: snapshot 8 is in force\n", "")
+    assert capsys.readouterr() == ("nothing has changed\nreloaded: snapshot 8 is in force\n", "")
+
+
+def test_a_reload_tells_what_changed_and_what_has_to_wait(stub: AdminStub, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = {
+        "ok": True,
+        "problems": [],
+        "warnings": ["admin: at a restart"],
+        "changes": ["rule a added"],
+        "version": 8,
+    }
+    stub.answers["/reload"] = lambda: (200, answer)
+    assert run_cli(reload, "--admin", stub.address) == 0
+    assert capsys.readouterr() == (
+        "rule a added\nreloaded: snapshot 8 is in force\n",
+        "warning: admin: at a restart\n",
+    )
 
 
 def test_a_refused_reload_prints_the_problems_and_fails(stub: AdminStub, capsys: pytest.CaptureFixture[str]) -> None:
-    answer = {"ok": False, "problems": ["lb.ini:3: [listener:web] bnd: no such option"], "version": 7}
+    problem = "lb.ini:3: [listener:web] bnd: no such option"
+    answer = {"ok": False, "problems": [problem], "warnings": [], "changes": [], "version": 7}
     stub.answers["/reload"] = lambda: (422, answer)
     assert run_cli(reload, "--admin", stub.address) == 1
     captured = capsys.readouterr()

@@ -64,15 +64,8 @@ class FakeTransport:
     def getPeer(self) -> IPv4Address:
         return CLIENT
 
-    @property
-    def socket(self) -> FakeTransport:
-        """Itself, for whoever peeks into the socket."""
-        return self
-
-    def recv(self, size: int, flags: int) -> bytes:
-        if not self._incoming:
-            raise BlockingIOError
-        return self._incoming[0][:size]
+    def is_quiet(self) -> bool:
+        return self.connected and not self._incoming
 
     def write(self, data: bytes) -> None:
         assert isinstance(data, bytes)
@@ -103,7 +96,7 @@ class FakeTransport:
             self.clock.callLater(0, self._deliver)
 
     def loseConnection(self) -> None:
-        assert self._producer is None, "it would never close"
+        assert self._producer is None or not self._paused, "it would never close"
         if not self.connected or self.disconnecting or self.ended:
             return
         self.reading = False
@@ -278,11 +271,10 @@ class World:
         balancer = make_balancer(self.group, state, self.cells, 0, 1, Random(1))
         self.listener = Listener(
             name="web",
-            protocol=ListenerProtocol.HTTP,
             binds=(Bind("198.51.100.1", 8080),),
             default_action=Forward((WeightedGroup("app"),)),
             rules=RULES,
-            **listener,
+            **{"protocol": ListenerProtocol.HTTP, **listener},
         )
         self.runtime = HttpRuntime(
             self.listener,
@@ -292,7 +284,8 @@ class World:
             TraceIds(Random(1), lambda: 1.0),
             self.log,  # type: ignore[arg-type]
         )
-        self.front = HttpFront(self.runtime, 8080, self.deadlines)
+        self.front = HttpFront(8080, self.deadlines)
+        self.front.runtime = self.runtime
 
     def _pool(self, target: RegisteredTarget) -> TargetPool:
         return TargetPool(

@@ -124,6 +124,7 @@ def answering(*answers: bytes) -> Callable[[socket.socket], None]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: HttpTarget
 
     def log_message(self, *args: Any) -> None:

@@ -16,7 +16,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from lbproxy.cli.client import AdminClient
-from lbproxy.controlplane.api.admin import AdminService
+from lbproxy.controlplane.api.admin import AdminService, why_not_unix
 from lbproxy.controlplane.state import ControlState
 from tests.controlplane.api.test_admin import Address, FakeMetrics, FakeSupervisor
 from tests.controlplane.fakes import FakeCells, make_configuration, make_group, make_target
@@ -70,14 +70,21 @@ class AdminOverSocketsTests(TestCase):
         self.start(Address(path=self.path))
         await self.ask(f"unix:{self.path}")
 
+    async def test_a_path_is_tried_before_the_start(self) -> None:
+        self.assertIsNone(why_not_unix(self.path))
+        self.assertEqual(os.listdir(self.directory), [])
+        self.assertEqual(why_not_unix(self.path + "/x/y"), "No such file or directory")
+
     async def test_a_socket_in_use_and_other_files_are_left_alone(self) -> None:
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(self.path)
             other.listen()
+            self.assertEqual(why_not_unix(self.path), "another process listens there")
             self.assertRaises(CannotListenError, self.service(Address(path=self.path)).startService)
         os.unlink(self.path)
         with open(self.path, "w") as file:
             file.write("precious")
+        self.assertEqual(why_not_unix(self.path), "it exists and is no socket")
         self.assertRaises(CannotListenError, self.service(Address(path=self.path)).startService)
         with open(self.path) as file:
             self.assertEqual(file.read(), "precious")

@@ -360,6 +360,7 @@ class RendezvousTests(SynchronousTestCase):
         worker = Recorder(channel)
         supervisor.send(Welcome(slot=1))
         self.reactor.pump(1)
+        channel.send(Applied(version=1))
         supervisor.close()
         self.reactor.pump(1)
         channel.send(Report(counters={}))  # to nobody
@@ -374,3 +375,17 @@ class RendezvousTests(SynchronousTestCase):
         self.assertEqual((worker.lost, successor.messages), (0, [Hello(pid=os.getpid())]))
         channel.close()
         self.accepted[0].close()
+
+    def test_a_worker_that_serves_nobody_yet_is_told_that_its_supervisor_died(self) -> None:
+        supervisor_end, worker_end = socket.socketpair()
+        supervisor = UnixChannel(self.reactor, supervisor_end)
+        channel = RejoiningChannel(self.reactor, UnixChannel(self.reactor, worker_end), self.path)
+        worker = Recorder(channel)
+        supervisor.send(Welcome(slot=1))
+        self.reactor.pump(1)
+        supervisor.close()
+        self.reactor.pump(1)
+
+        self.assertEqual(worker.lost, 1)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        channel.close()

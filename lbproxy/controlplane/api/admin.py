@@ -21,11 +21,12 @@ import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, ILoggingContext
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
+from zope.interface import implementer
 
 from lbproxy import __version__
 from lbproxy.controlplane.api.description import describe_configuration, describe_status
@@ -79,6 +80,10 @@ class ReloadResult(Protocol):
     def ok(self) -> bool: ...
     @property
     def problems(self) -> tuple[str, ...]: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+    @property
+    def changes(self) -> tuple[str, ...]: ...
     @property
     def version(self) -> int:
         """Of the snapshot in force now."""
@@ -159,6 +164,22 @@ class AdminService(Service):
         super().stopService()
         listening, self._listening = self._listening, None
         return listening.stopListening() if listening is not None else None
+
+
+def why_not_unix(path: str) -> str | None:
+    """Say why no socket can be made at this path, in a person's words; None when one can."""
+    try:
+        _remove_stale_socket(path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as attempt:
+            attempt.bind(path)
+        os.unlink(path)
+    except CannotListenError as error:
+        return str(error.socketError.strerror)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return "another process listens there"
+        return os.strerror(error.errno) if error.errno else str(error)
+    return None
 
 
 def _remove_stale_socket(path: str) -> None:
@@ -265,7 +286,13 @@ class AdminResource(Resource):
 
 
 def _reload_answer(result: ReloadResult) -> Answer:
-    value = {"ok": result.ok, "problems": list(result.problems), "version": result.version}
+    value = {
+        "ok": result.ok,
+        "problems": list(result.problems),
+        "warnings": list(result.warnings),
+        "changes": list(result.changes),
+        "version": result.version,
+    }
     return Answer.of_json(200 if result.ok else 422, value)
 
 
@@ -310,11 +337,16 @@ class _AdminRequest(Request):
             self.channel.loseConnection()
 
 
+@implementer(ILoggingContext)
 class _AdminSite(Site):
     """A site that leaves its requests out of the log."""
 
     noisy = False
     requestFactory = _AdminRequest
+
+    def logPrefix(self) -> str:
+        """Name us in Twisted's line on the new port."""
+        return "admin API"
 
     def log(self, request: object) -> None:
         """Say nothing: whoever scrapes metrics does so every few seconds."""

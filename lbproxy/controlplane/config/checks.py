@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import attrs
 
 from lbproxy.controlplane.config.actions import FixedResponseFile
+from lbproxy.controlplane.config.errors import Problem
 from lbproxy.controlplane.config.options import ENCRYPTED, HTTP, DemoTargets, suggest
 from lbproxy.controlplane.config.sections import ReadSection, Report
 from lbproxy.controlplane.config.values import either
@@ -31,7 +32,7 @@ class Sections:
 
 def check(sections: Sections, report: Report) -> None:
     """Report every contradiction."""
-    if not sections.listeners and not any(p.section and p.section.startswith("listener") for p in report.problems):
+    if not sections.listeners and not any(map(_may_hide_listener, report.problems)):
         report.fail(None, "no listener; add a section such as [listener:web]")
     _check_binds(sections)
     for listener in sections.listeners.values():
@@ -39,6 +40,12 @@ def check(sections: Sections, report: Report) -> None:
     _check_rules(sections)
     for group in sections.groups.values():
         _check_group(group)
+
+
+def _may_hide_listener(problem: Problem) -> bool:
+    """Tell whether there may be a listener that we could not read as one: then its absence is no second mistake."""
+    kind = (problem.section or "").partition(":")[0]
+    return kind not in ("lbproxy", "rule", "target-group")
 
 
 # Binds

@@ -38,6 +38,8 @@ class Entry:
     """As written; lines of a continued value are joined by a newline."""
     value: str
     """With the variables replaced."""
+    is_broken: bool = False
+    """A variable could not be replaced, which is reported already."""
 
 
 @attrs.frozen(kw_only=True)
@@ -164,12 +166,11 @@ class _Parser:
 
     def _close(self, section: _OpenSection, entry: _OpenEntry) -> Entry:
         raw = "\n".join(entry.parts)
-
-        def fail(message: str) -> None:
-            self._fail(entry.line, message, section=section.title, option=entry.option, value=raw)
-
-        value = raw if "$" not in raw else _expand(raw, self._environ, fail)
-        return Entry(option=entry.option, line=entry.line, raw=raw, value=value)
+        mistakes: list[str] = []
+        value = raw if "$" not in raw else _expand(raw, self._environ, mistakes.append)
+        for mistake in mistakes:
+            self._fail(entry.line, mistake, section=section.title, option=entry.option, value=raw)
+        return Entry(option=entry.option, line=entry.line, raw=raw, value=value, is_broken=bool(mistakes))
 
     def _fail(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -87,7 +87,7 @@ class Loaded:
     """Absolute paths of what was read besides the configuration file (certificates, keys, bodies), and the folders in
     which a pattern may find another certificate: for `watch.FileWatch`."""
     lines: Mapping[str, int]
-    """Where each section begins: ``listener:web`` -> 12."""
+    """Where each section begins, and where its options are: ``listener:web`` -> 12, ``listener:web bind`` -> 14."""
     warnings: tuple[Problem, ...]
     source: bytes = attrs.field(repr=False)
     """The file's content.  Given to `load` again it reads only the other files anew, which is what a renewed
@@ -106,7 +106,7 @@ def load(
     """Read a configuration file with everything that it refers to.
 
     Relative paths start at the file's folder.  Only with ``create`` is anything written: the self-signed certificate
-    and missing folders for it and for the access log; without, a certificate that would be made is made in memory.
+    and an empty access log, with missing folders for both; without, a certificate that would be made is made in memory.
     ``source`` stands for the file's content.  Raises `ConfigurationError` with all mistakes.
     """
     file = os.fspath(path)
@@ -123,6 +123,7 @@ def load(
         resolve=resolve,
         now=now or datetime.datetime.now(datetime.timezone.utc),
         sections=sections,
+        own_state_directory=environ.get("STATE_DIRECTORY", "").partition(":")[0],
     )
     files.read_all()
     if report.problems:
@@ -136,10 +137,17 @@ def load(
             if isinstance(group["targets"], DemoTargets)
         },
         files=tuple(files.read),
-        lines={section.title: section.line for section in raw_sections},
+        lines=dict(_lines(raw_sections)),
         warnings=_in_order(report.warnings),
         source=source,
     )
+
+
+def _lines(sections: Iterable[ini.Section]) -> Iterator[tuple[str, int]]:
+    for section in sections:
+        yield section.title, section.line
+        for entry in section.entries:
+            yield f"{section.title} {entry.option}", entry.line
 
 
 def _read_source(file: str) -> bytes:
@@ -179,6 +187,8 @@ class _Files:
     resolve: Resolve
     now: datetime.datetime
     sections: Sections
+    own_state_directory: str
+    """What systemd made for us (``StateDirectory=``), or empty."""
 
     read: dict[str, None] = attrs.Factory(dict)
     """Absolute paths, in the order of reading."""
@@ -223,7 +233,7 @@ class _Files:
         self.settings = ControlSettings(
             workers=_setting(section, "workers"),
             admin=admin_address,
-            state_directory=self.absolute(_setting(section, "state-directory") or "."),
+            state_directory=self._state_directory(section),
         )
         log = _setting(section, "access-log")
         self.access_log = log if log in ("off", "stdout", None) else self.absolute(log)
@@ -232,6 +242,16 @@ class _Files:
                 os.makedirs(os.path.dirname(self.access_log), exist_ok=True)
             except OSError as error:
                 section.fail(f"{os.path.dirname(self.access_log)} cannot be made: {reason_of(error)}", "access-log")
+                return
+            if (reason := _why_not_writable(self.access_log)) is not None:
+                section.fail(f"{self.access_log} cannot be written: {reason}", "access-log")
+        elif section is not None and os.path.isdir(self.access_log or ""):
+            section.fail(f"{self.access_log} is a folder; write the path of a file", "access-log")
+
+    def _state_directory(self, section: ReadSection | None) -> str:
+        if self.own_state_directory and (section is None or "state-directory" not in section):
+            return self.own_state_directory
+        return self.absolute(_setting(section, "state-directory") or ".")
 
     def _certificates(self, listener: ReadSection) -> None:
         patterns: tuple[str, ...] | None = listener.values.get("certificates")
@@ -325,6 +345,17 @@ class _Files:
             return host
         found = self.resolve(host, None, type=socket.SOCK_STREAM)
         return str(found[0][4][0])
+
+
+def _why_not_writable(path: str) -> str | None:
+    """Say why no line can be appended to this file, or None; like the workers, makes the file where it is missing."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        return None  # to open a pipe may wait for its reader
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640))
+    except OSError as error:
+        return reason_of(error)
+    return None
 
 
 def _is_literal(host: str) -> bool:

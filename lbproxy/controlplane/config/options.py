@@ -37,6 +37,7 @@ from lbproxy.controlplane.config.values import (
     split_address,
     value_pattern,
 )
+from lbproxy.ipc.cells import SLOT_LIMIT
 from lbproxy.model.health import HealthCheckProtocol
 from lbproxy.model.listener import Bind, ListenerProtocol, XffMode
 from lbproxy.model.rule import Pattern
@@ -119,9 +120,9 @@ def _workers(text: str) -> int | None:
     if text == "auto":
         return None
     try:
-        return integer_from(0, 512).parse(text)
+        return integer_from(0, SLOT_LIMIT).parse(text)
     except ValueError:
-        raise ValueError("write auto or a number from 0 to 512") from None
+        raise ValueError(f"write auto or a number from 0 to {SLOT_LIMIT}") from None
 
 
 def _admin(text: str) -> Bind | str | None:
@@ -156,7 +157,7 @@ def _protocol(supported: Iterable[str], later: Iterable[str]) -> Form[str]:
 def _algorithm(text: str) -> str:
     if text in ALGORITHMS:
         return text
-    raise ValueError(f"{text} is not supported by this version; write {either(ALGORITHMS)}")
+    raise ValueError(f"no such algorithm{suggest(text, ALGORITHMS) or '; write ' + either(ALGORITHMS)}")
 
 
 def _probe_port(text: str) -> int | None:
@@ -221,7 +222,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="lbproxy",
         name="workers",
-        form=Form("auto or number, 0 to 512", _workers),
+        form=Form(f"auto or number, 0 to {SLOT_LIMIT}", _workers),
         default="auto",
         effect="Worker processes: `auto` is one for each CPU; 0 runs everything in one process, for development.",
         example="4",
@@ -264,7 +265,8 @@ OPTIONS: tuple[Option, ...] = (
         name="state-directory",
         form=_text("path"),
         default="state",
-        effect="What lbproxy keeps from one start to the next: the self-signed certificate.",
+        effect="What lbproxy keeps from one start to the next: the self-signed certificate, and which workers"
+        " run. Under systemd the service's own (`$STATE_DIRECTORY`) unless given here.",
         example="/var/lib/lbproxy",
     ),
     # Listeners

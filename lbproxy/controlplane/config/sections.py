@@ -141,9 +141,11 @@ def _read_entry(section: ReadSection, entry: Entry) -> None:
         section.fail(f"is for {protocols}; this {_words(section.kind)} is {section.protocol}: remove the line", key)
         return
     try:
-        section.values[key] = _value(row, key, entry.value)
+        if not entry.is_broken:
+            section.values[key] = _value(row, key, entry.value)
     except ValueError as error:
-        section.fail(str(error), key)
+        # a list of one item is quoted already, as the option's value
+        section.fail(str(error).removeprefix(f"{entry.raw!r}: "), key)
 
 
 def _value(row: Option, key: str, text: str) -> Any:

@@ -8,7 +8,7 @@ from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1
 
 from twisted.logger import Logger
 
-from lbproxy.controlplane.api.admin import AdminService
+from lbproxy.controlplane.api.admin import AdminService, why_not_unix
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem
 from lbproxy.controlplane.config.load import Loaded, load
 from lbproxy.controlplane.config.watch import FileWatch
@@ -65,7 +65,12 @@ class FileLoader:
         """Give the line for a value that only now turns out to be unusable."""
         return str(
             Problem(
-                file=self.path, line=lines.get(section), section=section, option=option, value=value, message=message
+                file=self.path,
+                line=lines.get(f"{section} {option}", lines.get(section)),
+                section=section,
+                option=option,
+                value=value,
+                message=message,
             )
         )
 
@@ -155,10 +160,12 @@ def _state_directory(loader: FileLoader, loaded: Loaded) -> StateDirectory:
 def _check_admin_address(loader: FileLoader, loaded: Loaded) -> None:
     """Refuse an address of the admin API that is taken, while there is somebody to tell."""
     admin = loaded.settings.admin
-    if admin is None or admin.host is None or not admin.port:
+    if admin is None:
         return
-    bind = Bind(admin.host, admin.port)
-    message = why_not(bind)
+    if admin.path is not None:
+        message = why_not_unix(admin.path)
+    else:
+        message = why_not(Bind(admin.host or "", admin.port or 0))
     if message is not None:
         raise ConfigurationRefused([loader.mistake(loaded.lines, "lbproxy", "admin", str(admin), message)])
 

@@ -118,7 +118,7 @@ class Relief(Service):
         super().startService()
         if not self._directory.is_ours:
             _log.warn(
-                "another supervisor uses {path}; if this one is killed, its workers will find no successor",
+                "another supervisor uses {path}; if this one is killed, its workers end with it",
                 path=str(self._directory.path),
             )
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -21,6 +21,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from lbproxy.controlplane.supervisor.changes import describe_changes
 from lbproxy.controlplane.supervisor.demo import DemoTargets
 from lbproxy.controlplane.supervisor.launch import ISupervisorReactor
 from lbproxy.controlplane.supervisor.orphans import Relief, StateDirectory
@@ -42,6 +43,9 @@ class Settings(Protocol):
 
     @property
     def admin(self) -> object: ...
+
+    @property
+    def state_directory(self) -> str: ...
 
 
 class LoadedConfiguration(Protocol):
@@ -128,6 +132,10 @@ class ReloadResult:
     """Of the snapshot in force: the new one, or the old one when it was refused."""
     problems: tuple[str, ...] = ()
     """One line each."""
+    warnings: tuple[str, ...] = ()
+    """What in the configuration has no effect, or not before a restart."""
+    changes: tuple[str, ...] = ()
+    """What is different now."""
 
 
 class Supervisor(MultiService):
@@ -176,6 +184,7 @@ class Supervisor(MultiService):
         self._in_thread = in_thread
         self._relief = Relief(reactor, directory)
         self._in_process = runs_in_process(loaded)
+        self._settings_in_force = loaded.settings
         self._planned: Collection[int] = ()
         self._announced = False
         self._begun: Deferred[None] | None = None
@@ -239,7 +248,7 @@ class Supervisor(MultiService):
 
     async def _begin(self) -> None:
         loaded = self.loaded
-        _log_warnings(loaded)
+        _log_lines(loaded.warnings)
         configuration = await self._demo.fill(loaded.configuration, loaded.demo)
         if self._is_stopping:
             return
@@ -308,10 +317,12 @@ class Supervisor(MultiService):
             await _fired(self._begun)
         if self._is_stopping:
             return self._refusal(("lbproxy is stopping",))
+        _log.info(
+            "reading {file} again", file=self._loader.path if source is None else "changed certificates and files"
+        )
         self._notifier.reloading()
         try:
-            loaded = await self._in_thread(self._loader.load, source)
-            result = ReloadResult(ok=True, version=await self._apply(loaded))
+            result = await self._apply(await self._in_thread(self._loader.load, source))
         except ConfigurationRefused as refused:
             result = self._refusal(refused.problems)
         except Exception as error:
@@ -330,18 +341,16 @@ class Supervisor(MultiService):
         _log.error("nothing was changed; version {version} stays in force", version=version)
         return ReloadResult(ok=False, problems=problems, version=version)
 
-    async def _apply(self, loaded: LoadedConfiguration) -> int:
-        """Put a configuration in force; give the version once every worker works from it."""
+    async def _apply(self, loaded: LoadedConfiguration) -> ReloadResult:
+        """Put a configuration in force; done once every worker works from it."""
         number = number_of_workers(loaded)
         if runs_in_process(loaded) != self._in_process:
-            _log.warn("workers = 0 and other numbers take each other's place only in a restart")
             number = len(self._planned)
-        if loaded.settings.admin != self.loaded.settings.admin:
-            _log.warn("the new address of the admin API takes effect in a restart")
         configuration = await self._demo.fill(loaded.configuration, loaded.demo)
         if self._is_stopping:
             raise ConfigurationRefused(("lbproxy is stopping",))
         former_slots = self._planned
+        former = self._state.snapshot.configuration
         slots = self._pool.plan(number)
         open_binds(self._sockets, loaded, slots, self._loader)
         self._planned = slots
@@ -352,12 +361,27 @@ class Supervisor(MultiService):
             self._sockets.keep_only(binds_of(self.loaded.configuration), former_slots)
             raise
         self.loaded = loaded
-        _log_warnings(loaded)
+        warnings = (*map(str, loaded.warnings), *self._waiting_for_restart(loaded))
+        changes = describe_changes(former, configuration)
+        if len(slots) != len(former_slots):
+            changes += (f"workers changed from {len(former_slots)} to {len(slots)}",)
+        _log_lines(warnings, changes)
         self._sockets.keep_only(binds_of(configuration), slots)
         self._pool.set_active(slots, configuration.drain_timeout_seconds)
         self._watch(loaded)
         await self._wait_for_workers(snapshot.version)
-        return snapshot.version
+        return ReloadResult(ok=True, version=snapshot.version, warnings=warnings, changes=changes)
+
+    def _waiting_for_restart(self, loaded: LoadedConfiguration) -> Iterator[str]:
+        """Say which settings of a configuration only the next start can put in force."""
+        present, wanted = self._settings_in_force, loaded.settings
+        if runs_in_process(loaded) != self._in_process:
+            yield "workers: 0 and other numbers take each other's place only in a restart"
+        if wanted.admin != present.admin:
+            where = f"at {present.admin}" if present.admin is not None else "off"
+            yield f"admin: the admin API stays {where} until a restart"
+        if wanted.state_directory != present.state_directory:
+            yield f"state-directory: {present.state_directory} is used until a restart"
 
     async def _wait_for_workers(self, version: int) -> None:
         applied = self._pool.applied(version)
@@ -391,7 +415,6 @@ class Supervisor(MultiService):
 
     def hang_up(self) -> None:
         """SIGHUP: reload."""
-        _log.info("reloading")
         self.reload()
 
     def reopen_logs(self) -> None:
@@ -481,9 +504,11 @@ def open_binds(sockets: ListeningSockets, loaded: LoadedConfiguration, slots: Co
         raise ConfigurationRefused([loader.describe(problem, loaded.lines) for problem in error.problems]) from error
 
 
-def _log_warnings(loaded: LoadedConfiguration) -> None:
-    for warning in loaded.warnings:
+def _log_lines(warnings: Iterable[object], changes: Iterable[str] = ()) -> None:
+    for warning in warnings:
         _log.warn("{warning}", warning=warning)
+    for change in changes:
+        _log.info("{change}", change=change)
 
 
 def _fired(deferred: Deferred[Any]) -> Deferred[None]:

@@ -69,6 +69,8 @@ class TlsDescription(Protocol):
     def cipher(self) -> str: ...
     @property
     def server_name(self) -> str: ...
+    @property
+    def resumed(self) -> bool: ...
 
 
 class HttpFront:
@@ -373,9 +375,7 @@ class ClientConnection:
 
     def _describe_tls(self, exchange: Exchange) -> None:
         tls = self._tls
-        if tls is None:
-            assert self._front.describe_tls is not None
-            tls = self._tls = self._front.describe_tls(self._transport.getHandle())
+        assert tls is not None
         exchange.tls_version = tls.version
         exchange.tls_cipher = tls.cipher
         exchange.server_name = tls.server_name
@@ -579,6 +579,9 @@ class ClientConnection:
         self._buffer = b""
         self._front.deadlines.set(self, self.now() + self._runtime.idle_timeout)
         self._transport.unregisterProducer()
+        if self._reading_paused:  # TLS waits for the client's close_notify
+            self._reading_paused = False
+            self._transport.resumeProducing()
         self._transport.loseConnection()
 
     def _linger(self) -> None:
@@ -619,9 +622,24 @@ class SecureClientConnection(ClientConnection):
 
     def handshakeCompleted(self) -> None:
         """TLS stands: a request may take as long as on an idle connection."""
-        self._runtime.counters.tls_handshakes += 1
-        if self._exchange is None and not self._began:
-            self._front.deadlines.set(self, self.now() + self._runtime.idle_timeout)
+        front = self._front
+        assert front.describe_tls is not None
+        tls = self._tls = front.describe_tls(self._transport.getHandle())
+        counters = self._runtime.counters
+        counters.tls_handshakes += 1
+        counters.tls_resumed += tls.resumed
+        self._await_request()
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self._tls is None:
+            self._runtime.counters.tls_failures += 1
+        super().connectionLost(reason)
+
+    def _abort(self) -> None:
+        # Below TLS, which would say close_notify first: an answer up to the close would pass for whole.
+        self._reading = _CLOSING
+        self._transport.unregisterProducer()
+        self._transport.transport.abortConnection()
 
     def _lose_write(self) -> None:
         # TLS ends with close_notify; Twisted reads on until the client's own.

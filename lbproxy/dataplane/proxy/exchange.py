@@ -87,6 +87,9 @@ class Upstream(Protocol):
     def abort(self) -> None:
         """Give the connection up; it will not call the exchange again."""
 
+    def close(self) -> None:
+        """The same, but what was sent still reaches the target."""
+
 
 NO_BODY = -1
 CHUNKED = -2
@@ -260,7 +263,7 @@ class Exchange:
         if self.done:
             return
         if self.tunnel:
-            self._drop_upstream()
+            self._leave_tunnel()
             self._finish()
             return
         self.error_reason = Fault.CLIENT_CLOSED.reason
@@ -272,7 +275,7 @@ class Exchange:
 
     def client_closed_tunnel(self) -> None:
         """The client ended its side of the tunnel."""
-        self._drop_upstream()
+        self._leave_tunnel()
         self.client.end_tunnel()
         self._finish()
 
@@ -531,6 +534,13 @@ class Exchange:
         elif self._connecting:
             self._connecting = False
             self.pool.cancel(self)
+
+    def _leave_tunnel(self) -> None:
+        """The client is gone in order; what it sent last is for the target yet."""
+        upstream, self.upstream = self.upstream, None
+        assert upstream is not None
+        upstream.exchange = None
+        upstream.close()
 
     def _finish(self) -> None:
         if self.done:

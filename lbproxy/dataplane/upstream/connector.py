@@ -102,7 +102,7 @@ class Connecting:
         self._header = header
         self._tls_factory = tls_factory
         self._handshake: _Handshake | None = None
-        self._transport = connect(reactor, target.address, target.port, self, self._refused)
+        self._transport: Any = connect(reactor, target.address, target.port, self, self._refused)
 
     def cancel(self) -> None:
         """Give up; the protocol is not told."""
@@ -114,8 +114,10 @@ class Connecting:
         if not self._over:
             self._end()
             self._drop()
-            where = "TLS handshake" if self._handshake is not None else "TCP connect"
-            self._protocol.connectFailed(Fault.CONNECT_TIMEOUT, f"{where} timed out")
+            if self._handshake is None:
+                self._protocol.connectFailed(Fault.CONNECT_TIMEOUT, "TCP connect timed out")
+            else:
+                self._protocol.connectFailed(Fault.TLS_FAILED, "TLS handshake timed out")
 
     def _drop(self) -> None:
         if self._transport.connected:
@@ -159,7 +161,7 @@ class Connecting:
 
     def _hand_over(self, transport: Any) -> None:
         self._end()
-        self._transport.protocol = self._protocol  # type: ignore[assignment]
+        self._transport.protocol = self._protocol
         self._protocol.makeConnection(transport)
 
     # The handshake calls

@@ -28,6 +28,7 @@ _LENGTH = 1
 _CHUNKS = 2
 _CLOSE = 3
 _TUNNEL = 4
+_CLOSING = 5
 
 
 @implementer(IProtocol, IPushProducer)
@@ -40,6 +41,7 @@ class TargetConnection:
     __slots__ = (
         "_buffer",
         "_chunks",
+        "_full",
         "_keep",
         "_method",
         "_paused",
@@ -69,6 +71,7 @@ class TargetConnection:
         self._transport: Any = None
         self._buffer = b""
         self._chunks: ChunkedReader | None = None
+        self._full = False
         self._keep = False
         self._method = b""
         self._paused = False
@@ -148,8 +151,10 @@ class TargetConnection:
         self._transport.abortConnection()
 
     def close(self) -> None:
-        """Close an idle connection."""
+        """Close in order: what was written is still sent, within a little time."""
         self.exchange = None
+        self._reading = _CLOSING
+        self._pool.closing(self)
         self._transport.unregisterProducer()
         self._transport.loseConnection()
 
@@ -161,21 +166,25 @@ class TargetConnection:
     def _lowest_transport(self) -> Any:
         return getattr(self._transport, "transport", self._transport)
 
-    # The deadline of an idle connection
+    # The deadline of an idle connection, or of closing it
 
     def expired(self, now: float) -> None:
-        """Not used for as long as a kept connection may be."""
-        if self.exchange is None and self.waiting is None:
+        """Not used for as long as a kept connection may be, or still not closed."""
+        if self._reading == _CLOSING:
+            self._transport.abortConnection()
+        elif self.exchange is None and self.waiting is None:
             self._pool.lost(self)
             self.close()
 
     # The transport's producer: back-pressure on the request
 
     def pauseProducing(self) -> None:
+        self._full = True
         if self.exchange is not None:
             self.exchange.pause_request()
 
     def resumeProducing(self) -> None:
+        self._full = False
         if self.exchange is not None:
             self.exchange.resume_request()
 
@@ -187,9 +196,10 @@ class TargetConnection:
     def dataReceived(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange is None:
-            # Nothing was asked: what comes now could be taken for the answer to the next request.
-            self._pool.lost(self)
-            self.abort()
+            if self._reading != _CLOSING:
+                # Nothing was asked: what comes now could be taken for the answer to the next request.
+                self._pool.lost(self)
+                self.abort()
             return
         self._seen = True
         self._pool.counters.received_bytes += len(data)
@@ -296,12 +306,10 @@ class TargetConnection:
         if self._paused:
             # the end of the answer was more than the client took at once; that is no longer our concern
             self.resume_response()
-        if surplus or not self._keep or not self._request_ended or not self._pool.put(self):
-            self._transport.unregisterProducer()
-            if self._request_ended and not surplus:
-                self._transport.loseConnection()
-            else:
-                self._transport.abortConnection()
+        if surplus or self._full or not self._request_ended:
+            self.abort()
+        elif not self._keep or not self._pool.put(self):
+            self.close()
 
     def _fail(self, fault: Fault) -> None:
         exchange, self.exchange = self.exchange, None

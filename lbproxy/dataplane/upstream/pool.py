@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lbproxy.telemetry.counters import TargetCounters
 
 
+CLOSE_SECONDS = 5.0
+"""How long a connection may take to close in order: what is left is sent, TLS waits for the target's close_notify."""
+
+
 class TargetPool:
     """Keeps unused connections for the next request and counts what is in flight.
 
@@ -147,6 +151,10 @@ class TargetPool:
         self._deadlines.set(connection, self._deadlines.now() + self.group.keep_alive_seconds)
         self.idle.append(connection)
         return True
+
+    def closing(self, connection: TargetConnection) -> None:
+        """A connection that is not idle is being closed; it has a little time for that."""
+        self._deadlines.set(connection, self._deadlines.now() + CLOSE_SECONDS)
 
     def lost(self, connection: TargetConnection) -> None:
         """A connection is gone, or about to be."""

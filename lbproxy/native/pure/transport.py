@@ -102,9 +102,14 @@ class StreamTransport(tcp.Connection):
     def writeSequence(self, iovec: Any) -> None:
         self.write(b"".join(iovec))
 
+    def abortConnection(self) -> None:
+        """Reset the connection at the end of this reactor turn; nothing is sent or read any more."""
+        super().abortConnection()
+        self._writeDisconnected = True
+
     def loseConnection(self, _connDone: Failure = _DONE) -> None:
         """Close once all that was written is sent; in the reactor's next turn if it is already."""
-        if self.connected and not self.disconnecting:
+        if self.connected and not self.disconnecting and not self._aborting:
             self.disconnecting = 1
             self.stopReading()
             if self._tempDataBuffer or self.dataBuffer:
@@ -245,6 +250,8 @@ class Acceptor:
     def _accept_failed(self, failure: OSError) -> bool:
         if failure.errno in (errno.ECONNABORTED, errno.EPERM, errno.EINTR):
             return True
+        if self._resume is not None:
+            return False
         _log.error(
             "cannot accept connections: {error}; trying again in {seconds} s",
             error=os.strerror(failure.errno or 0),

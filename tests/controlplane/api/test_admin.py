@@ -32,6 +32,8 @@ class Address:
 class Result:
     ok: bool
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
     version: int = 1
 
 
@@ -233,10 +235,13 @@ class AdminTests(SynchronousTestCase):
     # Reload
 
     def test_a_reload_that_works(self) -> None:
-        self.supervisor.result = succeed(Result(ok=True, version=9))
+        self.supervisor.result = succeed(Result(ok=True, warnings=("w",), changes=("listener a added",), version=9))
         status, _fields, body = self.ask("POST", "/reload")
         self.assertEqual(status, 200)
-        self.assertEqual(json.loads(body), {"ok": True, "problems": [], "version": 9})
+        self.assertEqual(
+            json.loads(body),
+            {"ok": True, "problems": [], "warnings": ["w"], "changes": ["listener a added"], "version": 9},
+        )
 
     def test_a_reload_that_is_refused(self) -> None:
         self.supervisor.result = succeed(Result(ok=False, problems=("lb.ini:3: no such option",), version=8))

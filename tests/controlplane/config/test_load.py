@@ -116,7 +116,15 @@ def test_smallest_file(path: Path) -> None:
     assert loaded.configuration.access_log == AccessLogSettings(destination="off", format="json")
     assert loaded.configuration.drain_timeout_seconds == 30.0
     assert loaded.settings == ControlSettings(workers=None, admin=None, state_directory=str(path.parent / "state"))
-    assert loaded.lines == {"listener:web": 2, "target-group:app": 7}
+    assert loaded.lines == {
+        "listener:web": 2,
+        "listener:web protocol": 3,
+        "listener:web bind": 4,
+        "listener:web default-action": 5,
+        "target-group:app": 7,
+        "target-group:app protocol": 8,
+        "target-group:app targets": 9,
+    }
     assert (loaded.demo, loaded.files, loaded.warnings) == ({}, (), ())
 
 
@@ -161,6 +169,13 @@ def test_admin_address(path: Path, written: str, address: AdminAddress | None, w
 @pytest.mark.parametrize("word", ["stdout", "off"])
 def test_access_log_words_are_no_paths(path: Path, word: str) -> None:
     assert read(path, f"[lbproxy]\naccess-log = {word}\n{WEB}{APP}").configuration.access_log.destination == word
+
+
+def test_systemd_gives_the_state_directory(path: Path) -> None:
+    path.write_text(WEB + APP)
+    assert load(path, environ={"STATE_DIRECTORY": "/var/lib/lbproxy:/x"}).settings.state_directory == "/var/lib/lbproxy"
+    path.write_text(f"[lbproxy]\nstate-directory = kept\n{WEB}{APP}")
+    assert load(path, environ={"STATE_DIRECTORY": "/var/lib/lbproxy"}).settings.state_directory.endswith("/kept")
 
 
 def test_relative_paths_start_at_the_folder_of_the_file(path: Path) -> None:
@@ -587,7 +602,7 @@ def test_problem_has_its_parts(path: Path) -> None:
         ),
         (
             WEB + APP + "[rule:a]\nlistener = web\npriority = 1\npath = regex:[\naction = forward app\n",
-            "lb.ini:13: [rule:a] path = regex:[: 'regex:[': not a regular expression of RE2 (missing ]: [); "
+            "lb.ini:13: [rule:a] path = regex:[: not a regular expression of RE2 (missing ]: [); "
             "it has no look-around and no back-references",
         ),
         (
@@ -636,7 +651,7 @@ def test_problem_has_its_parts(path: Path) -> None:
         ),
         (
             WEB + APP + "algorithm = maglev\n",
-            "lb.ini:10: [target-group:app] algorithm = maglev: maglev is not supported by this version; "
+            "lb.ini:10: [target-group:app] algorithm = maglev: no such algorithm; "
             "write round_robin, least_outstanding_requests or weighted_random",
         ),
         (
@@ -728,6 +743,39 @@ def test_long_and_continued_values_stay_in_one_line(path: Path) -> None:
 def test_file_that_cannot_be_read(path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"lb\.ini: cannot be read: No such file or directory"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[listener:web\n" + APP, "lb.ini:1: '[listener:web' is not a section; write [kind] or [kind:name]"),
+        (WEB.replace("listener", "listner") + APP, "lb.ini:2: [listner:web]: no such kind of section; did you mean"),
+        ("protocol = HTTP\n", "lb.ini:1: an option before the first section; start with a line like [lbproxy]"),
+        (WEB + APP.replace("10.0.0.1:8080", "${NONE}"), "lb.ini:9: [target-group:app] targets = ${NONE}: the environ"),
+    ],
+)
+def test_one_mistake_is_told_once(path: Path, text: str, message: str) -> None:
+    assert mistake(path, text).startswith(message)
+
+
+def test_access_log_that_is_a_folder(path: Path) -> None:
+    text = "[lbproxy]\naccess-log = logs\n" + WEB + APP
+    (path.parent / "logs").mkdir()
+    assert mistake(path, text) == ("lb.ini:2: [lbproxy] access-log = logs: logs is a folder; write the path of a file")
+
+
+def test_access_log_that_cannot_be_written(path: Path) -> None:
+    (path.parent / "logs").mkdir()
+    with pytest.raises(ConfigurationError, match=r"2: .*access-log = logs: .*logs cannot be written: Is a directory"):
+        read(path, "[lbproxy]\naccess-log = logs\n" + WEB + APP, create=True)
+
+
+def test_access_log_is_made_at_start_only(path: Path) -> None:
+    text = "[lbproxy]\naccess-log = logs/access.log\n" + WEB + APP
+    read(path, text)
+    assert not (path.parent / "logs").exists()
+    read(path, text, create=True)
+    assert (path.parent / "logs" / "access.log").stat().st_size == 0
 
 
 def test_folder_that_cannot_be_made(path: Path) -> None:

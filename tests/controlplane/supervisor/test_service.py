@@ -42,6 +42,7 @@ TWO = Bind("127.0.0.2", 0)
 class FakeSettings:
     workers: int | None = 2
     admin: object = None
+    state_directory: str = "/var/lib/lbproxy"
 
 
 @attrs.frozen
@@ -281,7 +282,7 @@ class ReloadTests(SupervisorTestCase):
         supervisor = self.start(FakeLoaded(configuration(ONE)))
         result = self.reload(supervisor, FakeLoaded(configuration(ONE, TWO), files=["b.pem"]))
 
-        self.assertEqual(result, ReloadResult(ok=True, version=2))
+        self.assertEqual(result, ReloadResult(ok=True, version=2, changes=("listener web-1 added",)))
         self.assertEqual(set(self.sockets.for_slot(1)), {ONE, TWO})
         self.assertEqual(
             [[message.version for message in worker.of_type(ApplySnapshot)] for worker in self.launcher.workers],
@@ -289,6 +290,26 @@ class ReloadTests(SupervisorTestCase):
         )
         self.assertEqual(self.notifier.said, ["ready", "reloading", "ready"])
         self.assertEqual((self.watch.files, self.metrics.reloads), (["b.pem"], [True, True]))
+
+    def test_what_waits_for_a_restart_is_told_each_time(self) -> None:
+        supervisor = self.start(FakeLoaded(configuration(ONE)))
+        other = FakeSettings(workers=0, admin="127.0.0.1:1", state_directory="/elsewhere")
+        for _ in range(2):
+            result = self.reload(supervisor, FakeLoaded(configuration(ONE), other))
+            self.assertEqual(
+                result.warnings,
+                (
+                    "workers: 0 and other numbers take each other's place only in a restart",
+                    "admin: the admin API stays off until a restart",
+                    "state-directory: /var/lib/lbproxy is used until a restart",
+                ),
+            )
+
+    def test_another_number_of_workers_is_a_change(self) -> None:
+        supervisor = self.start(FakeLoaded(configuration(ONE)))
+        result = self.reload(supervisor, FakeLoaded(configuration(ONE), FakeSettings(workers=3)))
+
+        self.assertEqual(result.changes, ("workers changed from 2 to 3",))
 
     def test_it_ends_only_when_every_worker_has_applied_it(self) -> None:
         supervisor = self.start(FakeLoaded(configuration(ONE)))

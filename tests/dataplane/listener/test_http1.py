@@ -832,6 +832,35 @@ def test_a_tunnel_carries_bytes_both_ways() -> None:
     assert world.in_flight == 0
 
 
+@pytest.mark.parametrize("how", ["finishes", "vanishes"])
+def test_what_a_client_sends_last_through_a_tunnel_arrives(how: str) -> None:
+    world = World()
+    client, target = tunnel(world)
+    target.full = True
+    client.deliver(b"last words")
+    if how == "finishes":
+        client.reading = True  # the end may be noticed in the same turn
+        client.deliver_eof()
+    else:
+        client.reset()
+    world.turn()
+    assert not target.ended
+    target.drain()
+    assert target.sent == b"last words"
+    assert target.ended == "closed"
+    assert world.in_flight == 0
+
+
+def test_a_tunnels_target_that_does_not_take_the_last_of_it_is_dropped() -> None:
+    world = World()
+    client, target = tunnel(world)
+    target.full = True
+    client.deliver(b"last words")
+    client.reset()
+    world.wait(6)
+    assert target.ended == "aborted"
+
+
 def test_a_tunnel_has_back_pressure_both_ways() -> None:
     world = World()
     client, target = tunnel(world)

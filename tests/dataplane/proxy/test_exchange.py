@@ -769,7 +769,7 @@ def test_either_side_ends_the_tunnel() -> None:
         assert (upstream.data, scene.client.body) == (b"up", b"down")
         if side == "client":
             scene.exchange.client_closed_tunnel()
-            assert upstream.gone
+            assert upstream.gone == "closed", "what the client sent last must arrive"
         else:
             upstream.let_go().upstream_closed_tunnel()
         assert scene.client.tunnel_ended
