@@ -9,7 +9,7 @@ import sys
 
 from setuptools import Extension, find_packages, setup
 
-MODULES = ("_loop", "_stream")
+MODULES = ("_loop", "_stream", "_http1")
 
 
 def native_modules():

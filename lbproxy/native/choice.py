@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from importlib import import_module
 
-_MODULES = ("lbproxy.native._loop", "lbproxy.native._stream")
+_MODULES = ("lbproxy.native._loop", "lbproxy.native._stream", "lbproxy.native._http1")
 
 
 def choose(setting: str) -> tuple[bool, str]:
