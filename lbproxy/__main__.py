@@ -27,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if internal is not None:
         return internal(arguments[1:])  # without the others' imports: a worker starts in a hurry
     parser = _parser()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return 2
     parsed = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = parsed.run
     try:

@@ -6,7 +6,6 @@ the running workers, the place in the rotation and what is in flight, counts as 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from random import Random
@@ -18,13 +17,15 @@ import attrs
 from lbproxy.dataplane.balancer import make_balancer
 from lbproxy.dataplane.router.groups import GroupChoice
 from lbproxy.dataplane.router.redirect import expand
-from lbproxy.dataplane.router.request import PlainRequest
+from lbproxy.dataplane.router.request import PlainRequest, RoutableRequest
 from lbproxy.dataplane.router.table import RuleTrace, Table
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Action, FixedResponse, Redirect
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
 from lbproxy.model.target_group import TargetGroup
+from lbproxy.wire.errors import RemoteProtocolError
+from lbproxy.wire.http1.head import scan_request
 
 Health = Mapping[str, Mapping[str, TargetHealth]]
 """By target group name and target key (``host:port``)."""
@@ -38,7 +39,6 @@ _PROTOCOLS = {
     "tls": ListenerProtocol.TLS,
 }
 _DEFAULT_PORTS = {ListenerProtocol.HTTP: 80, ListenerProtocol.HTTPS: 443}
-_HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]*)(:[0-9]*)?")
 
 
 @attrs.frozen(kw_only=True)
@@ -85,11 +85,13 @@ class Explanation:
     rules: tuple[RuleTrace, ...] = ()
     """Up to and including the one that matched; ``default`` when none did."""
     action: str | None = None
-    """``forward``, ``redirect`` or ``fixed-response``."""
+    """``forward``, ``redirect`` or ``fixed-response``; ``refuse`` for a request that no rule sees."""
     groups: tuple[GroupExplanation, ...] = ()
     """For forward."""
     status: int | None = None
-    """For redirect and fixed-response."""
+    """For redirect, fixed-response and refuse."""
+    reason: str | None = None
+    """For refuse: what the access log gives as ``error_reason``."""
     location: str | None = None
     """For redirect."""
     content_type: str | None = None
@@ -105,12 +107,14 @@ class Explanation:
 
     def to_text(self) -> str:
         """The same for a terminal, in lines without colour."""
-        lines = [f"{self.method} {self.url} from {self.source}"]
+        has_requests = self.listener_protocol in (None, "HTTP", "HTTPS")
+        what = f"{self.method} {self.url}" if has_requests else f"connection to {self.url}"
+        lines = [f"{what} from {self.source}"]
         if self.listener is None:
             lines.append("listener none takes this URL")
         else:
             lines.append(f"listener {self.listener} ({self.listener_protocol} {', '.join(self.binds)})")
-            lines += _rule_lines(self.rules)
+            lines += _rule_lines(self.rules) if has_requests else []
             lines += self._action_lines()
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
@@ -119,7 +123,9 @@ class Explanation:
         if self.action == "redirect":
             return [f"redirect {self.status} to {self.location}"]
         if self.action == "fixed-response":
-            return [f"fixed-response {self.status} {self.content_type}: {self.body}"]
+            return [f"fixed-response {self.status} {self.content_type}: {self.body}".rstrip()]
+        if self.action == "refuse":
+            return [f"refused with {self.status} {self.reason}, before any rule"]
         lines = []
         for group in self.groups:
             fail_open = ", fail open" if group.fail_open else ""
@@ -175,10 +181,6 @@ def explain(
     if chosen is None:
         return Explanation(url=url, method=method, source=source, listener=None, notes=tuple(notes))
 
-    request = _request(parts, method, headers)
-    table = Table.compile(chosen.listener, Random(0))
-    traces = table.trace(request, source)
-    match = table.match(request, source)
     explanation = Explanation(
         url=url,
         method=method,
@@ -186,9 +188,16 @@ def explain(
         listener=chosen.listener.name,
         listener_protocol=chosen.listener.protocol.value,
         binds=tuple(str(bind) for bind in chosen.listener.binds),
-        rules=traces,
-        action=match.action_text,
     )
+    request: RoutableRequest
+    try:
+        request = _request(parts, method, headers) if chosen.listener.protocol.is_http else PlainRequest()
+    except RemoteProtocolError as error:
+        notes.append(str(error))
+        return attrs.evolve(explanation, action="refuse", status=error.status, reason=error.reason, notes=tuple(notes))
+    table = Table.compile(chosen.listener, Random(0))
+    match = table.match(request, source)
+    explanation = attrs.evolve(explanation, rules=table.trace(request, source), action=match.action_text)
     if match.forward is not None:
         groups = _explain_groups(configuration, match.forward, health, source, demo or {}, notes)
         return attrs.evolve(explanation, groups=groups, notes=tuple(notes))
@@ -289,31 +298,38 @@ def _binds(listener: Listener) -> str:
 # The request
 
 
-def _request(parts: SplitResult, method: str, headers: Iterable[tuple[str, str]]) -> PlainRequest:
-    hostname = parts.hostname or ""
-    host = f"[{hostname}]" if ":" in hostname else hostname
-    fields = [(name.lower(), value) for name, value in headers]
-    for name, value in fields:
-        if name == "host":
-            authority = _HOST_AND_PORT.fullmatch(value.strip())
-            if authority is None:
-                raise ValueError(f"Host: {value} is not a host with or without a port")
-            host = authority[1]
-    if not any(name == "host" for name, _ in fields):
-        fields.insert(0, ("host", host if parts.port is None else f"{host}:{parts.port}"))
-    return PlainRequest(
-        method=method.encode(),
-        host=host.encode() if host.isascii() else host.encode("idna"),
-        path=(parts.path or "/").encode(),
-        query=parts.query.encode(),
-        fields=[(name.encode(), value.encode()) for name, value in fields],
-    )
+def _request(parts: SplitResult, method: str, headers: Iterable[tuple[str, str]]) -> RoutableRequest:
+    """Write the request as a client would, and read it as a listener does.
+
+    Raises `RemoteProtocolError` where the listener refuses it.
+    """
+    fields = list(headers)
+    given = {name.lower() for name, _ in fields}
+    if "host" not in given:
+        fields.insert(0, ("Host", _authority(parts)))
+    if parts.scheme in ("ws", "wss") and "upgrade" not in given:
+        fields += [("Connection", "Upgrade"), ("Upgrade", "websocket")]
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
+    head = scan_request("\r\n".join([*lines, "", ""]).encode())
+    if head is None:
+        raise RemoteProtocolError("the request's head has no end", reason="BadRequest")
+    return head
+
+
+def _authority(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"[{host}]"
+    elif not host.isascii():
+        host = host.encode("idna").decode()
+    return host if parts.port is None else f"{host}:{parts.port}"
 
 
 # The action
 
 
-def _explain_answer(action: Action, request: PlainRequest, chosen: _Chosen, parts: SplitResult) -> dict[str, Any]:
+def _explain_answer(action: Action, request: RoutableRequest, chosen: _Chosen, parts: SplitResult) -> dict[str, Any]:
     if isinstance(action, Redirect):
         protocol = chosen.listener.protocol.value
         port = chosen.bind.port if chosen.bind is not None and chosen.bind.port else parts.port or 80

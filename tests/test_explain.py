@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import attrs
 import pytest
 
 from lbproxy.explain import Explanation, Health, explain
@@ -33,6 +34,7 @@ def target(number: int, weight: int = 1) -> Target:
     return Target(host=f"10.0.0.{number}", port=80, address=f"10.0.0.{number}", weight=weight)
 
 
+FORWARD_APP = Forward((WeightedGroup("app"),))
 APP = TargetGroup(name="app", protocol=TargetProtocol.HTTP, targets=(target(1), target(2)))
 CANARY = TargetGroup(
     name="canary", protocol=TargetProtocol.HTTP, targets=(target(3),), health_check=HealthCheck(enabled=False)
@@ -294,3 +296,41 @@ def test_text_of_other_outcomes(url: str, line: str) -> None:
 def test_text_of_a_fixed_response() -> None:
     found = explain(CONFIGURATION, "https://x.com:8443/", source="10.0.0.1")
     assert "fixed-response 410 text/plain: moved away" in found.to_text().splitlines()
+
+
+# What the parser has to say
+
+
+@pytest.mark.parametrize(
+    ("url", "method", "headers", "refused"),
+    [
+        ("x.com:8080/a b", "GET", [], (400, "BadUri")),
+        ("x.com:8080/", "B D", [], (400, "BadUri")),
+        ("x.com:8080/", "TRACE", [], (405, "MethodNotAllowed")),
+        ("x.com:8080/", "GET", [("Host", "a"), ("Host", "b")], (400, "BadHost")),
+        ("x.com:8080/", "GET", [("X Y", "a")], (400, "BadHeader")),
+        ("x.com:8080/" + "a" * 20000, "GET", [], (414, "UriTooLong")),
+    ],
+)
+def test_a_request_that_no_listener_takes_meets_no_rule(
+    url: str, method: str, headers: list[tuple[str, str]], refused: tuple[int, str]
+) -> None:
+    explanation = explain(CONFIGURATION, url, method=method, headers=headers)
+    assert (explanation.action, explanation.status, explanation.reason) == ("refuse", *refused)
+    assert explanation.rules == ()
+    assert f"refused with {refused[0]} {refused[1]}, before any rule" in explanation.to_text()
+
+
+def test_a_websocket_url_asks_for_an_upgrade() -> None:
+    rule = Rule(
+        name="chat", priority=1, conditions=(HeaderCondition("upgrade", (Pattern("websocket"),)),), action=FORWARD_APP
+    )
+    configuration = Configuration(listeners=(attrs.evolve(WEB, rules=(rule,)),), target_groups=(APP,))
+    assert explain(configuration, "ws://x.com:8080/").rules[-1].rule_name == "chat"
+    assert explain(configuration, "http://x.com:8080/").rules[-1].rule_name == "default"
+
+
+def test_a_connection_has_no_method_and_no_rules() -> None:
+    text = explain(CONFIGURATION, "tcp://127.0.0.1:5432").to_text().splitlines()
+    assert text[0] == "connection to tcp://127.0.0.1:5432 from 127.0.0.1"
+    assert text[2].startswith("forward to db")

@@ -17,12 +17,16 @@ HELP = "say whether a configuration file is right, or everything that is wrong w
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="?", default="conf/lb.ini", help="configuration file (default: %(default)s)")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="configuration file (default: conf/lb.ini)")
+    parser.add_argument("-c", "--config", metavar="FILE", help="the same, as for the other commands")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    return check(args.file, args.json, sys.stdout)
+    if args.file and args.config:
+        print("lbproxy: name one configuration file", file=sys.stderr)
+        return 2
+    return check(args.file or args.config or "conf/lb.ini", args.json, sys.stdout)
 
 
 def check(path: str, as_json: bool, out: TextIO) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 DEFAULT_ADDRESS = "127.0.0.1:9901"
 ADDRESS_VARIABLE = "LBPROXY_ADMIN"
 TIMEOUT_SECONDS = 10.0
+_IS_IT_OURS = "is that lbproxy's admin API?"
 
 
 class AdminError(Exception):
@@ -47,19 +48,20 @@ def _configured_address(path: str) -> str:
 
     try:
         admin = load(path).settings.admin
-    except (ConfigurationError, OSError) as error:
-        raise AdminError(f"cannot read {path}: {error}") from error
+    except ConfigurationError as error:
+        raise AdminError(str(error)) from error
     if admin is None:
         raise AdminError(f"the admin API is switched off in {path} (admin = off)")
     return str(admin)
 
 
 def run_command(command: Callable[[], int]) -> int:
-    """Run a command's body; tell an `AdminError` in one line on standard error, with exit status 1."""
+    """Run a command's body; tell an `AdminError` on standard error, one line for each problem, with exit status 1."""
     try:
         return command()
     except AdminError as error:
-        print(f"lbproxy: {error}", file=sys.stderr)
+        for line in str(error).split("\n"):
+            print(f"lbproxy: {line}", file=sys.stderr)
         return 1
 
 
@@ -97,7 +99,9 @@ class AdminClient:
         try:
             return response.status, json.loads(body)
         except ValueError as error:
-            raise self._unexpected(path, response.status) from error
+            if response.status != 200:
+                raise self._unexpected(path, response.status) from error
+            raise AdminError(f"{self.address} answers {path} with something else than JSON; {_IS_IT_OURS}") from error
 
     def _connection(self) -> http.client.HTTPConnection:
         if self.address.startswith("unix:"):
@@ -108,7 +112,7 @@ class AdminClient:
         return http.client.HTTPConnection(host.strip("[]"), int(port), timeout=self._timeout_seconds)
 
     def _unexpected(self, path: str, status: int) -> AdminError:
-        return AdminError(f"{self.address} answers {path} with status {status}; is that lbproxy's admin API?")
+        return AdminError(f"{self.address} answers {path} with status {status}; {_IS_IT_OURS}")
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -26,7 +27,22 @@ _PLAIN_WIDTH = 500
 
 def make_console() -> Console:
     """A console on standard output; without a terminal it prints plain text of any width."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
+    if sys.stdout.isatty():
+        return Console(file=sys.stdout, highlight=False)
+    return Console(file=cast(IO[str], _Trimmed(sys.stdout)), width=_PLAIN_WIDTH, highlight=False)
+
+
+class _Trimmed:
+    """A stream without the spaces that a table pads its lines with."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write("\n".join(line.rstrip() for line in text.split("\n")))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
-import socket
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import attrs
+
+from lbproxy.cli.client import AdminClient, AdminError, run_command
 from lbproxy.explain import Health, explain
 from lbproxy.model.target import TargetHealth, TargetReason, TargetState
 
 NAME = "explain"
 HELP = "show which listener, rule and targets a request would get, and why"
 
-_ADMIN_TIMEOUT_SECONDS = 5.0
+DEFAULT_FILE = "conf/lb.ini"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,24 +40,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--listener", metavar="NAME", help="the listener, where the URL does not lead to it")
     parser.add_argument(
-        "-c", "--config", metavar="FILE", default="conf/lb.ini", help="configuration file (default: %(default)s)"
+        "-c",
+        "--config",
+        metavar="FILE",
+        help=f"configuration file (default: {DEFAULT_FILE}, with --admin the one in force)",
     )
     parser.add_argument(
         "--admin",
         metavar="ADDRESS",
-        help="take the targets' states from the lbproxy that runs: HOST:PORT or unix:PATH of its admin listener",
+        help="take the targets' states from the lbproxy that runs: HOST:PORT or unix:PATH of its admin API",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the explanation; 0 when a listener takes the URL, else 1."""
+    return run_command(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
     from lbproxy.controlplane.config.errors import ConfigurationError
     from lbproxy.controlplane.config.load import load
 
+    status = None if args.admin is None else AdminClient(args.admin).get("/status")
     try:
-        loaded = load(args.config)
-        health = None if args.admin is None else health_from_status(fetch_status(args.admin))
+        health = None if status is None else health_from_status(status)
+        file = args.config or (DEFAULT_FILE if status is None else status["configuration"]["file"])
+        loaded = load(file)
         explanation = explain(
             loaded.configuration,
             args.url,
@@ -66,52 +77,38 @@ def run(args: argparse.Namespace) -> int:
             listener=args.listener,
             demo=loaded.demo,
         )
+        if status is not None:
+            notes = (*explanation.notes, *_doubts(file, status["configuration"]))
+            explanation = attrs.evolve(explanation, notes=notes)
     except ConfigurationError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return 1
-    except (ValueError, OSError, http.client.HTTPException) as error:
-        print(f"lbproxy explain: {error}", file=sys.stderr)
-        return 1
+    except (KeyError, TypeError) as error:
+        raise AdminError(f"{args.admin} answers /status with another document than lbproxy's") from error
+    except ValueError as error:
+        raise AdminError(str(error)) from error
     print(json.dumps(explanation.to_json(), indent=2) if args.json else explanation.to_text())
     return 1 if explanation.listener is None else 0
 
 
-def fetch_status(address: str) -> Mapping[str, Any]:
-    """``GET /status`` of the admin listener at ``HOST:PORT`` or ``unix:PATH``.
-
-    Raises `OSError`, `http.client.HTTPException` or `ValueError` when there is no good answer.
-    """
-    connection = (
-        _UnixConnection(address.removeprefix("unix:"))
-        if address.startswith("unix:")
-        else http.client.HTTPConnection(address, timeout=_ADMIN_TIMEOUT_SECONDS)
-    )
-    try:
-        connection.request("GET", "/status")
-        response = connection.getresponse()
-        body = response.read()
-    except OSError as error:
-        raise OSError(f"no answer from the admin listener at {address}: {error}") from error
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise ValueError(f"the admin listener at {address} answers GET /status with {response.status}")
-    status = json.loads(body)
-    if not isinstance(status, dict):
-        raise ValueError(f"the admin listener at {address} answers GET /status with something else than an object")
-    return status
+def _doubts(file: str, running: Mapping[str, Any]) -> Iterator[str]:
+    """Say why the file read here may not be what the running lbproxy works from."""
+    if os.path.realpath(file) != os.path.realpath(running["file"]):
+        yield f"the lbproxy that runs works from {running['file']}"
+    elif os.stat(file).st_mtime > running["loaded_at"]:
+        yield f"{file} was changed after the running lbproxy read it; this is what a reload would bring"
 
 
 def health_from_status(status: Mapping[str, Any]) -> Health:
-    """The targets' states in the admin API's status document.  Raises `ValueError` for another shape."""
-    try:
-        return {
-            group["name"]: {target["target"]: _health(target) for target in group["targets"]}
-            for group in status["target_groups"]
-        }
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"the status document has no good list of target groups: {error!r}") from error
+    """The targets' states in the admin API's status document.
+
+    Raises `KeyError`, `TypeError` or `ValueError` for another shape.
+    """
+    return {
+        group["name"]: {target["target"]: _health(target) for target in group["targets"]}
+        for group in status["target_groups"]
+    }
 
 
 def _health(target: Mapping[str, str]) -> TargetHealth:
@@ -127,16 +124,3 @@ def _header(text: str) -> tuple[str, str]:
     if not colon or not name.strip():
         raise argparse.ArgumentTypeError(f"{text!r} should be 'Name: value'")
     return name.strip(), value.strip()
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a UNIX socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_ADMIN_TIMEOUT_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)

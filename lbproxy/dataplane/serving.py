@@ -232,7 +232,7 @@ class Serving:
         """The protocols around a connection, outermost first: PROXY header, TLS, and what the front speaks."""
         factory: Any = front
         if tls is not None:
-            factory = TLSMemoryBIOFactory(tls.connection_creator, False, _Quiet(front))
+            factory = TLSMemoryBIOFactory(tls.connection_creator, False, _Quiet(front), self._reactor)
             factory.noisy = False
         if listener.proxy_protocol:
             factory = ProxyProtocolFactory(

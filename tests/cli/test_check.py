@@ -87,4 +87,12 @@ def test_command_line(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     add_arguments(parser)
     assert run(parser.parse_args([path, "--json"])) == 0
     assert json.loads(capsys.readouterr().out)["ok"] is True
-    assert parser.parse_args([]).file == "conf/lb.ini"
+
+
+def test_the_file_may_be_named_like_for_the_other_commands(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(path).write_text(GOOD)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert run(parser.parse_args(["-c", path])) == 0
+    assert run(parser.parse_args([path, "-c", path])) == 2
+    assert capsys.readouterr().err == "lbproxy: name one configuration file\n"

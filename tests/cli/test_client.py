@@ -116,6 +116,17 @@ def test_the_address_from_a_configuration(configured_admin: types.SimpleNamespac
     assert find_address(parse("-c", "lb.ini")) == "127.0.0.1:7"
 
 
+def test_a_configuration_with_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "lb.ini"
+    file.write_text("[lbproxy]\nworker = 1\nadmn = off\n")
+    assert run_cli(status_command, "-c", str(file)) == 1
+    assert [line.partition(" = ")[0] for line in capsys.readouterr().err.splitlines()] == [
+        f"lbproxy: {file}: no listener; add a section such as [listener:web]",
+        f"lbproxy: {file}:2: [lbproxy] worker",
+        f"lbproxy: {file}:3: [lbproxy] admn",
+    ]
+
+
 def test_a_configuration_without_admin_api(configured_admin: types.SimpleNamespace) -> None:
     with pytest.raises(AdminError, match=r"switched off in lb\.ini"):
         find_address(parse("-c", "lb.ini"))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import http.server
 import json
-import socketserver
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +18,7 @@ from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Forward, HostCondition, Pattern, Rule, WeightedGroup
 from lbproxy.model.snapshot import Configuration
 from lbproxy.model.target_group import TargetGroup, TargetProtocol
+from tests.cli.stub import AdminStub, serve
 
 FORWARD = Forward((WeightedGroup("app"),))
 CONFIGURATION = Configuration(
@@ -35,8 +33,10 @@ CONFIGURATION = Configuration(
     ),
     target_groups=(TargetGroup(name="app", protocol=TargetProtocol.HTTP),),
 )
+CONFIGURATION_IN_FORCE = {"file": __file__, "loaded_at": 4e9}
 STATUS = {
     "version": 1,
+    "configuration": CONFIGURATION_IN_FORCE,
     "target_groups": [
         {
             "name": "app",
@@ -88,9 +88,9 @@ def test_exit_status_1_without_a_listener(capsys: pytest.CaptureFixture[str]) ->
     ("arguments", "message"),
     [
         (["http://x", "-c", "bad.ini"], "lb.ini:3: [listener:web] bind = nonsense: wrong"),
-        (["ftp://x"], "lbproxy explain: ftp://x: the scheme is ftp, it should be one of http"),
-        (["http://x", "--from", "me"], "lbproxy explain: 'me' does not appear to be an IPv4 or IPv6 address"),
-        (["http://x", "--admin", "unix:/nowhere/admin.sock"], "no answer from the admin listener at unix:/nowhere"),
+        (["ftp://x"], "lbproxy: ftp://x: the scheme is ftp, it should be one of http"),
+        (["http://x", "--from", "me"], "lbproxy: 'me' does not appear to be an IPv4 or IPv6 address"),
+        (["http://x", "--admin", "unix:/nowhere/admin.sock"], "cannot reach the admin API at unix:/nowhere"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,47 +106,15 @@ def test_a_header_needs_a_colon(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'nonsense' should be 'Name: value'" in capsys.readouterr().err
 
 
-class _Admin(http.server.BaseHTTPRequestHandler):
-    answer: tuple[int, bytes] = (200, json.dumps(STATUS).encode())
-
-    def do_GET(self) -> None:
-        status, body = self.answer if self.path == "/status" else (404, b"")
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def address_string(self) -> str:
-        return "client"
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture(params=["tcp", "unix"])
-def admin(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, type[_Admin]]]:
-    class Handler(_Admin):
-        pass
-
-    server: socketserver.BaseServer
-    if request.param == "tcp":
-        tcp = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-        server, address = tcp, f"127.0.0.1:{tcp.server_port}"
-    else:
-        path = tmp_path / "admin.sock"
-        server, address = socketserver.UnixStreamServer(str(path), Handler), f"unix:{path}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield address, Handler
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def admin(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AdminStub]:
+    with serve(None if request.param == "tcp" else str(tmp_path / "admin.sock")) as stub:
+        stub.answers["/status"] = lambda: (200, STATUS)
+        yield stub
 
 
-def test_states_come_from_the_admin_listener(
-    admin: tuple[str, type[_Admin]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run("http://x:8080/", "--admin", admin[0], "--json") == 0
+def test_states_and_file_come_from_the_admin_api(admin: AdminStub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("http://x:8080/", "--admin", admin.address, "--json") == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["groups"][0]["candidates"][0]["target"] == "127.0.0.1:40001"
     assert printed["groups"][0]["candidates"][0]["state"] == "healthy"
@@ -154,12 +122,29 @@ def test_states_come_from_the_admin_listener(
 
 
 @pytest.mark.parametrize(
+    ("configuration", "file", "note"),
+    [
+        (CONFIGURATION_IN_FORCE, "other.ini", f"the lbproxy that runs works from {__file__}"),
+        ({"file": __file__, "loaded_at": 1.0}, __file__, f"{__file__} was changed after the running lbproxy read it"),
+    ],
+)
+def test_a_file_that_is_not_in_force_is_told(
+    admin: AdminStub, capsys: pytest.CaptureFixture[str], configuration: dict[str, Any], file: str, note: str
+) -> None:
+    admin.answers["/status"] = lambda: (200, {**STATUS, "configuration": configuration})
+    assert run("http://x:8080/", "--admin", admin.address, "-c", file, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["notes"][0].startswith(note)
+
+
+@pytest.mark.parametrize(
     ("status", "body"),
     [(500, b""), (200, b"["), (200, b"[]"), (200, b"{}"), (200, b'{"target_groups": [{"name": 1}]}')],
 )
-def test_a_bad_answer_of_the_admin_listener_is_one_line(
-    admin: tuple[str, type[_Admin]], capsys: pytest.CaptureFixture[str], status: int, body: bytes
+def test_a_bad_answer_of_the_admin_api_is_one_line(
+    admin: AdminStub, capsys: pytest.CaptureFixture[str], status: int, body: bytes
 ) -> None:
-    admin[1].answer = (status, body)
-    assert run("http://x:8080/", "--admin", admin[0]) == 1
-    assert capsys.readouterr().err.startswith("lbproxy explain: ")
+    admin.answers["/status"] = lambda: (status, body)
+    assert run("http://x:8080/", "--admin", admin.address) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"lbproxy: {admin.address} answers /status with ")
+    assert error.count("\n") == 1

@@ -111,3 +111,10 @@ def test_a_reload_that_breaks(stub: AdminStub, capsys: pytest.CaptureFixture[str
 )
 def test_numbers_with_units(shown: str, expected: str) -> None:
     assert shown == expected
+
+
+def test_without_a_terminal_no_line_ends_in_spaces(stub: AdminStub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(status, "--admin", stub.address) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 10
+    assert [line for line in lines if line != line.rstrip()] == []

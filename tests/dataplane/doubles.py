@@ -183,6 +183,7 @@ class FakeConnecting:
         self.target = target
         self.header = header
         self.cancelled = False
+        self.failed = False
         self.transport: FakeTransport | None = None
         self._clock = clock
         self._protocol = protocol
@@ -198,6 +199,7 @@ class FakeConnecting:
 
     def fail(self, fault: Fault = Fault.CONNECT_REFUSED) -> None:
         assert not self.cancelled
+        self.failed = True
         self._protocol.connectFailed(fault, "as the test says")
 
 

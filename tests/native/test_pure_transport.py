@@ -6,11 +6,10 @@ import errno
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IConsumer,
@@ -29,35 +28,9 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from lbproxy.native.pure.transport import Acceptor, StreamTransport, connect
+from tests.turning import Turning
 
 HOST = "127.0.0.1"
-
-
-class Turning:
-    """A reactor of one's own, not installed anywhere."""
-
-    def __init__(self) -> None:
-        self.reactor: Any = EPollReactor()
-
-    def until(self, condition: Callable[[], Any], seconds: float = 5.0) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, "not in time"
-            self.reactor.iterate(0.01)
-
-    def turn(self, times: int = 3) -> None:
-        for _ in range(times):
-            self.reactor.iterate(0)
-
-    def close(self) -> None:
-        for selectable in self.reactor.removeAll():
-            selectable.connectionLost(Failure(ConnectionDone()))
-        self.turn()
-        waker = self.reactor.waker
-        self.reactor._poller.close()
-        for name in ("i", "o"):
-            descriptor = getattr(waker, name)
-            descriptor.close() if hasattr(descriptor, "close") else None
 
 
 @pytest.fixture

@@ -140,8 +140,8 @@ class Exchange:
     _counted = False
     _paused_request = False
     _paused_response = False
-    _failed_reused = False
-    _resendable = False
+    _kept_failed: RegisteredTarget | None = None
+    _repeatable = False
 
     def __init__(self, client: Downstream, runtime: HttpRuntime, head: RequestHead, began: float) -> None:
         self.client = client
@@ -388,7 +388,7 @@ class Exchange:
         chosen = self._chosen
         assert chosen is not None
         if not self.response_started and self._may_retry(fault, reused):
-            following = chosen if fault.retry is Retry.IF_REUSED else self._next_candidate()
+            following = chosen if reused else self._next_candidate()
             if following is not None:
                 self._earlier_tries = (*self._earlier_tries, (self.target, 0))
                 self._end_try()
@@ -448,7 +448,7 @@ class Exchange:
         self.target = pool.key
         pool.begin()
         self._counted = True
-        upstream = None if self._failed_reused else pool.take(self.head.method in _IDEMPOTENT)
+        upstream = None if self._kept_failed is not None else pool.take(self._may_repeat())
         if upstream is None:
             self._connecting = True
             if not self.request_ended:
@@ -466,8 +466,8 @@ class Exchange:
         self.dispatched = self.client.now()
         data = self._data
         ended = self.request_ended
-        self._resendable = ended and len(data) <= _MAX_KEPT_BODY
-        if not self._resendable:
+        self._repeatable = self._may_repeat()
+        if not self._repeatable:
             self._data = b""
         if not ended:
             # first, for what is there already may be more than the target takes at once
@@ -509,10 +509,17 @@ class Exchange:
     def _may_retry(self, fault: Fault, reused: bool) -> bool:
         if fault.retry is Retry.YES:
             return True
-        if fault.retry is Retry.IF_REUSED and reused and self._resendable and self.head.method in _IDEMPOTENT:
-            self._failed_reused = True
+        if fault.retry is not Retry.IF_REUSED or not self._repeatable:
+            return False
+        if reused:
+            self._kept_failed = self._chosen
             return True
-        return False
+        # A target that goes down closes what it has first and takes new connections for a moment longer.
+        return self._kept_failed is self._chosen
+
+    def _may_repeat(self) -> bool:
+        """Whether the request, sent now, can be sent once more and means the same then."""
+        return self.head.method in _IDEMPOTENT and self.request_ended and len(self._data) <= _MAX_KEPT_BODY
 
     def _next_candidate(self) -> RegisteredTarget | None:
         assert self.group is not None

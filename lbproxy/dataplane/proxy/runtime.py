@@ -33,7 +33,7 @@ class Pool(Protocol):
         """Count a request as in flight."""
 
     def end(self) -> None: ...
-    def take(self, idempotent: bool) -> Upstream | None:
+    def take(self, repeatable: bool) -> Upstream | None:
         """Hand out a kept connection, if there is one; surely alive unless the request may be repeated."""
 
     def connect(self, exchange: Exchange) -> None:

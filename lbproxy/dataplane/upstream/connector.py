@@ -14,6 +14,7 @@ from zope.interface import implementer
 from lbproxy.dataplane.deadlines import NEVER, Deadlines
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.upstream.tls import ClientTls, explain_failure
+from lbproxy.model.errors import InvalidModel
 from lbproxy.model.target import Target
 from lbproxy.model.target_group import TargetGroup, TargetTls
 from lbproxy.native.transport import connect
@@ -29,6 +30,13 @@ class TargetProtocol(Protocol):
         """The connection could not be made; ``detail`` says why, for people."""
 
 
+class Attempt(Protocol):
+    """A connection that is being made."""
+
+    def cancel(self) -> None:
+        """Give up; the protocol is not told."""
+
+
 class Connector:
     """Connects to targets."""
 
@@ -37,16 +45,19 @@ class Connector:
         self._deadlines = deadlines
         self._tls: dict[TargetTls, ClientTls] = {}
 
-    def connect(self, group: TargetGroup, target: Target, protocol: TargetProtocol, header: bytes = b"") -> Connecting:
+    def connect(self, group: TargetGroup, target: Target, protocol: TargetProtocol, header: bytes = b"") -> Attempt:
         """Connect to ``target`` as ``group`` says; send ``header`` (a PROXY protocol header) ahead of all else.
 
         Later, never at once, exactly one of ``protocol.makeConnection`` (TLS handshake done) and
-        ``protocol.connectFailed`` is called, unless `Connecting.cancel` comes first.
+        ``protocol.connectFailed`` is called, unless `Attempt.cancel` comes first.
         """
         factory = None
         if group.protocol.is_encrypted:
-            creator = self._client_tls(group.tls).creator_for(target)
-            factory = lambda inner: TLSMemoryBIOFactory(creator, True, _Always(inner))  # noqa: E731
+            try:
+                creator = self._client_tls(group.tls).creator_for(target)
+            except InvalidModel as problem:
+                return _Impossible(self._reactor, protocol, str(problem))
+            factory = lambda inner: TLSMemoryBIOFactory(creator, True, _Always(inner), self._reactor)  # noqa: E731
         attempt = Connecting(self._reactor, self._deadlines, target, protocol, header, factory)
         self._deadlines.set(attempt, self._deadlines.now() + group.connect_timeout_seconds)
         return attempt
@@ -58,6 +69,17 @@ class Connector:
                 self._tls.clear()
             found = self._tls[settings] = ClientTls(settings)
         return found
+
+
+class _Impossible:
+    """An attempt that fails for want of settings that TLS can work with."""
+
+    def __init__(self, reactor: Any, protocol: TargetProtocol, detail: str) -> None:
+        self._call = reactor.callLater(0, protocol.connectFailed, Fault.TLS_FAILED, detail)
+
+    def cancel(self) -> None:
+        if self._call.active():
+            self._call.cancel()
 
 
 @implementer(IProtocolFactory)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.deadlines import Deadlines
     from lbproxy.dataplane.proxy.exchange import Exchange
     from lbproxy.dataplane.proxy.faults import Fault
-    from lbproxy.dataplane.upstream.connector import Connecting, Connector
+    from lbproxy.dataplane.upstream.connector import Attempt, Connector
     from lbproxy.model.target import Target
     from lbproxy.model.target_group import TargetGroup
     from lbproxy.telemetry.counters import TargetCounters
@@ -71,7 +71,7 @@ class TargetPool:
         self._deadlines = deadlines
         self._cells = cells
         self._cell = cell
-        self._waiting: dict[Exchange, Connecting] = {}
+        self._waiting: dict[Exchange, Attempt] = {}
 
     def reaches(self, group: TargetGroup, target: Target, cell: int) -> bool:
         """Tell whether this pool's connections serve for ``group`` with these settings too."""
@@ -93,7 +93,7 @@ class TargetPool:
         """It is over."""
         self._cells[self._cell] -= 1
 
-    def take(self, idempotent: bool) -> TargetConnection | None:
+    def take(self, repeatable: bool) -> TargetConnection | None:
         """Hand out a kept connection.
 
         A request that must not be repeated gets one only after a look at its socket: a target
@@ -102,7 +102,7 @@ class TargetPool:
         idle = self.idle
         while idle:
             connection = idle.pop()
-            if idempotent or connection.is_quiet():
+            if repeatable or connection.is_quiet():
                 self.counters.reused += 1
                 connection.reused = True
                 return connection

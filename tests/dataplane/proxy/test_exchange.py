@@ -194,6 +194,8 @@ class FakePool:
         self.kept: list[FakeUpstream] = []
         self.waiting: Exchange | None = None
         self.connects = 0
+        self.asked_repeatable: bool | None = None
+        """What was said of the last request for which a kept connection was wanted."""
 
     @property
     def in_flight(self) -> int:
@@ -205,7 +207,8 @@ class FakePool:
     def end(self) -> None:
         self.ended += 1
 
-    def take(self, idempotent: bool) -> FakeUpstream | None:
+    def take(self, repeatable: bool) -> FakeUpstream | None:
+        self.asked_repeatable = repeatable
         return self.kept.pop() if self.kept else None
 
     def connect(self, exchange: Exchange) -> None:
@@ -594,6 +597,22 @@ def test_what_must_or_can_not_be_repeated_is_sent_once(head: bytes, body: bytes,
     kept.let_go().upstream_failed(Fault.TARGET_CLOSED, True)
     assert scene.client.status == 502
     assert [pool.connects for pool in scene.pools.values()] == [0, 0]
+    assert False in [pool.asked_repeatable for pool in scene.pools.values()], (
+        "so it gets a connection that surely stands"
+    )
+    scene.check_over()
+
+
+def test_a_target_that_is_going_down_is_passed_over_once() -> None:
+    scene = Scene(targets=3)
+    for pool in scene.pools.values():
+        pool.kept.append(FakeUpstream(reused=True))
+    exchange = scene.ask(GET)
+    for reused in (True, False, False):
+        upstream: Any = exchange.upstream or scene.pool.succeed()
+        upstream.let_go().upstream_failed(Fault.TARGET_RESET, reused)
+    assert scene.client.status == 502
+    assert sorted(pool.begun for pool in scene.pools.values()) == [0, 1, 2], "a fatal request must not go round"
     scene.check_over()
 
 
