@@ -64,6 +64,7 @@ TABLE = {
     "cli": Row(ours=(*_CONTROL, "controlplane"), others=_ANY),
     "testing": Row(ours=(*_EDGE, *_CONTROL, "dataplane", "controlplane", "cli"), others=_ANY),
     "tap": Row(ours=_ANY, others=_ANY),
+    "_sources": Row(),
     "__main__": Row(ours=_ANY, others=_ANY),
 }
 """The longest name that a module's begins with is its row.  What is under a row's own name it may always import."""

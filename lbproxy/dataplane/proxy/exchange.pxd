@@ -48,14 +48,14 @@ cdef frozenset _IDEMPOTENT
 
 
 cdef class Exchange(HttpRecord):
-    cdef readonly Downstream client
+    cdef public Downstream client
     cdef readonly HttpRuntime runtime
-    cdef readonly CRequestHead head
+    cdef public CRequestHead head
     cdef readonly double began
     cdef readonly double dispatched, answered
     cdef readonly GroupRuntime group
     cdef public Upstream upstream
-    cdef readonly Pool pool
+    cdef public Pool pool
     cdef readonly bint request_ended, response_started, tunnel, done
     cdef object _others, _chosen, _kept_failed
     cdef bytes _data, _trailers, _block
