@@ -10,7 +10,7 @@ import sys
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
-NATIVE = ("native/_loop.pyx", "native/_stream.pyx", "native/_http1.pyx")
+NATIVE = ("native/_loop.pyx", "native/_stream.pyx", "native/_http1.pyx", "telemetry/_jsonline.pyx")
 HOT = (
     "telemetry/records.py",
     "telemetry/histograms.py",

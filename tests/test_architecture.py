@@ -43,6 +43,7 @@ TABLE = {
     "wire.http1": Row(ours=("wire", "native")),
     "wire.http2": Row(others=("h2", "hpack", "hyperframe")),
     "telemetry": Row(ours=("model",)),
+    "telemetry.formats": Row(ours=("model", "telemetry", "native")),
     "telemetry.accesslog": Row(ours=("model", "telemetry"), others=_TWISTED),
     "dataplane": Row(),
     "dataplane.deadlines": Row(others=_TWISTED),

@@ -32,10 +32,11 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _json_string
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from lbproxy.native.choice import available
 from lbproxy.telemetry.records import HttpRecord
 
 
@@ -293,6 +294,14 @@ def tcp_alb(record: TcpRecord) -> str:
         f'{_second(int(record.started))} {_name(record.target_group)} "{_quoted_text(record.error_reason)}"\n'
     )
 
+
+pure_http_json = http_json
+"""The formatter of this module, whichever is in use."""
+
+if not TYPE_CHECKING and available:
+    from lbproxy.telemetry._jsonline import fall_back_to, http_json
+
+    fall_back_to(pure_http_json)
 
 FORMATS = {
     "json": Format(http_json, tcp_json),

@@ -21,7 +21,7 @@ from lbproxy.model.rule import FixedResponse, Redirect
 from lbproxy.telemetry.records import HttpRecord
 
 if TYPE_CHECKING:
-    from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime, Pool
+    from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime
     from lbproxy.dataplane.router.table import Match
     from lbproxy.model.target import RegisteredTarget
     from lbproxy.wire.http1.head import RequestHead, ResponseHead
