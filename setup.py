@@ -57,7 +57,12 @@ def native_modules():
 def extension(path):
     name = "lbproxy." + os.path.splitext(path)[0].replace("/", ".")
     flags = ["-O2", *os.environ.get("LBPROXY_NATIVE_CFLAGS", "").split()]
-    return Extension(name, [f"lbproxy/{path}"], extra_compile_args=flags)
+    return Extension(
+        name,
+        [f"lbproxy/{path}"],
+        extra_compile_args=flags,
+        extra_link_args=os.environ.get("LBPROXY_NATIVE_LDFLAGS", "").split(),
+    )
 
 
 class BuildAll(build_ext):
@@ -78,7 +83,7 @@ class BuildAll(build_ext):
 
 setup(
     packages=[*find_packages(include=["lbproxy", "lbproxy.*"]), "twisted.plugins"],
-    package_data={"twisted.plugins": ["lbproxy_plugin.py"], "lbproxy": ["py.typed", "native/*.pyi"]},
+    package_data={"twisted.plugins": ["lbproxy_plugin.py"], "lbproxy": ["py.typed", "*/*.pyi"]},
     ext_modules=native_modules(),
     cmdclass={"build_ext": BuildAll},
     options={"build_ext": {"parallel": os.cpu_count() or 1}},

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
@@ -36,6 +37,8 @@ from lbproxy.model.target_group import TargetGroup
 from lbproxy.native.transport import Acceptor
 from lbproxy.telemetry.accesslog import AccessLog
 from lbproxy.telemetry.counters import WorkerCounters
+
+_log = Logger()
 
 
 class Front(Protocol):
@@ -235,8 +238,20 @@ class Serving:
             factory = TLSMemoryBIOFactory(tls.connection_creator, False, _Quiet(front), self._reactor)
             factory.noisy = False
         if listener.proxy_protocol:
+            counters = self.counters.listener(listener.name)
+
+            def refused(reason: str) -> None:
+                counters.faults[reason] += 1
+                _log.info(
+                    "listener {listener}: a connection is refused: {reason}", listener=listener.name, reason=reason
+                )
+
             factory = ProxyProtocolFactory(
-                factory, listener.proxy_protocol_trusted, listener.request_header_timeout_seconds, self._reactor
+                factory,
+                listener.proxy_protocol_trusted,
+                listener.request_header_timeout_seconds,
+                self._reactor,
+                refused,
             )
         return factory
 

@@ -153,7 +153,10 @@ class Walk(RuleBasedStateMachine):
         assert 0 <= world.in_flight <= len(open_now)
         assert all(cell >= 0 for cell in world.cells)
         for pool in world.pools.values():
-            assert all(connection.exchange is None for connection in pool.idle)
+            for connection in pool.idle:
+                transport: Any = connection._transport
+                assert connection.exchange is None
+                assert transport.reading, "it would not be heard"
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):

@@ -15,7 +15,21 @@ from lbproxy.telemetry.records import HttpRecord
 
 pytestmark = pytest.mark.skipif(http_json is pure_http_json, reason="the compiled formatter was not built")
 
-TEXTS = ["kind", "listener", "client_host", "scheme", "target_group", "target", "rule", "action", "redirect_url", "error_reason", "server_name", "tls_version", "tls_cipher"]
+TEXTS = [
+    "kind",
+    "listener",
+    "client_host",
+    "scheme",
+    "target_group",
+    "target",
+    "rule",
+    "action",
+    "redirect_url",
+    "error_reason",
+    "server_name",
+    "tls_version",
+    "tls_cipher",
+]
 BYTES = ["method", "authority", "request_target", "version", "user_agent", "referer", "trace_id"]
 SECONDS = ["request_time", "target_time", "response_time", "duration"]
 COUNTS = ["received_bytes", "sent_bytes"]

@@ -23,7 +23,7 @@ from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields
 from lbproxy.dataplane.proxy.runtime import HttpRuntime
 from lbproxy.wire.errors import RemoteProtocolError
-from lbproxy.wire.http1.body import ChunkedReader, encode_chunk, last_chunk
+from lbproxy.wire.http1.body import LAST_CHUNK, ChunkedReader, encode_chunk, last_chunk
 from lbproxy.wire.http1.head import RequestHead, scan_request
 
 _log = Logger()
@@ -434,13 +434,18 @@ class ClientConnection(Downstream):
         refused = Exchange(self, self._runtime, UNREADABLE, self._began or self.now())
         refused.status = status
         refused.error_reason = reason
+        body = error_body(status, b"")
+        message = b"HTTP/1.1 %d %b\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
+            status,
+            reason_phrase(status),
+            own_fields(self.wall_time(), b"text/plain"),
+            len(body),
+            body,
+        )
+        refused.sent_bytes = len(message)
         self._runtime.counters.faults[reason] += 1
         self._runtime.finished(refused)
-        body = error_body(status, b"")
-        self._transport.write(
-            b"HTTP/1.1 %d %b\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b"
-            % (status, reason_phrase(status), own_fields(self.wall_time(), b"text/plain"), len(body), body)
-        )
+        self._transport.write(message)
         self._linger()
 
     # The exchange calls
@@ -503,6 +508,8 @@ class ClientConnection(Downstream):
                 self._chunked_out = True
                 if data:
                     data = encode_chunk(data)
+                if ended:
+                    data += LAST_CHUNK
             else:
                 self._keep = False
         if self._keep and (self._front.draining or self.now() > self._age_limit):

@@ -438,7 +438,8 @@ class Exchange(HttpRecord):
             self._respond(action.status, action.content_type.encode("latin-1"), action.body.encode())
         else:
             assert isinstance(action, Redirect)
-            location = expand(action, self.head, self.client.scheme, self.client.listener_port, self.head.authority)
+            host = self.head.host or _local_host(self.client)
+            location = expand(action, self.head, self.client.scheme, self.client.listener_port, host)
             self.redirect_url = location.decode("latin-1")
             body = error_body(action.status, b"")
             self._respond(action.status, b"text/plain; charset=utf-8", body, b"Location: %b\r\n" % location)
@@ -574,3 +575,9 @@ class Exchange(HttpRecord):
             self.runtime.finished(self)
         finally:
             self.client.exchange_done()
+
+
+def _local_host(client: Downstream) -> bytes:
+    """The address that the client connected to, for a request that names no host."""
+    host = client.local_address()[0]
+    return f"[{host}]".encode() if ":" in host else host.encode()

@@ -249,11 +249,16 @@ class TargetConnection(Upstream):
             exchange.response(head, True, body, False)
             return
         if head.chunked:
-            self._chunks = ChunkedReader()
+            chunks = ChunkedReader()
+            body = chunks.receive_data(data[start:]) if start < len(data) else b""
+            if chunks.ended and not chunks.trailers:
+                self._release(bool(chunks.rest))
+                exchange.response(head, True, body, True)
+                return
+            self._chunks = chunks
             self._reading = _CHUNKS
-            body = self._chunks.receive_data(data[start:]) if start < len(data) else b""
             exchange.response(head, True, body, False)
-            if self._chunks is not None and self._chunks.ended and self.exchange is exchange:
+            if chunks.ended and self.exchange is exchange:
                 self._end_chunks(exchange)
             return
         self._keep = False
