@@ -164,7 +164,7 @@ class Serving:
         key = (group.name, target.key)
         pool = self._pools.get(key)
         if pool is not None and not pool.retired and pool.reaches(group, target, cell):
-            pool.group = group
+            pool.use(group)
             return pool
         if pool is not None:
             pool.retire()
