@@ -8,8 +8,10 @@ is forgotten, so that targets that come and go do not pile up.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Protocol
 
+from cryptography import x509
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -369,7 +371,20 @@ class _Collector(Collector):
             members.add_metric([group], len(group_state.targets))
             healthy.add_metric([group], count)
             open_.add_metric([group], state.fail_open(group))
-        yield from (states, flight, members, healthy, open_)
+        expiry = GaugeMetricFamily(
+            "lbproxy_certificate_expiry_timestamp_seconds",
+            "Unix time at which a certificate ends",
+            labels=["listener", "certificate"],
+        )
+        for listener in snapshot.configuration.listeners:
+            for certificate in listener.certificates:
+                expiry.add_metric([listener.name, certificate.source], _expiry(certificate.pem))
+        yield from (states, flight, members, healthy, open_, expiry)
+
+
+@lru_cache(maxsize=1024)
+def _expiry(pem: bytes) -> float:
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
 
 
 def _by_code(requests_by_status: Mapping[int, int]) -> dict[str, int]:

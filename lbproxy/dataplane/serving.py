@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from twisted.logger import Logger
+
 from lbproxy.dataplane.balancer import make_balancer
 from lbproxy.dataplane.balancer.base import Cells
 from lbproxy.dataplane.deadlines import Deadlines
@@ -33,6 +35,8 @@ from lbproxy.native.tls import ServerTlsFactory
 from lbproxy.native.transport import Acceptor
 from lbproxy.telemetry.accesslog import AccessLog
 from lbproxy.telemetry.counters import WorkerCounters
+
+_log = Logger()
 
 
 class Front(Protocol):
@@ -160,7 +164,7 @@ class Serving:
         key = (group.name, target.key)
         pool = self._pools.get(key)
         if pool is not None and not pool.retired and pool.reaches(group, target, cell):
-            pool.group = group
+            pool.use(group)
             return pool
         if pool is not None:
             pool.retire()
@@ -231,8 +235,20 @@ class Serving:
         if tls is not None:
             factory = ServerTlsFactory(tls.connection_creator, front)
         if listener.proxy_protocol:
+            counters = self.counters.listener(listener.name)
+
+            def refused(reason: str) -> None:
+                counters.faults[reason] += 1
+                _log.info(
+                    "listener {listener}: a connection is refused: {reason}", listener=listener.name, reason=reason
+                )
+
             factory = ProxyProtocolFactory(
-                factory, listener.proxy_protocol_trusted, listener.request_header_timeout_seconds, self._reactor
+                factory,
+                listener.proxy_protocol_trusted,
+                listener.request_header_timeout_seconds,
+                self._reactor,
+                refused,
             )
         return factory
 

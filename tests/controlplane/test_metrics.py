@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -10,11 +12,12 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from lbproxy.controlplane.metrics import MetricsStore
-from lbproxy.model.listener import Listener, ListenerProtocol
+from lbproxy.model.listener import Certificate, Listener, ListenerProtocol
 from lbproxy.model.rule import FixedResponse
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetState
 from lbproxy.telemetry.counters import WorkerCounters
+from tests.controlplane.config.pem import NOW, make_pem
 
 
 def a_report(connections: int = 1, requests: int = 1, active: int = 0, target: str = "10.0.0.1:80") -> dict[str, Any]:
@@ -237,3 +240,35 @@ def test_odd_names_are_escaped() -> None:
     store = MetricsStore()
     store.update(0, 1, worker.report())
     assert samples(store)["lbproxy_listener_connections_total", 'we"b\\\n'] == 1
+
+
+def test_the_end_of_each_certificate() -> None:
+    pem = make_pem("web", ends=30)
+    listener = attrs.evolve(
+        FakeState().snapshot.configuration.listeners[0], certificates=(Certificate(source="/tls/web.pem", pem=pem),)
+    )
+    snapshot = attrs.evolve(FakeState().snapshot, configuration=Configuration(listeners=(listener,)))
+    text = MetricsStore(FakeState(snapshot)).exposition().decode()
+    (line,) = [line for line in text.splitlines() if line.startswith("lbproxy_certificate_expiry")]
+    labels, _, value = line.rpartition(" ")
+    assert labels == 'lbproxy_certificate_expiry_timestamp_seconds{certificate="/tls/web.pem",listener="web"}'
+    assert float(value) == NOW.timestamp() + 30 * 86400
+
+
+def test_each_metric_is_in_the_manual() -> None:
+    """docs/operations.md has a row for each metric, with its name and labels as Prometheus shows them."""
+    manual = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
+    rows = dict(re.findall(r"^\| `(lbproxy_\w+)` \| ([^|]*) \|", manual, re.MULTILINE))
+    store = MetricsStore(FakeState())
+    store.update(0, 1, a_report())
+    store.reloaded(True, 1.0)
+    text = store.exposition().decode()
+    shown = {
+        f"{family.name}_total" if family.type == "counter" else family.name: family
+        for family in text_string_to_metric_families(text)
+        if family.name.startswith("lbproxy_")
+    }
+    assert sorted(rows) == sorted(shown)
+    for name, family in shown.items():
+        for sample in family.samples:
+            assert set(re.findall(r"\w+", rows[name])) == sample.labels.keys() - {"le"}, name

@@ -43,6 +43,7 @@ class FakeTransport:
         self.clock = clock
         self.protocol = protocol
         self.sent = b""
+        self.writes = 0
         self.full = False
         self.reading = True
         self.connected = True
@@ -71,6 +72,7 @@ class FakeTransport:
         assert isinstance(data, bytes)
         if not self.connected or self.write_closed or self.ended == "aborted":
             return
+        self.writes += 1
         if self.full or self._queued:
             self._queued += data
             if self._producer is not None:
@@ -183,6 +185,7 @@ class FakeConnecting:
         self.target = target
         self.header = header
         self.cancelled = False
+        self.failed = False
         self.transport: FakeTransport | None = None
         self._clock = clock
         self._protocol = protocol
@@ -198,6 +201,7 @@ class FakeConnecting:
 
     def fail(self, fault: Fault = Fault.CONNECT_REFUSED) -> None:
         assert not self.cancelled
+        self.failed = True
         self._protocol.connectFailed(fault, "as the test says")
 
 

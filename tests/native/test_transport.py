@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import socket
 import time
@@ -855,7 +854,6 @@ def test_no_descriptor_is_lost(world: World) -> None:
             world.turn(2)
         world.until(lambda protocol=protocol: protocol.reason)
     del protocol
-    gc.collect()
     world.turn()
     assert descriptors() == count
     acceptor.close()

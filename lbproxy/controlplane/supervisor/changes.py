@@ -12,6 +12,9 @@ from lbproxy.model.rule import Rule
 from lbproxy.model.snapshot import Configuration
 from lbproxy.model.target_group import TargetGroup
 
+MAX_LINES = 100
+"""A file with thousands of rules is not told one by one."""
+
 _Named = TypeVar("_Named", Listener, Rule, TargetGroup)
 
 
@@ -26,6 +29,8 @@ def describe_changes(former: Configuration, present: Configuration) -> tuple[str
     lines += _compare("target group", former.target_groups, present.target_groups)
     settings = _differing(former, present, besides=("listeners", "target_groups"))
     lines += [f"{setting} changed" for setting in settings]
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES - 1 :] = [f"and {len(lines) - MAX_LINES + 1} more changes"]
     return tuple(lines)
 
 

@@ -248,7 +248,7 @@ class Supervisor(MultiService):
 
     async def _begin(self) -> None:
         loaded = self.loaded
-        _log_lines(loaded.warnings)
+        _log_lines((*loaded.warnings, *_lost_output(loaded)))
         configuration = await self._demo.fill(loaded.configuration, loaded.demo)
         if self._is_stopping:
             return
@@ -361,7 +361,7 @@ class Supervisor(MultiService):
             self._sockets.keep_only(binds_of(self.loaded.configuration), former_slots)
             raise
         self.loaded = loaded
-        warnings = (*map(str, loaded.warnings), *self._waiting_for_restart(loaded))
+        warnings = (*map(str, loaded.warnings), *_lost_output(loaded), *self._waiting_for_restart(loaded))
         changes = describe_changes(former, configuration)
         if len(slots) != len(former_slots):
             changes += (f"workers changed from {len(former_slots)} to {len(slots)}",)
@@ -509,6 +509,18 @@ def _log_lines(warnings: Iterable[object], changes: Iterable[str] = ()) -> None:
         _log.warn("{warning}", warning=warning)
     for change in changes:
         _log.info("{change}", change=change)
+
+
+def _lost_output(loaded: LoadedConfiguration) -> Iterator[str]:
+    """Say so when the access log goes to a stdout that leads nowhere, as a daemon's does."""
+    if loaded.configuration.access_log.destination != "stdout":
+        return
+    try:
+        is_lost = os.path.samestat(os.fstat(1), os.stat(os.devnull))
+    except OSError:
+        is_lost = True  # it is closed
+    if is_lost:
+        yield "access-log = stdout: stdout leads nowhere, as for a daemon; name a file, or start with twistd -n"
 
 
 def _fired(deferred: Deferred[Any]) -> Deferred[None]:

@@ -51,7 +51,9 @@ STARTING_LIMIT_SECONDS = 60.0
 """From the start of the process to the first snapshot in force, on a very busy machine."""
 
 APPLY_LIMIT_SECONDS = 30.0
-"""After this a snapshot that was not answered is taken for lost."""
+"""After this a snapshot that was not answered is taken for lost.
+
+A worker may be silent for as long over a new configuration: to compile tens of thousands of rules takes it seconds."""
 
 BACK_OFF_FIRST_SECONDS = 0.05
 BACK_OFF_LIMIT_SECONDS = 30.0
@@ -222,18 +224,26 @@ class WorkerSlot:
             )
             self._applying = False  # the next one may do better
             self.offer()
-        limit = SILENCE_LIMIT_SECONDS if self.state is SlotState.RUNNING else STARTING_LIMIT_SECONDS
-        if not self._is_serving or self._worker is None or self._condemned or now - self._last_seen < limit:
+        quiet = now - self._last_seen
+        if not self._is_serving or self._worker is None or self._condemned or quiet < self._patience:
             return
         self._condemned = True
         _log.error(
             "worker {slot} (pid {pid}) has been silent for {seconds:.0f} s; replacing it",
             slot=self.index,
             pid=self.pid,
-            seconds=now - self._last_seen,
+            seconds=quiet,
         )
         self.kill(signal.SIGABRT)  # leaves a trace of where it hangs
         self._after("hang", KILL_GRACE_SECONDS, self.kill)
+
+    @property
+    def _patience(self) -> float:
+        if self.state is SlotState.STARTING:
+            return STARTING_LIMIT_SECONDS
+        if self._applying and self._sent_configuration:
+            return APPLY_LIMIT_SECONDS
+        return SILENCE_LIMIT_SECONDS
 
     def seen(self, now: float) -> None:
         """Count the worker as alive at this time."""
@@ -291,6 +301,7 @@ class WorkerSlot:
                 worker_slots=snapshot.worker_slots,
             )
         )
+        self._sent_configuration = not is_known
         self._configuration_version = snapshot.configuration_version
         self._sent_version = snapshot.version
         self._sent_at = self._clock.seconds()
@@ -376,6 +387,7 @@ class WorkerSlot:
         self._said_hello = False
         self._condemned = False
         self._applying = False
+        self._sent_configuration = False
         self._sent_version = 0
         self._sent_at = 0.0
         self._configuration_version = 0

@@ -14,16 +14,16 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IProtocol, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
-from lbproxy.dataplane.deadlines import NEVER, Deadlines
+from lbproxy.dataplane.deadlines import NEVER, TICK_SECONDS, Deadlines
 from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phrase
-from lbproxy.dataplane.proxy.exchange import Exchange
+from lbproxy.dataplane.proxy.exchange import Downstream, Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields
 from lbproxy.dataplane.proxy.runtime import HttpRuntime
 from lbproxy.wire.errors import RemoteProtocolError
-from lbproxy.wire.http1.body import ChunkedReader, encode_chunk, last_chunk
+from lbproxy.wire.http1.body import LAST_CHUNK, ChunkedReader, encode_chunk, last_chunk
 from lbproxy.wire.http1.head import RequestHead, scan_request
 
 _log = Logger()
@@ -49,15 +49,16 @@ _CLOSING = 5
 _LINGERING = 6
 
 
-class _Unreadable:
-    """Stands in the access log for the head of a request that could not be read."""
+def _unreadable() -> RequestHead:
+    head = RequestHead()
+    head.method = head.target = head.version = b"-"
+    head.authority = head.host = head.path = head.query = head.user_agent = head.referer = b""
+    head.minor = 1
+    return head
 
-    method = target = version = b"-"
-    path = query = authority = host = user_agent = referer = b""
-    minor = 1
 
-
-UNREADABLE = _Unreadable()
+UNREADABLE = _unreadable()
+"""Stands in the access log for the head of a request that could not be read."""
 
 
 class TlsDescription(Protocol):
@@ -111,8 +112,7 @@ class HttpFront:
         return cut
 
 
-@implementer(IProtocol, IPushProducer, IHalfCloseableProtocol)
-class ClientConnection:
+class ClientConnection(Downstream):
     """One client connection; the `Downstream` of its exchanges, one at a time."""
 
     __slots__ = (
@@ -137,14 +137,8 @@ class ClientConnection:
         "_write_paused",
         "armed",
         "deadline",
-        "host",
-        "listener_port",
-        "now",
-        "port",
-        "scheme",
+        "secure",
     )
-
-    secure = False
 
     def __init__(self, front: HttpFront, host: str, port: int) -> None:
         self._front = front
@@ -153,6 +147,7 @@ class ClientConnection:
         self.port = port
         self.listener_port = front.port
         self.scheme = "http"
+        self.secure = False
         self.now = front.deadlines.now
         self.armed = 0
         self.deadline = NEVER
@@ -396,7 +391,7 @@ class ClientConnection:
             self._close()
             return
         patience = DRAIN_GRACE_SECONDS if self._front.draining else self._runtime.idle_timeout
-        self._front.deadlines.set(self, self.now() + patience)
+        self._set_deadline(self.now() + patience)
 
     def _read_length(self, data: bytes) -> None:
         exchange = self._exchange
@@ -436,16 +431,21 @@ class ClientConnection:
 
     def _refuse_unread(self, status: int, reason: str) -> None:
         """Answer a request that could not be read, and close (RFC 9112 section 2.2)."""
-        refused = Exchange(self, self._runtime, UNREADABLE, self._began or self.now())  # type: ignore[arg-type]
+        refused = Exchange(self, self._runtime, UNREADABLE, self._began or self.now())
         refused.status = status
         refused.error_reason = reason
+        body = error_body(status, b"")
+        message = b"HTTP/1.1 %d %b\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
+            status,
+            reason_phrase(status),
+            own_fields(self.wall_time(), b"text/plain"),
+            len(body),
+            body,
+        )
+        refused.sent_bytes = len(message)
         self._runtime.counters.faults[reason] += 1
         self._runtime.finished(refused)
-        body = error_body(status, b"")
-        self._transport.write(
-            b"HTTP/1.1 %d %b\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b"
-            % (status, reason_phrase(status), own_fields(self.wall_time(), b"text/plain"), len(body), body)
-        )
+        self._transport.write(message)
         self._linger()
 
     # The exchange calls
@@ -467,7 +467,12 @@ class ClientConnection:
         return self._forwarded.fields(received)
 
     def expect_progress(self, seconds: float) -> None:
-        self._front.deadlines.set(self, self.now() + seconds)
+        self._set_deadline(self.now() + seconds)
+
+    def _set_deadline(self, at: float) -> None:
+        self.deadline = at
+        if not 0.0 < self.armed * TICK_SECONDS <= at:  # else the wheel looks in time, and a store is all that it takes
+            self._front.deadlines.set(self, at)
 
     def pause_request(self) -> None:
         if not self._reading_paused and self._reading != _CLOSING:
@@ -503,6 +508,8 @@ class ClientConnection:
                 self._chunked_out = True
                 if data:
                     data = encode_chunk(data)
+                if ended:
+                    data += LAST_CHUNK
             else:
                 self._keep = False
         if self._keep and (self._front.draining or self.now() > self._age_limit):
@@ -605,17 +612,15 @@ class ClientConnection:
         self._transport.abortConnection()
 
 
-@implementer(IHandshakeListener)
 class SecureClientConnection(ClientConnection):
     """A client connection inside TLS."""
 
     __slots__ = ()
 
-    secure = True
-
     def __init__(self, front: HttpFront, host: str, port: int) -> None:
         super().__init__(front, host, port)
         self.scheme = "https"
+        self.secure = True
 
     def _first_patience(self) -> float:
         return self._runtime.header_timeout
@@ -644,3 +649,7 @@ class SecureClientConnection(ClientConnection):
     def _lose_write(self) -> None:
         # TLS ends with close_notify; Twisted reads on until the client's own.
         self._transport.loseConnection()
+
+
+classImplements(ClientConnection, IProtocol, IPushProducer, IHalfCloseableProtocol)
+classImplements(SecureClientConnection, IHandshakeListener)

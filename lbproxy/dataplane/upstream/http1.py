@@ -8,10 +8,10 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocol, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from lbproxy.dataplane.deadlines import NEVER
-from lbproxy.dataplane.proxy.exchange import CHUNKED, NO_BODY, Exchange
+from lbproxy.dataplane.proxy.exchange import CHUNKED, NO_BODY, Exchange, Upstream
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http1.body import ChunkedReader, encode_chunk, last_chunk
@@ -31,8 +31,7 @@ _TUNNEL = 4
 _CLOSING = 5
 
 
-@implementer(IProtocol, IPushProducer)
-class TargetConnection:
+class TargetConnection(Upstream):
     """Serves one exchange after another.
 
     It is the protocol of its transport, and the transport's producer for back-pressure on requests.
@@ -54,8 +53,6 @@ class TargetConnection:
         "_transport",
         "armed",
         "deadline",
-        "exchange",
-        "reused",
         "waiting",
     )
 
@@ -252,11 +249,16 @@ class TargetConnection:
             exchange.response(head, True, body, False)
             return
         if head.chunked:
-            self._chunks = ChunkedReader()
+            chunks = ChunkedReader()
+            body = chunks.receive_data(data[start:]) if start < len(data) else b""
+            if chunks.ended and not chunks.trailers:
+                self._release(bool(chunks.rest))
+                exchange.response(head, True, body, True)
+                return
+            self._chunks = chunks
             self._reading = _CHUNKS
-            body = self._chunks.receive_data(data[start:]) if start < len(data) else b""
             exchange.response(head, True, body, False)
-            if self._chunks is not None and self._chunks.ended and self.exchange is exchange:
+            if chunks.ended and self.exchange is exchange:
                 self._end_chunks(exchange)
             return
         self._keep = False
@@ -332,3 +334,6 @@ class TargetConnection:
         else:
             fault = Fault.TARGET_CLOSED if clean else Fault.TARGET_RESET
             exchange.upstream_failed(fault, self.reused and not self._seen)
+
+
+classImplements(TargetConnection, IProtocol, IPushProducer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from lbproxy.controlplane.supervisor.changes import describe_changes
+from lbproxy.controlplane.supervisor.changes import MAX_LINES, describe_changes
 from lbproxy.model.health import HealthCheck
 from lbproxy.model.rule import FixedResponse, PathCondition, Pattern, Rule
 from lbproxy.model.snapshot import AccessLogSettings, Configuration
@@ -61,3 +61,9 @@ def test_listeners_and_settings() -> None:
         "drain-timeout changed",
     )
     assert describe_changes(Configuration(), ONE) == ("listener web added", "target group app added")
+
+
+def test_thousands_are_not_told_one_by_one() -> None:
+    lines = describe_changes(ONE, with_rules(*(make_rule(f"r{n}", n + 1) for n in range(1000))))
+    assert len(lines) == MAX_LINES
+    assert lines[-1] == f"and {1000 - MAX_LINES + 1} more changes"

@@ -30,7 +30,7 @@ from lbproxy.controlplane.supervisor.systemd import Notifier
 from lbproxy.controlplane.supervisor.workers import WorkerPool
 from lbproxy.ipc.messages import ApplySnapshot, Drain
 from lbproxy.model.listener import Bind
-from lbproxy.model.snapshot import Configuration, Snapshot
+from lbproxy.model.snapshot import AccessLogSettings, Configuration, Snapshot
 
 from .fakes import FakeLauncher, FakeMetrics, configuration
 
@@ -304,6 +304,20 @@ class ReloadTests(SupervisorTestCase):
                     "state-directory: /var/lib/lbproxy is used until a restart",
                 ),
             )
+
+    def test_an_access_log_that_nobody_can_read_is_told(self) -> None:
+        logged = attrs.evolve(configuration(ONE), access_log=AccessLogSettings(destination="stdout"))
+        supervisor = self.start(FakeLoaded(configuration(ONE)))
+        stdout, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nothing, 1)
+            (warning,) = self.reload(supervisor, FakeLoaded(logged)).warnings
+        finally:
+            os.dup2(stdout, 1)
+            os.close(stdout)
+            os.close(nothing)
+
+        self.assertIn("access-log = stdout: stdout leads nowhere", warning)
 
     def test_another_number_of_workers_is_a_change(self) -> None:
         supervisor = self.start(FakeLoaded(configuration(ONE)))

@@ -290,6 +290,17 @@ class HangTests(PoolTestCase):
 
         self.assertEqual(worker.signals, [])
 
+    def test_a_worker_may_take_its_time_over_a_new_configuration(self) -> None:
+        (worker,) = self.start()
+        worker.answers = False
+        self.pool.offer(snapshot(2, configuration(), 2))
+        for _ in range(29):
+            self.clock.advance(1)
+        self.assertEqual(worker.signals, [])
+        self.clock.pump([1, 1])
+
+        self.assertEqual(worker.signals, [signal.SIGABRT])
+
     def test_a_worker_may_take_its_time_to_start(self) -> None:
         self.launcher.hello = False
         (worker,) = self.start()

@@ -382,6 +382,19 @@ def test_an_answer_that_breaks_off_is_cut_by_a_reset(part: bytes, version: str) 
     assert world.in_flight == 0
 
 
+@pytest.mark.parametrize("theirs", [answer(b"hello"), CHUNKED_ANSWER], ids=["length", "chunked"])
+def test_an_answer_in_one_piece_is_sent_in_one(theirs: bytes) -> None:
+    """Each write is a system call."""
+    world = World()
+    client = world.client()
+    client.deliver(request())
+    target = world.target()
+    target.deliver(theirs)
+    assert (target.writes, client.writes) == (1, 1)
+    assert client.sent == theirs
+    assert world.pool.idle
+
+
 def test_interim_answers_go_to_http11_clients_only() -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
     for version, expected in (("1.1", [100, 103, 103, 200]), ("1.0", [200])):
@@ -779,6 +792,7 @@ def test_a_request_that_cannot_be_read_is_refused_and_the_connection_closed(data
     world.turn()
     assert client.ended == "closed"
     assert [record.status for record in world.log.records] == [200, status]
+    assert world.counters.sent_bytes == len(client.sent)
     assert not world.connector.attempts
 
 

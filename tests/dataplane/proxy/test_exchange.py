@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lbproxy.dataplane.balancer import make_balancer
-from lbproxy.dataplane.proxy.exchange import CHUNKED, NO_BODY, Exchange
+from lbproxy.dataplane.proxy.exchange import CHUNKED, NO_BODY, Downstream, Exchange, Upstream
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import TraceIds
-from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime
+from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime, Pool
 from lbproxy.dataplane.router.table import Table
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Forward, WeightedGroup
@@ -29,15 +29,15 @@ IDLE = 60.0
 RESPONSE = 7.0
 
 
-class FakeClient:
+class FakeClient(Downstream):
     """A `Downstream` that checks that it is told things in an order that makes sense."""
 
-    host = "192.0.2.7"
-    port = 40000
-    scheme = "http"
-    listener_port = 8080
-
     def __init__(self) -> None:
+        self.host = "192.0.2.7"
+        self.port = 40000
+        self.scheme = "http"
+        self.listener_port = 8080
+        self.now = lambda: self.time
         self.time = 1000.0
         self.exchange: Exchange | None = None
         self.patience = 0.0
@@ -59,9 +59,6 @@ class FakeClient:
         assert not self.done, "told after it was done"
         assert not self.was_cut, "told after the cut"
         assert not self.tunnel_ended, "told after the tunnel's end"
-
-    def now(self) -> float:
-        return self.time
 
     def wall_time(self) -> float:
         return 1_700_000_000.0
@@ -130,7 +127,7 @@ class FakeClient:
         self.done += 1
 
 
-class FakeUpstream:
+class FakeUpstream(Upstream):
     """An `Upstream` that keeps what it is given."""
 
     def __init__(self, reused: bool = False) -> None:
@@ -182,7 +179,7 @@ class FakeUpstream:
         return exchange
 
 
-class FakePool:
+class FakePool(Pool):
     """A `Pool` of one target."""
 
     def __init__(self, key: str) -> None:
@@ -194,6 +191,8 @@ class FakePool:
         self.kept: list[FakeUpstream] = []
         self.waiting: Exchange | None = None
         self.connects = 0
+        self.asked_repeatable: bool | None = None
+        """What was said of the last request for which a kept connection was wanted."""
 
     @property
     def in_flight(self) -> int:
@@ -205,7 +204,8 @@ class FakePool:
     def end(self) -> None:
         self.ended += 1
 
-    def take(self, idempotent: bool) -> FakeUpstream | None:
+    def take(self, repeatable: bool) -> FakeUpstream | None:
+        self.asked_repeatable = repeatable
         return self.kept.pop() if self.kept else None
 
     def connect(self, exchange: Exchange) -> None:
@@ -594,6 +594,22 @@ def test_what_must_or_can_not_be_repeated_is_sent_once(head: bytes, body: bytes,
     kept.let_go().upstream_failed(Fault.TARGET_CLOSED, True)
     assert scene.client.status == 502
     assert [pool.connects for pool in scene.pools.values()] == [0, 0]
+    assert False in [pool.asked_repeatable for pool in scene.pools.values()], (
+        "so it gets a connection that surely stands"
+    )
+    scene.check_over()
+
+
+def test_a_target_that_is_going_down_is_passed_over_once() -> None:
+    scene = Scene(targets=3)
+    for pool in scene.pools.values():
+        pool.kept.append(FakeUpstream(reused=True))
+    exchange = scene.ask(GET)
+    for reused in (True, False, False):
+        upstream: Any = exchange.upstream or scene.pool.succeed()
+        upstream.let_go().upstream_failed(Fault.TARGET_RESET, reused)
+    assert scene.client.status == 502
+    assert sorted(pool.begun for pool in scene.pools.values()) == [0, 1, 2], "a fatal request must not go round"
     scene.check_over()
 
 
