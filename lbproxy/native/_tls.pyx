@@ -736,6 +736,7 @@ cdef enum:
     KEY = 32
     TICKET_KEY = 80  # name, key of the cipher, key of the MAC
     TICKET_KEYS = 4
+    TLS13 = 0x0304
     PARAM_UTF8_STRING = 4
     PARAM_OCTET_STRING = 5
 
@@ -754,6 +755,7 @@ ctypedef int (*set_params_t)(void* mac, const Param* params) noexcept nogil
 ctypedef int (*init_t)(void* cipher, const void* kind, void* engine, const unsigned char* key, const unsigned char* iv) \
     noexcept nogil
 ctypedef const void* (*kind_t)() noexcept nogil
+ctypedef int (*version_t)(void* ssl) noexcept nogil
 ctypedef int (*random_t)(unsigned char* data, int size) noexcept nogil
 
 cdef set_ticket_t SSL_CTX_set_tlsext_ticket_key_evp_cb
@@ -761,6 +763,7 @@ cdef set_params_t EVP_MAC_CTX_set_params
 cdef init_t EVP_EncryptInit_ex, EVP_DecryptInit_ex
 cdef kind_t EVP_aes_256_cbc
 cdef random_t RAND_bytes
+cdef version_t SSL_version
 
 cdef unsigned char ticket_keys[TICKET_KEYS][TICKET_KEY]
 cdef int ticket_key_count = 0
@@ -769,12 +772,13 @@ cdef int ticket_key_count = 0
 def bind_tickets(dict addresses):
     """Use these functions of OpenSSL for tickets."""
     global SSL_CTX_set_tlsext_ticket_key_evp_cb, EVP_MAC_CTX_set_params, EVP_EncryptInit_ex, EVP_DecryptInit_ex
-    global EVP_aes_256_cbc, RAND_bytes
+    global EVP_aes_256_cbc, RAND_bytes, SSL_version
     SSL_CTX_set_tlsext_ticket_key_evp_cb = <set_ticket_t><uintptr_t>addresses["SSL_CTX_set_tlsext_ticket_key_evp_cb"]
     EVP_MAC_CTX_set_params = <set_params_t><uintptr_t>addresses["EVP_MAC_CTX_set_params"]
     EVP_EncryptInit_ex = <init_t><uintptr_t>addresses["EVP_EncryptInit_ex"]
     EVP_DecryptInit_ex = <init_t><uintptr_t>addresses["EVP_DecryptInit_ex"]
     EVP_aes_256_cbc = <kind_t><uintptr_t>addresses["EVP_aes_256_cbc"]
+    SSL_version = <version_t><uintptr_t>addresses["SSL_version"]
     RAND_bytes = <random_t><uintptr_t>addresses["RAND_bytes"]
 
 
@@ -813,7 +817,8 @@ cdef int ticket_key(
         return -1
     if EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, ticket_keys[index] + NAME, iv) != 1:
         return -1
-    return 1 if index == 0 else 2
+    # A TLS 1.3 client uses a ticket once (RFC 8446 appendix C.4): it needs another.
+    return 1 if index == 0 and SSL_version(ssl) < TLS13 else 2
 
 
 cdef bint set_mac_key(void* mac, unsigned char* key) noexcept nogil:

@@ -55,6 +55,7 @@ _TICKETS = (
     "EVP_DecryptInit_ex",
     "EVP_aes_256_cbc",
     "RAND_bytes",
+    "SSL_version",
 )
 
 

@@ -709,8 +709,11 @@ def test_servers_with_the_same_ticket_keys_resume_each_others_sessions(world: Wo
     tls.use_ticket_keys((first,))
     resumed, session = resumes(world, context, None)
     assert not resumed
-    resumed, session = resumes(world, context, session)
+    resumed, another = resumes(world, context, session)
     assert resumed
+    if version is ssl.TLSVersion.TLSv1_3:
+        assert another.id != session.id, "RFC 8446 appendix C.4: a ticket is for one use"
+    session = another
     tls.use_ticket_keys((second, first))
     resumed, renewed = resumes(world, context, session)
     assert resumed

@@ -1,6 +1,6 @@
 """The TCP proxy: a client's connection joined to a target's.
 
-A TLS listener in front of TCP targets is the same factory inside ``TLSMemoryBIOFactory``, a TLS target group
+A TLS listener in front of TCP targets is the same factory inside `lbproxy.native.tls`, a TLS target group
 the same protocol inside the connector's.  A connection goes through these phases: (TLS handshake,) connecting to
 one candidate after another, relaying, closing.  `TcpClientSide` is the connection; `TcpTargetSide` only tells it
 what happens at the other end.
@@ -10,9 +10,9 @@ How an end is carried to the other side:
 * A plain side that sends no more (FIN): what it sent is flushed, then the other side's write direction is
   closed and the way back stays open.  A TLS side is sent close_notify instead, and what it still sends is
   relayed until it answers.
-* A TLS side that sends close_notify has closed both directions as far as Twisted's TLS is concerned: what it sent is
-  delivered to the other side, which is then closed; what was on its way to it and not yet handed to its TCP
-  connection is lost.  TLS 1.2 demands as much of it; TLS 1.3 would allow to go on (RFC 8446 section 6.1).
+* A TLS side that sends close_notify: as a FIN, the way back stays open (RFC 8446 section 6.1).  Where TLS is Twisted's
+  (without native code) it has closed both directions: what it sent is delivered to the other side, which is then
+  closed; what was on its way to it and not yet handed to its TCP connection is lost, as TLS 1.2 demands.
 * A plain side that is reset, after it had not yet finished: the other side is reset too, and what was on its
   way is lost, as it would be on a direct connection.
 * A TLS side that goes without close_notify: as if it had sent one.  Many clients do so, and a reset would
