@@ -84,6 +84,9 @@ class Upstream(Protocol):
     def send_end(self, trailers: bytes) -> None: ...
     def pause_response(self) -> None: ...
     def resume_response(self) -> None: ...
+    def is_taking(self) -> bool:
+        """Tell whether the target, which reads slowly, has taken something since the last look."""
+
     def abort(self) -> None:
         """Give the connection up; it will not call the exchange again."""
 
@@ -292,8 +295,10 @@ class Exchange:
             self.upstream.resume_response()
 
     def timed_out(self) -> None:
-        """Nothing has moved for as long as the present phase allows."""
-        if self.tunnel:
+        """Nothing has come or gone, that we know of, for as long as the present phase allows."""
+        if self.upstream is not None and self.upstream.is_taking():
+            self.client.expect_progress(self.runtime.idle_timeout)
+        elif self.tunnel:
             self.error_reason = "IdleTimeout"
             self._drop_upstream()
             self.client.end_tunnel()

@@ -52,6 +52,7 @@ class TargetConnection:
         "_request_ended",
         "_seen",
         "_transport",
+        "_untaken",
         "armed",
         "deadline",
         "exchange",
@@ -69,6 +70,7 @@ class TargetConnection:
         self.armed = 0
         self.deadline = NEVER
         self._transport: Any = None
+        self._untaken = 0
         self._buffer = b""
         self._chunks: ChunkedReader | None = None
         self._full = False
@@ -158,6 +160,13 @@ class TargetConnection:
         self._transport.unregisterProducer()
         self._transport.loseConnection()
 
+    def is_taking(self) -> bool:
+        """Tell whether the target, which reads slowly, has taken something since the last look."""
+        if not self._full:
+            return False
+        before, self._untaken = self._untaken, self._transport.untaken()
+        return self._untaken < before
+
     def is_quiet(self) -> bool:
         """Tell whether the target has neither closed this idle connection nor sent anything on it."""
         quiet: bool = self._lowest_transport().is_quiet()
@@ -180,6 +189,7 @@ class TargetConnection:
 
     def pauseProducing(self) -> None:
         self._full = True
+        self._untaken = self._transport.untaken()
         if self.exchange is not None:
             self.exchange.pause_request()
 

@@ -142,6 +142,7 @@ class FakeUpstream:
         self.whole = False
         self.trailers = b""
         self.paused = False
+        self.taking = False
         self.gone = ""
 
     def send_request(self, block: bytes, method: bytes, framing: int, data: bytes, ended: bool) -> None:
@@ -164,6 +165,9 @@ class FakeUpstream:
 
     def resume_response(self) -> None:
         self.paused = False
+
+    def is_taking(self) -> bool:
+        return self.taking
 
     def abort(self) -> None:
         assert not self.gone
