@@ -39,6 +39,7 @@ cdef extern from *:
     #include <netinet/in.h>
     #include <netinet/tcp.h>
     #include <sys/epoll.h>
+    #include <sys/ioctl.h>
     #include <sys/socket.h>
     #include <sys/uio.h>
     """
@@ -47,7 +48,7 @@ cdef extern from *:
         AF_INET, AF_INET6
         SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC
         SOL_SOCKET, SO_ERROR, SO_KEEPALIVE, SO_LINGER
-        IPPROTO_TCP, TCP_NODELAY
+        IPPROTO_TCP, TCP_NODELAY, TIOCOUTQ
         MSG_NOSIGNAL, MSG_PEEK, MSG_DONTWAIT
         SHUT_WR, SHUT_RDWR
         INET6_ADDRSTRLEN
@@ -91,6 +92,7 @@ cdef extern from *:
     Py_ssize_t sendmsg(int fd, const msghdr* message, int flags) nogil
     const char* inet_ntop(int family, const void* source, char* text, socklen_t size) nogil
     int inet_pton(int family, const char* text, void* address) nogil
+    int ioctl(int fd, unsigned long request, int* value) nogil
     unsigned int if_nametoindex(const char* name) nogil
     uint16_t htons(uint16_t value) nogil
     uint16_t ntohs(uint16_t value) nogil
@@ -638,6 +640,13 @@ cdef class StreamTransport(Descriptor):
         if self.fd < 0 or not self.connected:
             return False
         return recv(self.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 and (errno == EAGAIN)
+
+    def untaken(self):
+        """How many of the bytes written the peer has not acknowledged: what is queued here and in the kernel."""
+        cdef int sent = 0
+        if self.fd < 0 or ioctl(self.fd, TIOCOUTQ, &sent) < 0:
+            return 0
+        return self.queued + sent
 
     def getTcpNoDelay(self):
         """Tell whether small writes are sent at once."""

@@ -68,6 +68,9 @@ class FakeTransport:
     def is_quiet(self) -> bool:
         return self.connected and not self._incoming
 
+    def untaken(self) -> int:
+        return len(self._queued)
+
     def write(self, data: bytes) -> None:
         assert isinstance(data, bytes)
         if not self.connected or self.write_closed or self.ended == "aborted":
@@ -148,6 +151,11 @@ class FakeTransport:
             self._lose(ConnectionDone(), "closed")
         elif self._half_closing:
             self._close_write()
+
+    def drain_some(self, size: int) -> None:
+        """The peer has read some of what waits; not enough for the kernel to tell."""
+        self.sent += self._queued[:size]
+        self._queued = self._queued[size:]
 
     def take(self) -> bytes:
         """What was sent since the last time."""

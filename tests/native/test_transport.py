@@ -499,6 +499,19 @@ def test_quiet(world: World) -> None:
     assert not protocol.transport.is_quiet()
 
 
+def test_what_the_peer_has_not_taken_is_known(world: World) -> None:
+    protocol = Recorder()
+    skt = world.pair(protocol)
+    transport = protocol.transport
+    assert transport.untaken() == 0
+    transport.write(BIG)
+    untaken = transport.untaken()
+    assert 0 < untaken <= len(BIG)
+    transport.loseConnection()
+    assert received(skt, world) == BIG
+    assert transport.untaken() == 0
+
+
 # Callbacks that do something to connections
 
 

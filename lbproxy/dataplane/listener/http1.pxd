@@ -30,7 +30,7 @@ cdef class ClientConnection(Downstream):
     cdef bytes _buffer
     cdef double _began, _age_limit
     cdef int _reading
-    cdef long long _remaining
+    cdef long long _remaining, _untaken
     cdef Exchange _exchange
     cdef bint _starting, _keep, _chunked_out, _half_closed, _write_paused, _reading_paused
 

@@ -134,6 +134,7 @@ class ClientConnection(Downstream):
         "_starting",
         "_tls",
         "_transport",
+        "_untaken",
         "_write_paused",
         "armed",
         "deadline",
@@ -163,6 +164,7 @@ class ClientConnection(Downstream):
         self._chunked_out = False
         self._half_closed = False
         self._write_paused = False
+        self._untaken = 0
         self._reading_paused = False
         self._forwarded: ForwardedFields | None = None
         self._forwarded_for: Any = None
@@ -238,11 +240,13 @@ class ClientConnection(Downstream):
 
     def pauseProducing(self) -> None:
         self._write_paused = True
+        self._untaken = self._transport.untaken()
         if self._exchange is not None:
             self._exchange.pause_response()
 
     def resumeProducing(self) -> None:
         self._write_paused = False
+        self._untaken = 0
         if self._exchange is not None:
             self._exchange.resume_response()
         elif self._reading == _HEAD and self._buffer and not self._starting:
@@ -256,7 +260,9 @@ class ClientConnection(Downstream):
 
     def expired(self, now: float) -> None:
         exchange = self._exchange
-        if exchange is not None:
+        if self._untaken and self._is_taking():
+            self._front.deadlines.set(self, now + self._runtime.idle_timeout)
+        elif exchange is not None:
             exchange.timed_out()
         elif self._reading == _CLOSING:
             self._abort()
@@ -264,6 +270,14 @@ class ClientConnection(Downstream):
             self._refuse_unread(Fault.CLIENT_TIMEOUT.status, Fault.CLIENT_TIMEOUT.reason)
         else:
             self._close()
+
+    def _is_taking(self) -> bool:
+        """Tell whether the client, which reads slowly, has taken something since the last look.
+
+        The kernel may hold megabytes for it, and tells us only when there is much room again.
+        """
+        before, self._untaken = self._untaken, self._transport.untaken()
+        return 0 < self._untaken < before
 
     def drain(self) -> None:
         """No request after the present one, or the one that comes within a moment."""
@@ -584,6 +598,7 @@ class ClientConnection(Downstream):
         """Close when all is written; what the client still sends is not awaited."""
         self._reading = _CLOSING
         self._buffer = b""
+        self._untaken = self._transport.untaken()
         self._front.deadlines.set(self, self.now() + self._runtime.idle_timeout)
         self._transport.unregisterProducer()
         if self._reading_paused:  # TLS waits for the client's close_notify
@@ -596,6 +611,7 @@ class ClientConnection(Downstream):
         self._reading = _CLOSING
         self._buffer = b""
         self._chunks = None
+        self._untaken = self._transport.untaken()
         self._front.deadlines.set(self, self.now() + self._runtime.idle_timeout)
         self._transport.unregisterProducer()
         if self._reading_paused:

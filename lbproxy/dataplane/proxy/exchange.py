@@ -122,6 +122,10 @@ class Upstream:
     def resume_response(self) -> None:
         raise NotImplementedError
 
+    def is_taking(self) -> bool:
+        """Tell whether the target, which reads slowly, has taken something since the last look."""
+        raise NotImplementedError
+
     def abort(self) -> None:
         """Give the connection up; it will not call the exchange again."""
         raise NotImplementedError
@@ -306,8 +310,10 @@ class Exchange(HttpRecord):
             self.upstream.resume_response()
 
     def timed_out(self) -> None:
-        """Nothing has moved for as long as the present phase allows."""
-        if self.tunnel:
+        """Nothing has come or gone, that we know of, for as long as the present phase allows."""
+        if self.upstream is not None and self.upstream.is_taking():
+            self.client.expect_progress(self.runtime.idle_timeout)
+        elif self.tunnel:
             self.error_reason = "IdleTimeout"
             self._drop_upstream()
             self.client.end_tunnel()

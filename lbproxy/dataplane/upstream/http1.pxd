@@ -18,7 +18,7 @@ cdef class TargetConnection(Upstream):
     cdef bytes _buffer, _method
     cdef bint _full, _keep, _paused, _request_chunked, _request_ended, _seen
     cdef int _reading
-    cdef long long _remaining
+    cdef long long _remaining, _untaken
 
     cpdef dataReceived(self, bytes data)
     cpdef bint is_quiet(self) except -1

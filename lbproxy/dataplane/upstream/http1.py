@@ -51,6 +51,7 @@ class TargetConnection(Upstream):
         "_request_ended",
         "_seen",
         "_transport",
+        "_untaken",
         "armed",
         "deadline",
         "waiting",
@@ -66,6 +67,7 @@ class TargetConnection(Upstream):
         self.armed = 0
         self.deadline = NEVER
         self._transport: Any = None
+        self._untaken = 0
         self._buffer = b""
         self._chunks: ChunkedReader | None = None
         self._full = False
@@ -155,6 +157,13 @@ class TargetConnection(Upstream):
         self._transport.unregisterProducer()
         self._transport.loseConnection()
 
+    def is_taking(self) -> bool:
+        """Tell whether the target, which reads slowly, has taken something since the last look."""
+        if not self._full:
+            return False
+        before, self._untaken = self._untaken, self._transport.untaken()
+        return self._untaken < before
+
     def is_quiet(self) -> bool:
         """Tell whether the target has neither closed this idle connection nor sent anything on it."""
         quiet: bool = self._lowest_transport().is_quiet()
@@ -177,6 +186,7 @@ class TargetConnection(Upstream):
 
     def pauseProducing(self) -> None:
         self._full = True
+        self._untaken = self._transport.untaken()
         if self.exchange is not None:
             self.exchange.pause_request()
 

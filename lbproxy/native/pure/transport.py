@@ -7,8 +7,11 @@ half-close and abort are Twisted's.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
+import struct
+import termios
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -157,6 +160,14 @@ class StreamTransport(tcp.Connection):
         except OSError:
             pass
         return False
+
+    def untaken(self) -> int:
+        """How many of the bytes written the peer has not acknowledged: what is queued here and in the kernel."""
+        try:
+            sent: int = struct.unpack("i", fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4)))[0]
+        except (AttributeError, OSError):
+            return 0  # it is closed
+        return len(self.dataBuffer) - self.offset + self._tempDataLen + sent
 
     def made(self) -> None:
         """The connection stands: tell the protocol and read.  What the protocol raises is logged and ends it."""

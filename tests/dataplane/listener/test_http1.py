@@ -724,6 +724,40 @@ def test_a_client_that_stops_reading_is_cut() -> None:
     assert world.log.records[0].error_reason == "ClientTimeout"
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["in-the-answer", "closing"])
+def test_a_client_that_reads_slowly_is_served_as_long_as_it_reads(whole: bool) -> None:
+    """The kernel tells that there is room when a third of its buffer is free, which may be a megabyte."""
+    world = World(idle_timeout_seconds=20.0)
+    client = world.client()
+    client.deliver(request("/", "Connection: close"))
+    target = world.target()
+    client.full = True
+    target.deliver(answer(b"z" * 1000)[: None if whole else -500])
+    for _ in range(5):
+        client.drain_some(10)
+        world.wait(20.2)
+        assert not client.ended
+    world.wait(45)
+    assert client.ended == "aborted", "it has stopped"
+    assert world.log.records[0].error_reason == ("" if whole else "ClientTimeout")
+
+
+def test_a_target_that_reads_slowly_is_waited_for_as_long_as_it_reads() -> None:
+    world = World(idle_timeout_seconds=20.0)
+    client = world.client()
+    client.deliver(request(method="POST", body=b"x" * 1000)[:-500])
+    target = world.target()
+    world.turn()
+    target.full = True
+    client.deliver(b"x" * 400)
+    for _ in range(5):
+        target.drain_some(10)
+        world.wait(20.2)
+        assert not client.ended
+    world.wait(45)
+    assert statuses(client.sent) == [504], "it has stopped"
+
+
 # Draining
 
 

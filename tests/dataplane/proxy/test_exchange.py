@@ -139,6 +139,7 @@ class FakeUpstream(Upstream):
         self.whole = False
         self.trailers = b""
         self.paused = False
+        self.taking = False
         self.gone = ""
 
     def send_request(self, block: bytes, method: bytes, framing: int, data: bytes, ended: bool) -> None:
@@ -161,6 +162,9 @@ class FakeUpstream(Upstream):
 
     def resume_response(self) -> None:
         self.paused = False
+
+    def is_taking(self) -> bool:
+        return self.taking
 
     def abort(self) -> None:
         assert not self.gone

@@ -1,0 +1,254 @@
+"""Large bodies: whole, in constant memory, at any reader's speed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import HOST, Balancer, RawTarget, free_port, read_answer, read_head, wait_until
+
+pytestmark = pytest.mark.integration
+
+MB = 1 << 20
+PIECE = os.urandom(MB)
+IDLE_SECONDS = 2
+
+
+def serve(skt: socket.socket) -> None:
+    """``GET /N`` answers N MiB; a POST answers the digest of what was posted; ``/deaf`` reads nothing of it."""
+    while head := read_head(skt):
+        head, _, body = head.partition(b"\r\n\r\n")
+        path = head.split(b" ")[1]
+        if path == b"/deaf":
+            time.sleep(2 * IDLE_SECONDS + 1)
+            return
+        asked = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+        if asked is None:
+            skt.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (int(path[1:]) * MB))
+            for _ in range(int(path[1:])):
+                skt.sendall(PIECE)
+            continue
+        digest = hashlib.blake2b(body)
+        left = int(asked[1]) - len(body)
+        buffer = bytearray(MB)
+        while left:
+            size = skt.recv_into(buffer, min(MB, left))
+            if not size:
+                return
+            digest.update(memoryview(buffer)[:size])
+            left -= size
+        answer = digest.hexdigest().encode()
+        skt.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.target = RawTarget(serve)
+        self.http, self.https, self.both = free_port(), free_port(), free_port()
+        self.balancer = Balancer(
+            folder,
+            f"""
+[listener:http]
+protocol = HTTP
+bind = {HOST}:{self.http}
+default-action = forward plain
+idle-timeout = {IDLE_SECONDS}s
+
+[listener:https]
+protocol = HTTPS
+bind = {HOST}:{self.https}
+certificates = self-signed
+default-action = forward plain
+idle-timeout = {IDLE_SECONDS}s
+
+[listener:both]
+protocol = HTTPS
+bind = {HOST}:{self.both}
+certificates = self-signed
+default-action = forward secure
+idle-timeout = {IDLE_SECONDS}s
+
+[target-group:plain]
+protocol = HTTP
+targets = {HOST}:{self.target.port}
+health-check = off
+
+[target-group:secure]
+protocol = HTTPS
+targets = {HOST}:{self.https}
+tls-verify = off
+health-check = off
+""",
+            "workers = 1",
+        )
+        self.pid = 0
+
+    @contextlib.contextmanager
+    def connect(self, way: str, buffer_bytes: int = 0) -> Iterator[socket.socket]:
+        with socket.socket() as skt:
+            skt.settimeout(30)
+            if buffer_bytes:
+                skt.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+            skt.connect((HOST, getattr(self, way)))
+            if way == "http":
+                yield skt
+            else:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+                with context.wrap_socket(skt) as tls:
+                    yield tls
+
+    def resident(self) -> int:
+        """The worker's memory in bytes."""
+        text = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+)", text)
+        assert found is not None
+        return int(found[1]) * 1024
+
+    def in_flight(self) -> int:
+        groups = self.balancer.status()["target_groups"]
+        return sum(target["in_flight"] for group in groups for target in group["targets"])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    world = World(tmp_path_factory.mktemp("bodies"))
+    with world.balancer:
+        [world.pid] = world.balancer.worker_pids()
+        yield world
+    world.target.close()
+
+
+sizes = pytest.mark.parametrize(("way", "size"), [("http", 1024), ("https", 50), ("both", 50)])
+
+
+@sizes
+def test_a_large_download_is_whole_and_takes_no_memory(world: World, way: str, size: int) -> None:
+    with world.connect(way) as skt:
+        skt.sendall(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        read_answer(skt)
+        before = world.resident()
+        skt.sendall(b"GET /%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % size)
+        body = bytearray(read_head(skt).partition(b"\r\n\r\n")[2])
+        received = 0
+        while True:
+            if len(body) >= MB:
+                assert body[:MB] == PIECE, f"after {received} bytes"
+                received += MB
+                del body[:MB]
+            more = skt.recv(MB)
+            if not more:
+                break
+            body += more
+    assert received + len(body) == size * MB
+    assert world.resident() - before < 8 * MB
+
+
+@sizes
+def test_a_large_upload_is_whole_and_takes_no_memory(world: World, way: str, size: int) -> None:
+    digest = hashlib.blake2b()
+    with world.connect(way) as skt:
+        skt.sendall(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        read_answer(skt)
+        before = world.resident()
+        skt.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (size * MB))
+        for _ in range(size):
+            skt.sendall(PIECE)
+            digest.update(PIECE)
+        assert read_answer(skt).endswith(digest.hexdigest().encode())
+    assert world.resident() - before < 8 * MB
+
+
+@pytest.mark.parametrize("way", ["http", "https", "both"])
+def test_readers_that_do_not_read_take_no_memory_and_are_cut(world: World, way: str) -> None:
+    with contextlib.ExitStack() as stack:
+        before = world.resident()
+        clients = [stack.enter_context(world.connect(way, 65536)) for _ in range(10)]
+        for skt in clients:
+            skt.sendall(b"GET /50 HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(1)
+        assert world.resident() - before < 16 * MB
+        wait_until(lambda: world.in_flight() == 0, 3 * IDLE_SECONDS + 3, "all are cut")
+
+
+@pytest.mark.parametrize("way", ["http", "https"])
+def test_a_slow_reader_has_all_the_time_as_long_as_it_reads(world: World, way: str) -> None:
+    """At this rate the kernel needs longer than the idle timeout to tell of room."""
+    with world.connect(way, 65536) as skt:
+        skt.sendall(b"GET /20 HTTP/1.1\r\nHost: x\r\n\r\n")
+        end = time.monotonic() + 3 * IDLE_SECONDS
+        while time.monotonic() < end:
+            assert skt.recv(16384)
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("way", ["http", "https", "both"])
+def test_a_target_that_does_not_read_stops_the_client_in_bounded_memory(world: World, way: str) -> None:
+    before = world.resident()
+    with world.connect(way) as skt:
+        threading.Thread(target=_send_much, args=(skt,), daemon=True).start()
+        time.sleep(1)
+        assert world.resident() - before < 8 * MB
+        assert skt.recv(12) == b"HTTP/1.1 504"
+
+
+def _send_much(skt: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        skt.sendall(b"POST /deaf HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (100 * MB) + bytes(30 * MB))
+
+
+@pytest.mark.parametrize("way", ["http", "https", "both"])
+def test_clients_that_vanish_in_a_download_leave_nothing(world: World, way: str) -> None:
+    for index in range(20):
+        with world.connect(way) as skt:
+            skt.sendall(b"GET /20 HTTP/1.1\r\nHost: x\r\n\r\n")
+            skt.recv(1000)
+            if index % 2:
+                skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    wait_until(lambda: world.in_flight() == 0, 5, "no exchange is left")
+
+
+def test_an_answer_flows_while_the_request_does(world: World, tmp_path: Path) -> None:
+    """Each MiB comes back before the next one is sent."""
+
+    def echo(skt: socket.socket) -> None:
+        body = read_head(skt).partition(b"\r\n\r\n")[2]
+        skt.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (20 * MB, body))
+        while more := skt.recv(MB):
+            skt.sendall(more)
+
+    port = free_port()
+    with (
+        RawTarget(echo) as target,
+        Balancer(
+            tmp_path,
+            f"[listener:web]\nprotocol = HTTP\nbind = {HOST}:{port}\ndefault-action = forward echo\n"
+            f"[target-group:echo]\nprotocol = HTTP\ntargets = {HOST}:{target.port}\nhealth-check = off\n",
+            "workers = 0",
+        ),
+        socket.create_connection((HOST, port), timeout=10) as skt,
+    ):
+        skt.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (20 * MB))
+        received = bytearray()
+        for index in range(20):
+            skt.sendall(PIECE)
+            if not index:
+                received += read_head(skt).partition(b"\r\n\r\n")[2]
+            while len(received) < MB:
+                more = skt.recv(MB)
+                assert more
+                received += more
+            assert received[:MB] == PIECE
+            del received[:MB]
+        assert not received

@@ -1,0 +1,249 @@
+"""What reaches a target is one request with one meaning, whatever the client sent; and odd but legal requests pass.
+
+The target reads as strictly as RFC 9112 allows and keeps what it read; each ambiguous request is followed by another
+on the same connection, as an attacker would do who wants the two to be mixed up.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import HOST, Balancer, RawTarget, connection, free_port, read_answer, talk
+
+pytestmark = pytest.mark.integration
+
+HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: h\r\n\r\n"
+NEXT = b"GET /next HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+CHUNKED = b"0\r\n\r\n" + HIDDEN
+
+_FIELD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [\t\x20-\x7e\x80-\xff]*").fullmatch
+_FRAMING = re.compile(rb"(?i)[^:]*(?:content|transfer)[^:a-z]*(?:length|encoding)").match
+
+
+class RecordingTarget:
+    """Keeps (request line, fields, body) of each request, and complains of what is ambiguous."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[bytes, list[bytes], bytes]] = []
+        self.complaints: list[bytes] = []
+        self._lock = threading.Lock()
+        self.raw = RawTarget(self._serve)
+
+    def _serve(self, skt: socket.socket) -> None:
+        reader = skt.makefile("rb")
+        while line := reader.readline():
+            fields = []
+            while (field := reader.readline()) not in (b"\r\n", b""):
+                fields.append(field)
+            body = self._read_body(reader, line, fields)
+            with self._lock:
+                self.requests.append((line.strip(), [field.strip() for field in fields], body))
+            path = line.split(b" ")[1]
+            content = b"" if line.startswith(b"HEAD ") else path
+            skt.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), content))
+
+    def _read_body(self, reader: object, line: bytes, fields: list[bytes]) -> bytes:
+        if not re.fullmatch(rb"[!-~]+ [!-~]+ HTTP/1\.1\r\n", line):
+            self.complaints.append(line)
+        self.complaints += [field for field in fields if not (field.endswith(b"\r\n") and _FIELD(field[:-2]))]
+        framing = [field[:-2] for field in fields if _FRAMING(field)]
+        if len([field for field in fields if field.lower().startswith(b"host")]) != 1:
+            self.complaints.append(b"".join(fields))
+        if not framing:
+            return b""
+        if framing == [b"Transfer-Encoding: chunked"]:
+            return self._read_chunks(reader)
+        length = re.fullmatch(rb"Content-Length: ([0-9]+)", framing[0])
+        if length is None or len(framing) > 1:
+            self.complaints += framing
+            return b""
+        return reader.read(int(length[1]))  # type: ignore[attr-defined,no-any-return]
+
+    def _read_chunks(self, reader: object) -> bytes:
+        body = b""
+        while line := reader.readline():  # type: ignore[attr-defined]
+            if not re.fullmatch(rb"[0-9a-f]+\r\n", line):
+                self.complaints.append(line)
+                return body
+            size = int(line, 16)
+            if not size:
+                while reader.readline() not in (b"\r\n", b""):  # type: ignore[attr-defined]
+                    pass
+                return body
+            body += reader.read(size)  # type: ignore[attr-defined]
+            reader.readline()  # type: ignore[attr-defined]
+        return body
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.target = RecordingTarget()
+        self.port = free_port()
+        self.balancer = Balancer(
+            folder,
+            f"""
+[listener:web]
+protocol = HTTP
+bind = {HOST}:{self.port}
+default-action = forward app
+idle-timeout = 2s
+
+[target-group:app]
+protocol = HTTP
+targets = {HOST}:{self.target.raw.port}
+health-check = off
+""",
+            "workers = 1",
+        )
+
+    def seen(self) -> list[tuple[bytes, list[bytes], bytes]]:
+        """What the target saw since the last time."""
+        assert self.target.complaints == []
+        seen, self.target.requests = self.target.requests, []
+        return seen
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    world = World(tmp_path_factory.mktemp("smuggling"))
+    with world.balancer:
+        yield world
+    world.target.raw.close()
+
+
+def framed(*fields: bytes, line: bytes = b"POST /first HTTP/1.1") -> bytes:
+    return b"\r\n".join([line, b"Host: h", *fields, b"", b""])
+
+
+def _ambiguous() -> Iterator[bytes]:
+    length = b"Content-Length: %d" % len(HIDDEN)
+    for coding in (b"xchunked", b"chunked, identity", b"identity", b"chunked, chunked", b'"chunked"', b"chunked;q=1",
+                   b"", b"chunked,", b",chunked", b"\x0bchunked", b"chunked\x0b", b"chunked\0", b"chunked\n",
+                   b"\r\n chunked", b"chun\r\n ked", b"gzip, chunked"):  # fmt: skip
+        yield framed(b"Transfer-Encoding: " + coding) + CHUNKED
+        yield framed(b"Transfer-Encoding: " + coding, b"Content-Length: 5") + CHUNKED
+    for name in (b"Transfer-Encoding ", b" Transfer-Encoding", b"\tTransfer-Encoding", b"X: y\nTransfer-Encoding",
+                 b"X: y\rTransfer-Encoding", b"Transfer-Encoding\0", b"X:\r\n\tTransfer-Encoding"):  # fmt: skip
+        yield framed(name + b": chunked") + CHUNKED
+        yield framed(b"Content-Length: 5", name + b": chunked") + CHUNKED
+    yield framed(b"Transfer-Encoding: chunked", b"Content-Length: 5") + CHUNKED
+    yield framed(b"Content-Length: 5", b"transfer-encoding: chunked") + CHUNKED
+    yield framed(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked") + CHUNKED
+    yield framed(b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity") + CHUNKED
+    yield framed(b"Transfer-Encoding: chunked", line=b"POST /first HTTP/1.0") + CHUNKED
+    for value in (b"+%d", b"-%d", b"0x%x", b"%d, %d", b"%d,%d", b'"%d"', b"%d.0", b"%d_0", b"%d 5", b"%d\r\n ",
+                  b"1844674407370955161%d", b"%d\0", b"\x0b%d", b"1e1", b""):  # fmt: skip
+        count = value.count(b"%")
+        yield framed(b"Content-Length: " + (value % ((len(HIDDEN),) * count) if count else value)) + HIDDEN
+    for name in (b"Content-Length ", b" Content-Length", b"X: y\nContent-Length", b"Content-Length\0"):
+        yield framed(name + b": %d" % len(HIDDEN)) + HIDDEN
+    yield framed(length, b"Content-Length: 0") + HIDDEN
+    yield framed(b"Content-Length: 0", length) + HIDDEN
+    for chunks in (b"0\n\r\n", b"0\r\n\n", b"0\r\r\n\r\n", b"0 \r\n\r\n", b" 0\r\n\r\n", b"0x0\r\n\r\n", b"-0\r\n\r\n",
+                   b"1\r\nAA\r\n0\r\n\r\n", b"1\nA\r\n0\r\n\r\n", b"1;\nA\r\n0\r\n\r\n", b"2\r\nA\r\n0\r\n\r\n",
+                   b"10000000000000001\r\nA\r\n0\r\n\r\n", b"0\r\nContent-Length: 40\r\n\r\n", b"0\r\nX\r\n\r\n",
+                   b"0\r\n X: y\r\n\r\n", b"\r\n0\r\n\r\n", b"1;a\nb\r\nA\r\n0\r\n\r\n", b"1_0\r\n" + b"A" * 16,
+                   b'0;a="\r\n\r\n', b"0\r\nX: y\nZ: w\r\n\r\n"):  # fmt: skip
+        yield framed(b"Transfer-Encoding: chunked") + chunks + HIDDEN
+    for field in (b"Host: two", b"host: two", b"X: a\nGET /hidden HTTP/1.1", b"X: a\rGET /hidden HTTP/1.1", b"X : a",
+                  b": a", b"X", b"X: a\0b", b" folded", b"X\xa0: a"):  # fmt: skip
+        yield framed(field)
+    for line in (b"POST  /first HTTP/1.1", b"POST /first  HTTP/1.1", b"POST\t/first HTTP/1.1", b"POST /first HTTP/1.1 ",
+                 b"POST /fi rst HTTP/1.1", b"POST /first", b"POST /first http/1.1", b"POST /first HTTP/1.1\rX",
+                 b"POST first HTTP/1.1", b"POST http://a@b/ HTTP/1.1", b"\nGET /first HTTP/1.1"):  # fmt: skip
+        yield framed(line=line)
+
+
+@pytest.mark.parametrize("split", ["at-once", "in-two", "in-halves"])
+def test_ambiguous_requests_are_refused_and_nothing_of_them_becomes_a_request(world: World, split: str) -> None:
+    for message in _ambiguous():
+        with connection(world.port) as skt:
+            skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            middle = {"at-once": len(message + NEXT), "in-two": len(message), "in-halves": len(message) // 2}[split]
+            skt.sendall((message + NEXT)[:middle])
+            if split != "at-once":
+                time.sleep(0.002)
+                try:
+                    skt.sendall((message + NEXT)[middle:])
+                except OSError:
+                    pass  # refused already
+            answer = b""
+            try:
+                while more := skt.recv(65536):
+                    answer += more
+            except OSError:
+                pass
+        assert re.findall(rb"HTTP/1\.1 (\d+)", answer) in ([b"400"], [b"501"]), (message, answer)
+        for line, _, body in world.seen():
+            # the beginning of a body in pieces may have been on its way
+            assert line == b"POST /first HTTP/1.1", (message, line)
+            assert b"hidden" not in body, message
+
+
+def test_a_body_that_looks_like_a_request_stays_a_body(world: World) -> None:
+    with connection(world.port) as skt:
+        skt.sendall(framed(b"content-length:%d" % len(HIDDEN)) + HIDDEN)
+        assert read_answer(skt).endswith(b"/first")
+        chunks = b"%X;x=y\r\n%b\r\n0;z\r\n\r\n" % (len(HIDDEN), HIDDEN)
+        skt.sendall(framed(b"transfer-encoding:\tChunked") + chunks)
+        assert read_answer(skt).endswith(b"/first")
+        skt.sendall(framed(b"Transfer_Encoding: chunked", b"Content_Length: 3", b"Content-Length: 1") + b"x")
+        assert read_answer(skt).endswith(b"/first")
+    assert [(line, body) for line, _, body in world.seen()] == [
+        (b"POST /first HTTP/1.1", HIDDEN),
+        (b"POST /first HTTP/1.1", HIDDEN),
+        (b"POST /first HTTP/1.1", b"x"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "forwarded"),
+    [
+        (line, line)
+        for line in (
+            b"PROPFIND / HTTP/1.1",
+            b"get / HTTP/1.1",
+            b"!#$%&'*+-.^_`|~ / HTTP/1.1",
+            b"GET /%2e%2e/%2F%zz% HTTP/1.1",
+            b"GET // HTTP/1.1",
+            b"GET //a/../b HTTP/1.1",
+            b"GET /? HTTP/1.1",
+            b"GET /??a=b?c HTTP/1.1",
+            b"GET /;a=b@c:d HTTP/1.1",
+            b'GET /"<>\\^`{|}[] HTTP/1.1',
+            b"OPTIONS * HTTP/1.1",
+            b"GET /" + b"a" * 16000 + b" HTTP/1.1",
+        )
+    ]
+    + [
+        (b"GET http://h HTTP/1.1", b"GET / HTTP/1.1"),
+        (b"GET HTTP://h?q HTTP/1.1", b"GET /?q HTTP/1.1"),
+        (b"OPTIONS http://h HTTP/1.1", b"OPTIONS * HTTP/1.1"),
+        (b"GET / HTTP/1.0", b"GET / HTTP/1.1"),
+        (b"\r\nGET / HTTP/1.1", b"GET / HTTP/1.1"),
+    ],
+    ids=lambda line: line[:24].decode(),
+)
+def test_odd_but_legal_request_lines_pass(world: World, line: bytes, forwarded: bytes) -> None:
+    assert talk(world.port, framed(b"Connection: close", line=line)).startswith(b"HTTP/1.1 200 ")
+    [(seen, fields, _)] = world.seen()
+    assert seen == forwarded
+    assert b"Host: h" in fields
+
+
+def test_odd_but_legal_fields_pass(world: World) -> None:
+    odd = [b"X-Empty: ", b"X-Obs: \xff\xe9", b"X-Tab: a\tb", b"x-lower: 1", b"X-UPPER: 2", b"Cookie: a", b"Cookie: b"]
+    many = [b"X-%d: y" % number for number in range(150)]
+    close = [b"CONNECTION: close , foo", b"Connection:", b"Foo: x", b"Keep-Alive: 5", b"TE: trailers"]
+    assert talk(world.port, framed(*odd, *many, *close, b"X-Long: " + b"y" * 16000)).startswith(b"HTTP/1.1 200 ")
+    [(_, fields, _)] = world.seen()
+    assert [field for field in odd if field.strip() not in fields] == []
+    assert [field for field in many if field not in fields] == []
+    assert not [field for field in fields if field.lower().startswith((b"foo", b"keep-alive"))]
