@@ -10,11 +10,19 @@ import sys
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
-NATIVE = ("native/_loop.pyx", "native/_stream.pyx", "native/_http1.pyx", "telemetry/_jsonline.pyx")
+NATIVE = (
+    "native/_clock.pyx",
+    "native/_loop.pyx",
+    "native/_stream.pyx",
+    "native/_http1.pyx",
+    "telemetry/_jsonline.pyx",
+)
 HOT = (
     "telemetry/records.py",
     "telemetry/histograms.py",
     "telemetry/counters.py",
+    "dataplane/router/groups.py",
+    "dataplane/router/table.py",
     "dataplane/proxy/forwarded.py",
     "dataplane/proxy/runtime.py",
     "dataplane/proxy/exchange.py",
