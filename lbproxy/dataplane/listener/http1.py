@@ -210,8 +210,9 @@ class ClientConnection(Downstream):
         elif reading == _CHUNKS:
             self._read_chunks(data)
         elif reading == _TUNNEL:
-            assert self._exchange is not None
-            self._exchange.request_data(data)
+            exchange = self._exchange
+            assert exchange is not None
+            exchange.request_data(data)
         elif reading == _NOTHING:
             self._buffer += data
             if len(self._buffer) > _MAX_AHEAD:
@@ -240,20 +241,23 @@ class ClientConnection(Downstream):
         self._runtime.counters.active -= 1
         self._reading = _CLOSING
         self._front.deadlines.clear(self)
-        if self._exchange is not None:
-            self._exchange.client_lost()
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.client_lost()
 
     # The transport's producer: back-pressure on the answer
 
     def pauseProducing(self) -> None:
         self._write_paused = True
-        if self._exchange is not None:
-            self._exchange.pause_response()
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.pause_response()
 
     def resumeProducing(self) -> None:
         self._write_paused = False
-        if self._exchange is not None:
-            self._exchange.resume_response()
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.resume_response()
         elif self._reading == _HEAD and self._buffer and not self._starting:
             self.resume_request()
             self._read_buffered()

@@ -254,8 +254,9 @@ class Exchange(HttpRecord):
     def request_data(self, data: bytes) -> None:
         """A piece of the request's body has come, or of what goes through the tunnel."""
         self.received_bytes += len(data)
-        if self.upstream is not None:
-            self.upstream.send_data(data)
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.send_data(data)
         else:
             self._data += data
         self.client.expect_progress(self.runtime.idle_timeout)
@@ -263,8 +264,9 @@ class Exchange(HttpRecord):
     def end_request(self, trailers: bytes) -> None:
         """The request is whole."""
         self.request_ended = True
-        if self.upstream is not None:
-            self.upstream.send_end(trailers)
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.send_end(trailers)
             self.client.expect_progress(self._patience())
         else:
             self._trailers = trailers
@@ -297,14 +299,16 @@ class Exchange(HttpRecord):
     def pause_response(self) -> None:
         """The client reads slower than the target writes."""
         self._paused_response = True
-        if self.upstream is not None:
-            self.upstream.pause_response()
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.pause_response()
 
     def resume_response(self) -> None:
         self._paused_response = False
-        if self.upstream is not None:
+        upstream = self.upstream
+        if upstream is not None:
             self.client.expect_progress(self.runtime.idle_timeout)
-            self.upstream.resume_response()
+            upstream.resume_response()
 
     def timed_out(self) -> None:
         """Nothing has moved for as long as the present phase allows."""
@@ -563,7 +567,8 @@ class Exchange(HttpRecord):
             upstream.abort()
         elif self._connecting:
             self._connecting = False
-            self.pool.cancel(self)
+            pool = self.pool
+            pool.cancel(self)
 
     def _leave_tunnel(self) -> None:
         """The client is gone in order; what it sent last is for the target yet."""

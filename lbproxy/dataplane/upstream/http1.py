@@ -177,13 +177,15 @@ class TargetConnection(Upstream):
 
     def pauseProducing(self) -> None:
         self._full = True
-        if self.exchange is not None:
-            self.exchange.pause_request()
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.pause_request()
 
     def resumeProducing(self) -> None:
         self._full = False
-        if self.exchange is not None:
-            self.exchange.resume_request()
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.resume_request()
 
     def stopProducing(self) -> None:
         pass
