@@ -11,6 +11,7 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 NATIVE = (
+    "native/_clock.pyx",
     "native/_loop.pyx",
     "native/_stream.pyx",
     "native/_tls.pyx",
@@ -21,6 +22,8 @@ HOT = (
     "telemetry/records.py",
     "telemetry/histograms.py",
     "telemetry/counters.py",
+    "dataplane/router/groups.py",
+    "dataplane/router/table.py",
     "dataplane/proxy/forwarded.py",
     "dataplane/proxy/runtime.py",
     "dataplane/proxy/exchange.py",

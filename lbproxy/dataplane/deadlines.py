@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
+from lbproxy.native.clock import Clock
+
 _log = Logger()
 
 NEVER = math.inf
@@ -51,6 +53,8 @@ class Deadlines:
 
     def __init__(self, call_later: Callable[..., Any], seconds: Callable[[], float]) -> None:
         self.now = seconds
+        self.clock = Clock(seconds)
+        """The same, for those who ask often."""
         self._call_later = call_later
         self._buckets: dict[int, list[Expiring]] = {}
         self._call: Any = None

@@ -1,3 +1,6 @@
+cdef double _FIRST_BOUND
+
+
 cdef class Histogram:
     cdef public list counts
     cdef public double sum

@@ -15,6 +15,8 @@ BOUNDS: tuple[float, ...] = (
 )  # fmt: skip
 """Upper bounds of the buckets in seconds, inclusive; one more bucket takes what is longer."""
 
+_FIRST_BOUND = BOUNDS[0]
+
 
 class Histogram:
     """Counts of durations by bucket, with their sum."""
@@ -34,7 +36,7 @@ class Histogram:
 
     def observe(self, seconds: float) -> None:
         """Count one duration."""
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.counts[0 if seconds <= _FIRST_BOUND else bisect_left(BOUNDS, seconds)] += 1
         self.sum += seconds
 
     def quantile(self, q: float) -> float:

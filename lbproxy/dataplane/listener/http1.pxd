@@ -4,9 +4,11 @@ cdef class ClientConnection
 from lbproxy.dataplane.proxy.exchange cimport Downstream, Exchange
 from lbproxy.dataplane.proxy.forwarded cimport ForwardedFields
 from lbproxy.dataplane.proxy.runtime cimport HttpRuntime
+from lbproxy.native._clock cimport Clock as CClock
 from lbproxy.native._http1 cimport RequestHead as CRequestHead
 
 
+cdef CClock _WALL
 cdef int _HEAD, _LENGTH, _CHUNKS, _NOTHING, _TUNNEL, _CLOSING, _LINGERING
 
 

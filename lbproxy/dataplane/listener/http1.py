@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -22,11 +23,14 @@ from lbproxy.dataplane.proxy.exchange import Downstream, Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields
 from lbproxy.dataplane.proxy.runtime import HttpRuntime
+from lbproxy.native.clock import Clock
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http1.body import LAST_CHUNK, ChunkedReader, encode_chunk, last_chunk
 from lbproxy.wire.http1.head import RequestHead, scan_request
 
 _log = Logger()
+
+_WALL = Clock(time.time)
 
 _LINGER_SECONDS = 2.0
 """How long, once our last answer is sent, a connection still takes in what the client sends, so that the answer
@@ -47,6 +51,11 @@ _NOTHING = 3
 _TUNNEL = 4
 _CLOSING = 5
 _LINGERING = 6
+
+
+@lru_cache(maxsize=256)
+def _status_line(status: int, reason: bytes) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, reason)
 
 
 def _unreadable() -> RequestHead:
@@ -149,7 +158,7 @@ class ClientConnection(Downstream):
         self.listener_port = front.port
         self.scheme = "http"
         self.secure = False
-        self.now = front.deadlines.now
+        self.clock = front.deadlines.clock
         self.armed = 0
         self.deadline = NEVER
         self._transport: Any = None
@@ -183,7 +192,7 @@ class ClientConnection(Downstream):
         counters = self._runtime.counters
         counters.connections += 1
         counters.active += 1
-        now = self.now()
+        now = self.clock.now()
         self._age_limit = now + self._runtime.client_keep_alive
         self._transport.registerProducer(self, True)
         front.deadlines.set(self, now + (DRAIN_GRACE_SECONDS if front.draining else self._first_patience()))
@@ -203,8 +212,9 @@ class ClientConnection(Downstream):
         elif reading == _CHUNKS:
             self._read_chunks(data)
         elif reading == _TUNNEL:
-            assert self._exchange is not None
-            self._exchange.request_data(data)
+            exchange = self._exchange
+            assert exchange is not None
+            exchange.request_data(data)
         elif reading == _NOTHING:
             self._buffer += data
             if len(self._buffer) > _MAX_AHEAD:
@@ -226,29 +236,32 @@ class ClientConnection(Downstream):
         """All is sent and our end is closed; see `_linger`."""
         if self._reading == _CLOSING:
             self._reading = _LINGERING
-            self._front.deadlines.set(self, self.now() + _LINGER_SECONDS)
+            self._front.deadlines.set(self, self.clock.now() + _LINGER_SECONDS)
 
     def connectionLost(self, reason: Failure) -> None:
         self._front.connections.discard(self)
         self._runtime.counters.active -= 1
         self._reading = _CLOSING
         self._front.deadlines.clear(self)
-        if self._exchange is not None:
-            self._exchange.client_lost()
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.client_lost()
 
     # The transport's producer: back-pressure on the answer
 
     def pauseProducing(self) -> None:
         self._write_paused = True
         self._untaken = self._transport.untaken()
-        if self._exchange is not None:
-            self._exchange.pause_response()
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.pause_response()
 
     def resumeProducing(self) -> None:
         self._write_paused = False
         self._untaken = 0
-        if self._exchange is not None:
-            self._exchange.resume_response()
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.resume_response()
         elif self._reading == _HEAD and self._buffer and not self._starting:
             self.resume_request()
             self._read_buffered()
@@ -282,7 +295,7 @@ class ClientConnection(Downstream):
     def drain(self) -> None:
         """No request after the present one, or the one that comes within a moment."""
         if self._exchange is None and self._reading == _HEAD and not self._buffer:
-            self._front.deadlines.set(self, self.now() + DRAIN_GRACE_SECONDS)
+            self._front.deadlines.set(self, self.clock.now() + DRAIN_GRACE_SECONDS)
 
     def end(self) -> bool:
         """End at once; tell whether that cut an exchange."""
@@ -304,13 +317,13 @@ class ClientConnection(Downstream):
         size = len(data)
         self._runtime = runtime = self._front.runtime
         if not self._began:
-            self._began = self.now()
+            self._began = self.clock.now()
         while start < size:
             if self._write_paused:
                 # The answers so far are not taken: this request waits, and what follows it in the kernel.
                 self._buffer = data[start:]
                 self.pause_request()
-                self._front.deadlines.set(self, self.now() + runtime.idle_timeout)
+                self._front.deadlines.set(self, self.clock.now() + runtime.idle_timeout)
                 return
             try:
                 head = scan_request(data, start)
@@ -327,7 +340,7 @@ class ClientConnection(Downstream):
                 return
             if self._reading != _HEAD:
                 return
-            self._began = self.now()
+            self._began = self.clock.now()
         self._buffer = b""
         self._await_request()
 
@@ -405,7 +418,7 @@ class ClientConnection(Downstream):
             self._close()
             return
         patience = DRAIN_GRACE_SECONDS if self._front.draining else self._runtime.idle_timeout
-        self._set_deadline(self.now() + patience)
+        self._set_deadline(self.clock.now() + patience)
 
     def _read_length(self, data: bytes) -> None:
         exchange = self._exchange
@@ -445,7 +458,7 @@ class ClientConnection(Downstream):
 
     def _refuse_unread(self, status: int, reason: str) -> None:
         """Answer a request that could not be read, and close (RFC 9112 section 2.2)."""
-        refused = Exchange(self, self._runtime, UNREADABLE, self._began or self.now())
+        refused = Exchange(self, self._runtime, UNREADABLE, self._began or self.clock.now())
         refused.status = status
         refused.error_reason = reason
         body = error_body(status, b"")
@@ -465,7 +478,7 @@ class ClientConnection(Downstream):
     # The exchange calls
 
     def wall_time(self) -> float:
-        return time.time()
+        return _WALL.now()
 
     def local_address(self) -> tuple[str, int]:
         """The address that the client connected to."""
@@ -481,7 +494,7 @@ class ClientConnection(Downstream):
         return self._forwarded.fields(received)
 
     def expect_progress(self, seconds: float) -> None:
-        self._set_deadline(self.now() + seconds)
+        self._set_deadline(self.clock.now() + seconds)
 
     def _set_deadline(self, at: float) -> None:
         self.deadline = at
@@ -526,14 +539,14 @@ class ClientConnection(Downstream):
                     data += LAST_CHUNK
             else:
                 self._keep = False
-        if self._keep and (self._front.draining or self.now() > self._age_limit):
+        if self._keep and (self._front.draining or self.clock.now() > self._age_limit):
             self._keep = False
         if not self._keep or (not exchange.request_ended and ended):
             self._keep = False
             framing += b"Connection: close\r\n"
         elif minor == 0:
             framing += b"Connection: keep-alive\r\n"
-        message = b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (status, reason, fields, framing, data)
+        message = b"".join((_status_line(status, reason), fields, framing, b"\r\n", data))
         exchange.sent_bytes += len(message)
         self._transport.write(message)
 
@@ -599,7 +612,7 @@ class ClientConnection(Downstream):
         self._reading = _CLOSING
         self._buffer = b""
         self._untaken = self._transport.untaken()
-        self._front.deadlines.set(self, self.now() + self._runtime.idle_timeout)
+        self._front.deadlines.set(self, self.clock.now() + self._runtime.idle_timeout)
         self._transport.unregisterProducer()
         if self._reading_paused:  # TLS waits for the client's close_notify
             self._reading_paused = False
@@ -612,7 +625,7 @@ class ClientConnection(Downstream):
         self._buffer = b""
         self._chunks = None
         self._untaken = self._transport.untaken()
-        self._front.deadlines.set(self, self.now() + self._runtime.idle_timeout)
+        self._front.deadlines.set(self, self.clock.now() + self._runtime.idle_timeout)
         self._transport.unregisterProducer()
         if self._reading_paused:
             self._reading_paused = False

@@ -4,6 +4,8 @@ cdef class Upstream
 cdef class Exchange
 
 from lbproxy.dataplane.proxy.runtime cimport GroupRuntime, HttpRuntime, Pool
+from lbproxy.dataplane.router.table cimport Match
+from lbproxy.native._clock cimport Clock as CClock
 from lbproxy.native._http1 cimport RequestHead as CRequestHead, ResponseHead as CResponseHead
 from lbproxy.telemetry.records cimport HttpRecord
 
@@ -11,7 +13,7 @@ from lbproxy.telemetry.records cimport HttpRecord
 cdef class Downstream:
     cdef public str host, scheme
     cdef public int port, listener_port
-    cdef public object now
+    cdef public CClock clock
 
     cpdef double wall_time(self) except? -1
     cpdef local_address(self)
@@ -87,7 +89,7 @@ cdef class Exchange(HttpRecord):
     cpdef target_gone(self)
     cpdef fail(self, fault)
 
-    cdef _answer(self, match)
+    cdef _answer(self, Match match)
     cdef _respond(self, int status, bytes content_type, bytes body, bytes fields=*)
     cdef _try(self, chosen)
     cdef _send(self, Upstream upstream)

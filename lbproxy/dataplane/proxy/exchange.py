@@ -10,7 +10,7 @@ The phases: *match* (rule), *pick* (target), *connect*, *send*, *wait*, *relay*,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phrase
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime
     from lbproxy.dataplane.router.table import Match
     from lbproxy.model.target import RegisteredTarget
+    from lbproxy.native.clock import Clock
     from lbproxy.wire.http1.head import RequestHead, ResponseHead
 
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
@@ -36,13 +37,13 @@ _MAX_KEPT_BODY = 65536
 class Downstream:
     """The client's end, one request of it.  A base, not a protocol, so that the compiled build calls it directly."""
 
-    __slots__ = ("host", "listener_port", "now", "port", "scheme")
+    __slots__ = ("clock", "host", "listener_port", "port", "scheme")
 
     host: str
     port: int
     scheme: str
     listener_port: int
-    now: Callable[[], float]
+    clock: Clock
 
     def wall_time(self) -> float:
         """Seconds since the epoch."""
@@ -208,7 +209,7 @@ class Exchange(HttpRecord):
         client = self.client
         head = self.head
         scheme = client.scheme
-        self.started = self.began + client.wall_time() - client.now()
+        self.started = self.began + client.wall_time() - client.clock.now()
         if self.tunnel:
             self.kind = "wss" if scheme == "https" else "ws"
         else:
@@ -257,8 +258,9 @@ class Exchange(HttpRecord):
     def request_data(self, data: bytes) -> None:
         """A piece of the request's body has come, or of what goes through the tunnel."""
         self.received_bytes += len(data)
-        if self.upstream is not None:
-            self.upstream.send_data(data)
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.send_data(data)
         else:
             self._data += data
         self.client.expect_progress(self.runtime.idle_timeout)
@@ -266,8 +268,9 @@ class Exchange(HttpRecord):
     def end_request(self, trailers: bytes) -> None:
         """The request is whole."""
         self.request_ended = True
-        if self.upstream is not None:
-            self.upstream.send_end(trailers)
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.send_end(trailers)
             self.client.expect_progress(self._patience())
         else:
             self._trailers = trailers
@@ -300,14 +303,16 @@ class Exchange(HttpRecord):
     def pause_response(self) -> None:
         """The client reads slower than the target writes."""
         self._paused_response = True
-        if self.upstream is not None:
-            self.upstream.pause_response()
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.pause_response()
 
     def resume_response(self) -> None:
         self._paused_response = False
-        if self.upstream is not None:
+        upstream = self.upstream
+        if upstream is not None:
             self.client.expect_progress(self.runtime.idle_timeout)
-            self.upstream.resume_response()
+            upstream.resume_response()
 
     def timed_out(self) -> None:
         """Nothing has come or gone, that we know of, for as long as the present phase allows."""
@@ -358,7 +363,7 @@ class Exchange(HttpRecord):
         When it has ended the upstream has let go of the exchange already.
         """
         client = self.client
-        self.answered = now = client.now()
+        self.answered = now = client.clock.now()
         self.target_status = self.status = status = head.status
         assert self.group is not None
         self.pool.counters.responded(status, now - self.dispatched)
@@ -384,7 +389,7 @@ class Exchange(HttpRecord):
 
     def switch_protocols(self, head: ResponseHead) -> None:
         """The target answered 101 to a request that asked for it: bytes pass unframed from now on."""
-        self.answered = self.client.now()
+        self.answered = self.client.clock.now()
         self.target_status = self.status = 101
         self.pool.counters.responded(101, self.answered - self.dispatched)
         self.response_started = True
@@ -484,7 +489,7 @@ class Exchange(HttpRecord):
         upstream.exchange = self
         if self.dispatched == 0.0:
             self._prepare()
-        self.dispatched = self.client.now()
+        self.dispatched = self.client.clock.now()
         data = self._data
         ended = self.request_ended
         self._repeatable = self._may_repeat()
@@ -509,14 +514,21 @@ class Exchange(HttpRecord):
         upgrade = b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade if head.upgrade else b""
         if head.te_trailers:
             upgrade += b"Connection: te\r\nTE: trailers\r\n" if not upgrade else b""
-        self._block = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%bX-Amzn-Trace-Id: %b\r\n%b" % (
-            head.method,
-            head.target,
-            authority,
-            head.forwarded,
-            self.client.forwarded_fields(head.x_forwarded_for),
-            self.trace_id,
-            upgrade,
+        self._block = b"".join(
+            (
+                head.method,
+                b" ",
+                head.target,
+                b" HTTP/1.1\r\nHost: ",
+                authority,
+                b"\r\n",
+                head.forwarded,
+                self.client.forwarded_fields(head.x_forwarded_for),
+                b"X-Amzn-Trace-Id: ",
+                self.trace_id,
+                b"\r\n",
+                upgrade,
+            )
         )
         self._framing = CHUNKED if head.chunked else head.content_length
 
@@ -561,7 +573,8 @@ class Exchange(HttpRecord):
             upstream.abort()
         elif self._connecting:
             self._connecting = False
-            self.pool.cancel(self)
+            pool = self.pool
+            pool.cancel(self)
 
     def _leave_tunnel(self) -> None:
         """The client is gone in order; what it sent last is for the target yet."""

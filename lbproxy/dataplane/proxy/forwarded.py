@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 
 from lbproxy.model.listener import Listener, XffMode
+from lbproxy.native.clock import Clock
 
 MAX_FORWARDED_ADDRESSES = 30
 """More addresses than this in X-Forwarded-For are refused with 463 (ALB)."""
@@ -55,11 +56,11 @@ class TraceIds:
     ``seconds`` is the time since the epoch; ``source`` need not be secret, only unlikely to repeat.
     """
 
-    __slots__ = ("_digits", "_getrandbits", "_next", "_prefix", "_second", "_seconds")
+    __slots__ = ("_digits", "_getrandbits", "_next", "_prefix", "_second", "_wall")
 
     def __init__(self, source: random.Random, seconds: Callable[[], float]) -> None:
         self._getrandbits = source.getrandbits
-        self._seconds = seconds
+        self._wall = Clock(seconds)
         self._second = -1
         self._prefix = b""
         self._digits = b""
@@ -67,7 +68,7 @@ class TraceIds:
 
     def value(self, received: bytes | None) -> bytes:
         """The value to send: a new Root, or the received one with ``Self`` put before its Root."""
-        second = int(self._seconds())
+        second = int(self._wall.now())
         if second != self._second:
             self._second = second
             self._prefix = b"Root=1-%08x-" % second

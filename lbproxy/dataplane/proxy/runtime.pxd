@@ -4,6 +4,7 @@ cdef class HttpRuntime
 
 from lbproxy.dataplane.proxy.exchange cimport Exchange, Upstream
 from lbproxy.dataplane.proxy.forwarded cimport TraceIds
+from lbproxy.dataplane.router.table cimport Table
 from lbproxy.telemetry.counters cimport ListenerCounters, TargetCounters
 
 
@@ -21,13 +22,16 @@ cdef class Pool:
 
 cdef class GroupRuntime:
     cdef readonly str name
-    cdef readonly object group, balancer, pools
+    cdef readonly object group, balancer
+    cdef readonly dict pools
     cdef readonly double response_timeout
 
 
 cdef class HttpRuntime:
     cdef readonly str name
-    cdef readonly object listener, table, groups, access_log
+    cdef readonly object listener, access_log
+    cdef readonly Table table
+    cdef readonly dict groups
     cdef readonly ListenerCounters counters
     cdef readonly TraceIds trace_ids
     cdef readonly double idle_timeout, header_timeout, client_keep_alive

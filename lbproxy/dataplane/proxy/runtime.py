@@ -86,7 +86,7 @@ class HttpRuntime:
         self,
         listener: Listener,
         table: Table,
-        groups: Mapping[str, GroupRuntime],
+        groups: dict[str, GroupRuntime],
         counters: ListenerCounters,
         trace_ids: TraceIds,
         access_log: AccessLog | None,
@@ -104,7 +104,7 @@ class HttpRuntime:
 
     def finished(self, exchange: Exchange) -> None:
         """Account for an exchange that is over."""
-        now = exchange.client.now()
+        now = exchange.client.clock.now()
         exchange.duration = duration = now - exchange.began
         if exchange.dispatched:
             exchange.request_time = exchange.dispatched - exchange.began

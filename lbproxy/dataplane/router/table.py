@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 
@@ -137,7 +137,7 @@ class Table:
         self._rules = [
             (match, tuple(compile_condition(condition) for condition in rule.conditions)) for rule, match in rules
         ]
-        filed: dict[_Index, dict[bytes, list[Candidate]]] = {index: defaultdict(list) for index in _Index}
+        filed: dict[_Index, dict[bytes, list[Candidate]]] = {index: {} for index in _Index}
         always: list[Candidate] = []
         for (match, checks), filing in zip(self._rules, _choose_filings([rule for rule, _ in rules]), strict=True):
             proved = filing.condition if filing is not None and filing.is_proof else None
@@ -147,7 +147,7 @@ class Table:
                 always.append(candidate)
                 continue
             for index, key in filing.keys:
-                filed[index][key].append(candidate)
+                filed[index].setdefault(key, []).append(candidate)
         self._exact_hosts = filed[_Index.EXACT_HOST]
         self._exact_paths = filed[_Index.EXACT_PATH]
         self._host_tails = PrefixIndex(filed[_Index.HOST_TAIL]) if filed[_Index.HOST_TAIL] else None

@@ -187,13 +187,15 @@ class TargetConnection(Upstream):
     def pauseProducing(self) -> None:
         self._full = True
         self._untaken = self._transport.untaken()
-        if self.exchange is not None:
-            self.exchange.pause_request()
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.pause_request()
 
     def resumeProducing(self) -> None:
         self._full = False
-        if self.exchange is not None:
-            self.exchange.resume_request()
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.resume_request()
 
     def stopProducing(self) -> None:
         pass

@@ -3,6 +3,7 @@ cdef class TargetPool
 from lbproxy.dataplane.proxy.exchange cimport Exchange, Upstream
 from lbproxy.dataplane.proxy.runtime cimport Pool
 from lbproxy.dataplane.upstream.http1 cimport TargetConnection
+from lbproxy.native._clock cimport Clock as CClock
 
 
 cdef class TargetPool(Pool):
@@ -13,7 +14,7 @@ cdef class TargetPool(Pool):
     cdef object _connector, _deadlines, _cells
     cdef long long _cell
     cdef dict _waiting
-    cdef object _now
+    cdef CClock _clock
     cdef double _keep_seconds
     cdef Py_ssize_t _max_idle
 

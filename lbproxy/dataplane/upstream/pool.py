@@ -35,11 +35,11 @@ class TargetPool(Pool):
     __slots__ = (
         "_cell",
         "_cells",
+        "_clock",
         "_connector",
         "_deadlines",
         "_keep_seconds",
         "_max_idle",
-        "_now",
         "_waiting",
         "connections",
         "group",
@@ -69,7 +69,7 @@ class TargetPool(Pool):
         self.retired = False
         self._connector = connector
         self._deadlines = deadlines
-        self._now = deadlines.now
+        self._clock = deadlines.clock
         self._cells = cells
         self._cell = cell
         self.use(group)
@@ -152,7 +152,7 @@ class TargetPool(Pool):
         """Take back a connection whose exchange is over; tell whether it is kept."""
         if self.retired or len(self.idle) >= self._max_idle:
             return False
-        connection.deadline = at = self._now() + self._keep_seconds
+        connection.deadline = at = self._clock.now() + self._keep_seconds
         if not 0.0 < connection.armed * TICK_SECONDS <= at:  # else the wheel looks in time
             self._deadlines.set(connection, at)
         self.idle.append(connection)

@@ -21,6 +21,7 @@ from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Forward, WeightedGroup
 from lbproxy.model.snapshot import GroupState
 from lbproxy.model.target_group import TargetGroup, TargetProtocol
+from lbproxy.native.clock import Clock
 from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
 from lbproxy.wire.http1.head import scan_request, scan_response
 from tests.dataplane.doubles import RULES, Log, registered, request
@@ -37,7 +38,7 @@ class FakeClient(Downstream):
         self.port = 40000
         self.scheme = "http"
         self.listener_port = 8080
-        self.now = lambda: self.time
+        self.clock = Clock(lambda: self.time)
         self.time = 1000.0
         self.exchange: Exchange | None = None
         self.patience = 0.0
