@@ -316,7 +316,8 @@ class Exchange(HttpRecord):
 
     def timed_out(self) -> None:
         """Nothing has come or gone, that we know of, for as long as the present phase allows."""
-        if self.upstream is not None and self.upstream.is_taking():
+        upstream = self.upstream
+        if upstream is not None and upstream.is_taking():
             self.client.expect_progress(self.runtime.idle_timeout)
         elif self.tunnel:
             self.error_reason = "IdleTimeout"
