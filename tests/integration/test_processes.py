@@ -259,7 +259,7 @@ def test_a_removed_target_drains_and_then_gets_nothing(site: Site, tmp_path: Pat
             assert balancer.states("app")[f"{HOST}:{site.b.port}"] == "draining"
             for _ in range(4):
                 assert get(site.http_port).endswith(b"a\n")
-            bodies = {read_head(skt).partition(b"\r\n\r\n")[2] for skt in (first, second)}
+            bodies = {read_answer(skt).partition(b"\r\n\r\n")[2] for skt in (first, second)}
             assert bodies == {b"a\n", b"b\n"}
         wait_until(lambda: len(balancer.states("app")) == 1, 8, "the target is gone when it has finished")
 
