@@ -43,6 +43,7 @@ TABLE = {
     "wire.http1": Row(ours=("wire", "native")),
     "wire.http2": Row(others=("h2", "hpack", "hyperframe")),
     "telemetry": Row(ours=("model",)),
+    "telemetry.formats": Row(ours=("model", "telemetry", "native")),
     "telemetry.accesslog": Row(ours=("model", "telemetry"), others=_TWISTED),
     "dataplane": Row(),
     "dataplane.deadlines": Row(others=_TWISTED),
@@ -64,6 +65,7 @@ TABLE = {
     "cli": Row(ours=(*_CONTROL, "controlplane"), others=_ANY),
     "testing": Row(ours=(*_EDGE, *_CONTROL, "dataplane", "controlplane", "cli"), others=_ANY),
     "tap": Row(ours=_ANY, others=_ANY),
+    "_sources": Row(),
     "__main__": Row(ours=_ANY, others=_ANY),
 }
 """The longest name that a module's begins with is its row.  What is under a row's own name it may always import."""

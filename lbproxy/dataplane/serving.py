@@ -12,9 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IProtocolFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory
-from zope.interface import implementer
+from twisted.logger import Logger
 
 from lbproxy.dataplane.balancer import make_balancer
 from lbproxy.dataplane.balancer.base import Cells
@@ -33,9 +31,12 @@ from lbproxy.model.listener import Bind, Listener
 from lbproxy.model.snapshot import AccessLogSettings, GroupState, Snapshot
 from lbproxy.model.target import Target, TargetState
 from lbproxy.model.target_group import TargetGroup
+from lbproxy.native.tls import ServerTlsFactory
 from lbproxy.native.transport import Acceptor
 from lbproxy.telemetry.accesslog import AccessLog
 from lbproxy.telemetry.counters import WorkerCounters
+
+_log = Logger()
 
 
 class Front(Protocol):
@@ -163,7 +164,7 @@ class Serving:
         key = (group.name, target.key)
         pool = self._pools.get(key)
         if pool is not None and not pool.retired and pool.reaches(group, target, cell):
-            pool.group = group
+            pool.use(group)
             return pool
         if pool is not None:
             pool.retire()
@@ -232,11 +233,22 @@ class Serving:
         """The protocols around a connection, outermost first: PROXY header, TLS, and what the front speaks."""
         factory: Any = front
         if tls is not None:
-            factory = TLSMemoryBIOFactory(tls.connection_creator, False, _Quiet(front), self._reactor)
-            factory.noisy = False
+            factory = ServerTlsFactory(tls.connection_creator, front)
         if listener.proxy_protocol:
+            counters = self.counters.listener(listener.name)
+
+            def refused(reason: str) -> None:
+                counters.faults[reason] += 1
+                _log.info(
+                    "listener {listener}: a connection is refused: {reason}", listener=listener.name, reason=reason
+                )
+
             factory = ProxyProtocolFactory(
-                factory, listener.proxy_protocol_trusted, listener.request_header_timeout_seconds, self._reactor
+                factory,
+                listener.proxy_protocol_trusted,
+                listener.request_header_timeout_seconds,
+                self._reactor,
+                refused,
             )
         return factory
 
@@ -330,25 +342,6 @@ class Serving:
         if self._log is not None:
             self._log.close()
             self._log = None
-
-
-@implementer(IProtocolFactory)
-class _Quiet:
-    """A front as a Twisted factory that says nothing about starting and stopping."""
-
-    noisy = False
-
-    def __init__(self, front: Front) -> None:
-        self._front = front
-
-    def buildProtocol(self, addr: Any) -> Any:
-        return self._front.buildProtocol(addr)
-
-    def doStart(self) -> None:
-        pass
-
-    def doStop(self) -> None:
-        pass
 
 
 def _same_kind(one: Listener, other: Listener) -> bool:

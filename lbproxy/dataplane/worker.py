@@ -24,9 +24,11 @@ from lbproxy.ipc.messages import (
     Message,
     ReopenLogs,
     Report,
+    TicketKeys,
     Welcome,
 )
 from lbproxy.model.snapshot import Configuration, Snapshot
+from lbproxy.native.tls import use_ticket_keys
 
 _log = Logger()
 
@@ -79,6 +81,8 @@ class Worker(Service):
                 assert self._serving is not None
                 for bind, fd in zip(message.binds, fds, strict=True):
                     self._serving.add_socket(bind, socket.socket(fileno=fd))
+            case TicketKeys():
+                use_ticket_keys(message.keys)
             case ApplySnapshot():
                 self._apply(message)
             case Drain():

@@ -65,6 +65,14 @@ class ReopenLogs:
     """Close and reopen the access log (SIGUSR1, after logrotate)."""
 
 
+@attrs.frozen(kw_only=True)
+class TicketKeys:
+    """What TLS session tickets are encrypted with, the same for all workers, so that any resumes what one began."""
+
+    keys: tuple[bytes, ...] = attrs.field(repr=False)
+    """Of 80 bytes each (name, cipher key, MAC key); the first is for new tickets, all are for old ones."""
+
+
 # From a worker to the supervisor
 
 
@@ -102,6 +110,6 @@ class Drained:
     """Connections that the deadline ended."""
 
 
-DownMessage = Welcome | AddSockets | ApplySnapshot | Drain | ReopenLogs
+DownMessage = Welcome | AddSockets | ApplySnapshot | Drain | ReopenLogs | TicketKeys
 UpMessage = Hello | Applied | Report | Drained
 Message = DownMessage | UpMessage

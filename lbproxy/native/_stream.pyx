@@ -163,7 +163,6 @@ cdef object os_error(int number):
     return OSError(number, os.strerror(number))
 
 
-@cython.final
 cdef class StreamTransport(Descriptor):
     """A TCP connection, accepted or made, that writes at once when nothing is queued."""
 

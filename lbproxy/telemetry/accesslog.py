@@ -19,7 +19,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from lbproxy.model.snapshot import AccessLogSettings
-from lbproxy.telemetry.formats import FORMATS, HttpRecord, TcpRecord
+from lbproxy.telemetry.formats import FORMATS, TcpRecord
+from lbproxy.telemetry.records import HttpRecord
 
 BATCH_BYTES = 64 * 1024
 """Gathered lines are handed to the writer at this size, or else every `FLUSH_SECONDS`."""

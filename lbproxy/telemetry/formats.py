@@ -29,122 +29,15 @@ The listener's name stands for the load balancer and the target group's for its 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _json_string
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-
-class HttpRecord(Protocol):
-    """What a formatter reads of an HTTP request; the data plane's exchange offers it."""
-
-    @property
-    def kind(self) -> str:
-        """``http``, ``https``, ``ws`` or ``wss``."""
-
-    @property
-    def started(self) -> float:
-        """Unix time of the request's first byte."""
-
-    @property
-    def listener(self) -> str: ...
-    @property
-    def client_host(self) -> str:
-        """IP literal of the client, without brackets."""
-
-    @property
-    def client_port(self) -> int: ...
-    @property
-    def target_group(self) -> str:
-        """Empty when the request was not forwarded."""
-
-    @property
-    def target(self) -> str:
-        """``host:port``, empty when no target was chosen."""
-
-    @property
-    def request_time(self) -> float:
-        """Seconds from the first byte to the dispatch to a target, -1 if not dispatched."""
-
-    @property
-    def target_time(self) -> float:
-        """Seconds from the dispatch to the first byte of the answer, -1 if none came."""
-
-    @property
-    def response_time(self) -> float:
-        """Seconds from the first byte of the answer to the end, -1 if none came."""
-
-    @property
-    def duration(self) -> float:
-        """Seconds altogether."""
-
-    @property
-    def status(self) -> int:
-        """What the client got, or would have got had it waited (460)."""
-
-    @property
-    def target_status(self) -> int:
-        """0 if no answer came."""
-
-    @property
-    def received_bytes(self) -> int:
-        """From the client, head included."""
-
-    @property
-    def sent_bytes(self) -> int:
-        """To the client, head included."""
-
-    @property
-    def method(self) -> bytes: ...
-    @property
-    def scheme(self) -> str: ...
-    @property
-    def authority(self) -> bytes:
-        """The Host field or the target's authority, as received."""
-
-    @property
-    def request_target(self) -> bytes: ...
-    @property
-    def version(self) -> bytes:
-        """For example ``HTTP/1.1``."""
-
-    @property
-    def user_agent(self) -> bytes: ...
-    @property
-    def referer(self) -> bytes: ...
-    @property
-    def tls_cipher(self) -> str: ...
-    @property
-    def tls_version(self) -> str:
-        """As OpenSSL names it, ``TLSv1.3``; empty without TLS."""
-
-    @property
-    def server_name(self) -> str:
-        """What the client asked for by SNI."""
-
-    @property
-    def trace_id(self) -> bytes: ...
-    @property
-    def rule(self) -> str:
-        """The matched rule's name, empty for the default action."""
-
-    @property
-    def priority(self) -> int:
-        """The matched rule's; 0 for the default action, -1 when no rule could be evaluated."""
-
-    @property
-    def action(self) -> str:
-        """``forward``, ``redirect``, ``fixed-response`` or empty."""
-
-    @property
-    def redirect_url(self) -> str: ...
-    @property
-    def error_reason(self) -> str: ...
-    @property
-    def targets_tried(self) -> Sequence[tuple[str, int]]:
-        """(``host:port``, status or 0) for each attempt, in order."""
+from lbproxy.native.choice import available
+from lbproxy.telemetry.records import HttpRecord
 
 
 class TcpRecord(Protocol):
@@ -401,6 +294,14 @@ def tcp_alb(record: TcpRecord) -> str:
         f'{_second(int(record.started))} {_name(record.target_group)} "{_quoted_text(record.error_reason)}"\n'
     )
 
+
+pure_http_json = http_json
+"""The formatter of this module, whichever is in use."""
+
+if not TYPE_CHECKING and available:
+    from lbproxy.telemetry._jsonline import fall_back_to, http_json
+
+    fall_back_to(pure_http_json)
 
 FORMATS = {
     "json": Format(http_json, tcp_json),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http1.body import ChunkedReader, encode_chunk, last_chunk
 from lbproxy.wire.http1.head import RequestHead, scan_request, scan_response
+from tests.native.test_http1 import same_request, same_response
 from tests.wire.http1.cases import (
     ACCEPTED_REQUESTS,
     ACCEPTED_RESPONSES,
@@ -226,3 +227,15 @@ def test_body_that_we_accept_h11_reads_alike(data: bytes) -> None:
         payload += bytes(event.data)
     assert isinstance(event, h11.EndOfMessage)
     assert (payload, server.trailing_data[0]) == (ours[0], ours[2])
+
+
+@settings(bounded, max_examples=2000)
+@given(requests, st.integers(0, 5))
+def test_both_scanners_say_the_same_of_a_request(data: bytes, start: int) -> None:
+    same_request(data, start)
+
+
+@settings(bounded, max_examples=2000)
+@given(responses, st.integers(0, 5))
+def test_both_scanners_say_the_same_of_a_response(data: bytes, start: int) -> None:
+    same_response(data, start)

@@ -371,6 +371,20 @@ def test_redirect(world: World) -> None:
     assert b"\r\nLocation: https://example.com:8443/old/page?x=1\r\n" in answer
 
 
+@pytest.mark.parametrize(
+    ("head", "host"),
+    [
+        ("GET /old/x HTTP/1.1\r\nHost: Example.com:8080\r\nConnection: close", "example.com"),
+        ("GET /old/x HTTP/1.1\r\nHost: [::1]:8080\r\nConnection: close", "[::1]"),
+        ("GET /old/x HTTP/1.0", HOST),
+        ("GET http://other.example:1/old/x HTTP/1.1\r\nHost: x\r\nConnection: close", "other.example"),
+    ],
+)
+def test_redirect_keeps_the_host_without_its_port(world: World, head: str, host: str) -> None:
+    answer = talk(world.port, f"{head}\r\n\r\n".encode())
+    assert f"\r\nLocation: https://{host}:8443/old/x\r\n".encode() in answer
+
+
 def test_fixed_response(world: World) -> None:
     answer = get(world, "/fixed")
     assert status_of(answer) == 418

@@ -226,6 +226,7 @@ def test_proxy_protocol_in_gives_the_client_address(world: World, split: int) ->
 
 def test_a_bad_proxy_header_closes(world: World) -> None:
     assert b"200" not in talk(world.ports["proxied"], b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    wait_until(lambda: b'cause="BadProxyHeader"' in world.balancer.get("/metrics")[1], 5, "it is counted")
 
 
 def _context() -> ssl.SSLContext:

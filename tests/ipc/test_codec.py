@@ -21,6 +21,7 @@ from lbproxy.ipc.messages import (
     Message,
     ReopenLogs,
     Report,
+    TicketKeys,
     Welcome,
 )
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
@@ -132,6 +133,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     ),
     st.builds(Drain, timeout_seconds=seconds, close_sockets=st.booleans()),
     st.just(ReopenLogs()),
+    st.builds(TicketKeys, keys=st.lists(st.binary(max_size=80), max_size=2).map(tuple)),
     st.builds(Hello, pid=numbers),
     st.builds(Applied, version=numbers, problems=st.lists(words, max_size=2).map(tuple)),
     st.builds(Report, counters=st.dictionaries(words, plain_values, max_size=3)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import socket
 from collections.abc import Callable, Iterator
 from random import Random
@@ -169,5 +168,4 @@ def test_a_storm_leaves_nothing_behind(world: World, seed: int) -> None:
     assert len(storm.relays) > 20
     del side, pair
     storm.relays.clear()
-    gc.collect()
     assert descriptors() == count

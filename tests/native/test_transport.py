@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import socket
 import time
@@ -661,7 +660,6 @@ def test_what_is_no_address_fails_later(world: World, host: str) -> None:
 
 def test_cancelling_is_told_to_nobody(world: World) -> None:
     listening = world.listening()
-    gc.collect()  # what earlier tests left
     count = descriptors()
     protocol = Recorder()
     transport = world.connect(listening.getsockname()[1], protocol)
@@ -860,7 +858,6 @@ def test_no_descriptor_is_lost(world: World) -> None:
     ]
     waiting: list[Recorder] = []
     acceptor, port = world.acceptor(_Factory(waiting))
-    gc.collect()  # what earlier tests left
     count = descriptors()
     for number in range(70):
         with socket.create_connection((HOST, port)) as skt:
@@ -870,7 +867,6 @@ def test_no_descriptor_is_lost(world: World) -> None:
             world.turn(2)
         world.until(lambda protocol=protocol: protocol.reason)
     del protocol
-    gc.collect()
     world.turn()
     assert descriptors() == count
     acceptor.close()

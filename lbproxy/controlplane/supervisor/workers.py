@@ -7,6 +7,7 @@ A `WorkerSlot` keeps a worker running and gives it its sockets and the latest sn
 from __future__ import annotations
 
 import enum
+import os
 import random
 import signal
 from collections.abc import Callable, Collection, Mapping
@@ -35,6 +36,7 @@ from lbproxy.ipc.messages import (
     Message,
     ReopenLogs,
     Report,
+    TicketKeys,
     Welcome,
 )
 from lbproxy.model.listener import Bind
@@ -57,6 +59,10 @@ BACK_OFF_FIRST_SECONDS = 0.05
 BACK_OFF_LIMIT_SECONDS = 30.0
 STEADY_SECONDS = 10.0
 """After running for this long a worker's end counts as its first."""
+
+TICKET_KEY_SECONDS = 12 * 3600.0
+"""A key for session tickets is used for so long, and for as long again to read old tickets.  Whoever gets hold of it
+can read the TLS 1.2 sessions whose tickets it made, so it is never stored."""
 
 KILL_GRACE_SECONDS = 2.0
 """Between asking and SIGKILL."""
@@ -272,6 +278,7 @@ class WorkerSlot:
         assert self._worker is not None
         self._said_hello = True
         self._worker.channel.send(Welcome(slot=self.index), [self._pool.cells_fd])
+        self._worker.channel.send(TicketKeys(keys=self._pool.ticket_keys))
         self.offer()
 
     def _send_snapshot(self, snapshot: Snapshot) -> None:
@@ -402,6 +409,10 @@ class WorkerSlot:
         self._timers.clear()
 
 
+def _new_ticket_key() -> bytes:
+    return os.urandom(80)
+
+
 class WorkerPool(Service):
     """All slots.
 
@@ -433,6 +444,9 @@ class WorkerPool(Service):
         self._slots: dict[int, WorkerSlot] = {}
         self._incarnations = count(1)
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+        self.ticket_keys: tuple[bytes, ...] = (_new_ticket_key(),)
+        """For TLS session tickets: the present key, and the one before."""
+        self._ticket_key_made = clock.seconds()
         self._last_check = 0.0
         self._checks = LoopingCall(self._check)
         self._checks.clock = clock
@@ -512,6 +526,13 @@ class WorkerPool(Service):
         for slot in self._slots.values():
             slot.send(ReopenLogs())
 
+    def rotate_ticket_keys(self) -> None:
+        """Make a new key for session tickets; tickets made with the present one stay good until the next time."""
+        self.ticket_keys = (_new_ticket_key(), self.ticket_keys[0])
+        self._ticket_key_made = self.clock.seconds()
+        for slot in self._slots.values():
+            slot.send(TicketKeys(keys=self.ticket_keys))
+
     def drain(self, timeout_seconds: float, close_sockets: bool) -> Deferred[None]:
         """Drain every worker; fires when all have gone, at the latest soon after the time-out."""
         for slot in list(self._slots.values()):
@@ -580,3 +601,5 @@ class WorkerPool(Service):
             if we_were_away:
                 slot.seen(now)
             slot.check(now)
+        if now - self._ticket_key_made >= TICKET_KEY_SECONDS:
+            self.rotate_ticket_keys()

@@ -14,11 +14,11 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IProtocol, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
-from lbproxy.dataplane.deadlines import NEVER, Deadlines
+from lbproxy.dataplane.deadlines import NEVER, TICK_SECONDS, Deadlines
 from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phrase
-from lbproxy.dataplane.proxy.exchange import Exchange
+from lbproxy.dataplane.proxy.exchange import Downstream, Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields
 from lbproxy.dataplane.proxy.runtime import HttpRuntime
@@ -49,15 +49,16 @@ _CLOSING = 5
 _LINGERING = 6
 
 
-class _Unreadable:
-    """Stands in the access log for the head of a request that could not be read."""
+def _unreadable() -> RequestHead:
+    head = RequestHead()
+    head.method = head.target = head.version = b"-"
+    head.authority = head.host = head.path = head.query = head.user_agent = head.referer = b""
+    head.minor = 1
+    return head
 
-    method = target = version = b"-"
-    path = query = authority = host = user_agent = referer = b""
-    minor = 1
 
-
-UNREADABLE = _Unreadable()
+UNREADABLE = _unreadable()
+"""Stands in the access log for the head of a request that could not be read."""
 
 
 class TlsDescription(Protocol):
@@ -111,8 +112,7 @@ class HttpFront:
         return cut
 
 
-@implementer(IProtocol, IPushProducer, IHalfCloseableProtocol)
-class ClientConnection:
+class ClientConnection(Downstream):
     """One client connection; the `Downstream` of its exchanges, one at a time."""
 
     __slots__ = (
@@ -138,14 +138,8 @@ class ClientConnection:
         "_write_paused",
         "armed",
         "deadline",
-        "host",
-        "listener_port",
-        "now",
-        "port",
-        "scheme",
+        "secure",
     )
-
-    secure = False
 
     def __init__(self, front: HttpFront, host: str, port: int) -> None:
         self._front = front
@@ -154,6 +148,7 @@ class ClientConnection:
         self.port = port
         self.listener_port = front.port
         self.scheme = "http"
+        self.secure = False
         self.now = front.deadlines.now
         self.armed = 0
         self.deadline = NEVER
@@ -410,7 +405,7 @@ class ClientConnection:
             self._close()
             return
         patience = DRAIN_GRACE_SECONDS if self._front.draining else self._runtime.idle_timeout
-        self._front.deadlines.set(self, self.now() + patience)
+        self._set_deadline(self.now() + patience)
 
     def _read_length(self, data: bytes) -> None:
         exchange = self._exchange
@@ -450,7 +445,7 @@ class ClientConnection:
 
     def _refuse_unread(self, status: int, reason: str) -> None:
         """Answer a request that could not be read, and close (RFC 9112 section 2.2)."""
-        refused = Exchange(self, self._runtime, UNREADABLE, self._began or self.now())  # type: ignore[arg-type]
+        refused = Exchange(self, self._runtime, UNREADABLE, self._began or self.now())
         refused.status = status
         refused.error_reason = reason
         body = error_body(status, b"")
@@ -486,7 +481,12 @@ class ClientConnection:
         return self._forwarded.fields(received)
 
     def expect_progress(self, seconds: float) -> None:
-        self._front.deadlines.set(self, self.now() + seconds)
+        self._set_deadline(self.now() + seconds)
+
+    def _set_deadline(self, at: float) -> None:
+        self.deadline = at
+        if not 0.0 < self.armed * TICK_SECONDS <= at:  # else the wheel looks in time, and a store is all that it takes
+            self._front.deadlines.set(self, at)
 
     def pause_request(self) -> None:
         if not self._reading_paused and self._reading != _CLOSING:
@@ -628,17 +628,15 @@ class ClientConnection:
         self._transport.abortConnection()
 
 
-@implementer(IHandshakeListener)
 class SecureClientConnection(ClientConnection):
     """A client connection inside TLS."""
 
     __slots__ = ()
 
-    secure = True
-
     def __init__(self, front: HttpFront, host: str, port: int) -> None:
         super().__init__(front, host, port)
         self.scheme = "https"
+        self.secure = True
 
     def _first_patience(self) -> float:
         return self._runtime.header_timeout
@@ -667,3 +665,7 @@ class SecureClientConnection(ClientConnection):
     def _lose_write(self) -> None:
         # TLS ends with close_notify; Twisted reads on until the client's own.
         self._transport.loseConnection()
+
+
+classImplements(ClientConnection, IProtocol, IPushProducer, IHalfCloseableProtocol)
+classImplements(SecureClientConnection, IHandshakeListener)

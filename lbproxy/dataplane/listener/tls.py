@@ -26,6 +26,7 @@ from lbproxy.dataplane.listener.certificates import (
 from lbproxy.model.errors import InvalidModel
 from lbproxy.model.listener import Listener
 from lbproxy.model.tls_policy import TLS_POLICIES, TlsPolicy
+from lbproxy.native.tls import share_tickets
 
 # The published type stubs of pyOpenSSL lag behind it.
 _ssl: Any = SSL
@@ -78,7 +79,8 @@ class ServerTls:
     A client gets the certificate of the name it asks for (exact, else wildcard), else the default one, the
     listener's first.  Where a name has an ECDSA and an RSA certificate, OpenSSL takes what the client can verify.
 
-    Sessions are resumed by ticket only: there is no cache to bound, and the ticket key lives as long as this object.
+    Sessions are resumed by ticket only: there is no cache to bound.  The keys are the process's
+    (`lbproxy.native.tls.use_ticket_keys`); where that cannot be, each context has a key of its own.
     """
 
     def __init__(self, listener: Listener, alpn: Sequence[bytes] | None = None) -> None:
@@ -134,6 +136,7 @@ class ServerTls:
             for certificate in certificates:
                 _use(context, certificate)
             context.set_tlsext_servername_callback(self._switch_context)
+            share_tickets(context)
             if self._alpn:
                 context.set_alpn_select_callback(self._select_protocol)
         return context

@@ -10,14 +10,15 @@ The phases: *match* (rule), *pick* (target), *connect*, *send*, *wait*, *relay*,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phrase
 from lbproxy.dataplane.proxy.faults import Fault, Retry
 from lbproxy.dataplane.proxy.forwarded import too_many_addresses
 from lbproxy.dataplane.router.redirect import expand
 from lbproxy.model.rule import FixedResponse, Redirect
+from lbproxy.telemetry.records import HttpRecord
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime
@@ -32,44 +33,72 @@ _MAX_KEPT_BODY = 65536
 """A request body up to this size, if it was sent in one piece, can be sent again on a fresh connection."""
 
 
-class Downstream(Protocol):
-    """The client's end, one request of it."""
+class Downstream:
+    """The client's end, one request of it.  A base, not a protocol, so that the compiled build calls it directly."""
+
+    __slots__ = ("host", "listener_port", "now", "port", "scheme")
 
     host: str
     port: int
     scheme: str
     listener_port: int
+    now: Callable[[], float]
 
-    def now(self) -> float: ...
-    def wall_time(self) -> float: ...
-    def local_address(self) -> tuple[str, int]: ...
-    def forwarded_fields(self, received: bytes | None) -> bytes: ...
+    def wall_time(self) -> float:
+        """Seconds since the epoch."""
+        raise NotImplementedError
+
+    def local_address(self) -> tuple[str, int]:
+        raise NotImplementedError
+
+    def forwarded_fields(self, received: bytes | None) -> bytes:
+        raise NotImplementedError
+
     def expect_progress(self, seconds: float) -> None:
         """Call the exchange's `Exchange.timed_out` when so many seconds have passed without `progress`."""
+        raise NotImplementedError
 
-    def pause_request(self) -> None: ...
-    def resume_request(self) -> None: ...
-    def send_informational(self, status: int, reason: bytes, fields: bytes) -> None: ...
+    def pause_request(self) -> None:
+        raise NotImplementedError
+
+    def resume_request(self) -> None:
+        raise NotImplementedError
+
+    def send_informational(self, status: int, reason: bytes, fields: bytes) -> None:
+        raise NotImplementedError
+
     def send_response(
         self, status: int, reason: bytes, fields: bytes, content_length: int, has_body: bool, data: bytes, ended: bool
     ) -> None:
         """Start the answer; ``content_length`` -1 when not known; ``data`` is its first piece."""
+        raise NotImplementedError
 
-    def send_data(self, data: bytes) -> None: ...
-    def send_end(self, trailers: bytes) -> None: ...
+    def send_data(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def send_end(self, trailers: bytes) -> None:
+        raise NotImplementedError
+
     def cut(self) -> None:
         """End the connection so that the answer cannot pass for whole."""
+        raise NotImplementedError
 
     def start_tunnel(self, reason: bytes, fields: bytes, protocol: bytes) -> None:
         """Answer 101 and hand all that comes to `Exchange.request_data`, unframed."""
+        raise NotImplementedError
 
-    def end_tunnel(self) -> None: ...
+    def end_tunnel(self) -> None:
+        raise NotImplementedError
+
     def exchange_done(self) -> None:
         """The exchange is over; its answer, if any, is written whole."""
+        raise NotImplementedError
 
 
-class Upstream(Protocol):
+class Upstream:
     """A target's end, while it serves one exchange."""
+
+    __slots__ = ("exchange", "reused")
 
     reused: bool
     exchange: Exchange | None
@@ -79,137 +108,123 @@ class Upstream(Protocol):
 
         ``framing`` is a content length, `NO_BODY` or `CHUNKED`.
         """
+        raise NotImplementedError
 
-    def send_data(self, data: bytes) -> None: ...
-    def send_end(self, trailers: bytes) -> None: ...
-    def pause_response(self) -> None: ...
-    def resume_response(self) -> None: ...
+    def send_data(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def send_end(self, trailers: bytes) -> None:
+        raise NotImplementedError
+
+    def pause_response(self) -> None:
+        raise NotImplementedError
+
+    def resume_response(self) -> None:
+        raise NotImplementedError
+
     def is_taking(self) -> bool:
         """Tell whether the target, which reads slowly, has taken something since the last look."""
+        raise NotImplementedError
 
     def abort(self) -> None:
         """Give the connection up; it will not call the exchange again."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """The same, but what was sent still reaches the target."""
+        raise NotImplementedError
 
 
 NO_BODY = -1
 CHUNKED = -2
 
 
-class Exchange:
+class Exchange(HttpRecord):
     """One request with its response(s).
 
-    Its attributes are also the access-log record (`lbproxy.telemetry.formats.HttpRecord`).
+    It is also its own record for the access log; `complete_record` adds the rest to that.
     """
 
-    # What most exchanges never set.
-    group: GroupRuntime | None = None
-    upstream: Upstream | None = None
-    target_group = ""
-    target = ""
-    status = 0
-    target_status = 0
-    request_time = -1.0
-    target_time = -1.0
-    response_time = -1.0
-    duration = 0.0
-    received_bytes = 0
-    sent_bytes = 0
-    trace_id = b""
-    rule = ""
-    priority = 0
-    action = ""
-    redirect_url = ""
-    error_reason = ""
-    server_name = ""
-    tls_version = ""
-    tls_cipher = ""
-    dispatched = 0.0
-    answered = 0.0
-    request_ended = False
-    response_started = False
-    tunnel = False
-    done = False
-    _others: Iterator[RegisteredTarget] | None = None
-    _chosen: RegisteredTarget | None = None
-    _data = b""
-    _trailers = b""
-    _earlier_tries: tuple[tuple[str, int], ...] = ()
-    _block = b""
-    _framing = NO_BODY
-    _connecting = False
-    _counted = False
-    _paused_request = False
-    _paused_response = False
-    _kept_failed: RegisteredTarget | None = None
-    _repeatable = False
+    __slots__ = (
+        "_block",
+        "_chosen",
+        "_connecting",
+        "_counted",
+        "_data",
+        "_earlier_tries",
+        "_framing",
+        "_kept_failed",
+        "_others",
+        "_paused_request",
+        "_paused_response",
+        "_repeatable",
+        "_trailers",
+        "answered",
+        "began",
+        "client",
+        "dispatched",
+        "done",
+        "group",
+        "head",
+        "pool",
+        "request_ended",
+        "response_started",
+        "runtime",
+        "tunnel",
+        "upstream",
+    )
 
     def __init__(self, client: Downstream, runtime: HttpRuntime, head: RequestHead, began: float) -> None:
+        super().__init__()
         self.client = client
         self.runtime = runtime
         self.head = head
         self.began = began
         """When the first byte of the request came, by the connection's clock."""
+        self.dispatched = 0.0
+        self.answered = 0.0
+        self.group: GroupRuntime | None = None
+        self.upstream: Upstream | None = None
+        self.request_ended = False
+        self.response_started = False
+        self.tunnel = False
+        self.done = False
+        self._others: Iterator[RegisteredTarget] | None = None
+        self._chosen: RegisteredTarget | None = None
+        self._data = b""
+        self._trailers = b""
+        self._earlier_tries: tuple[tuple[str, int], ...] = ()
+        self._block = b""
+        self._framing = NO_BODY
+        self._connecting = False
+        self._counted = False
+        self._paused_request = False
+        self._paused_response = False
+        self._kept_failed: RegisteredTarget | None = None
+        self._repeatable = False
 
-    # The rest of the access-log record
-
-    @property
-    def started(self) -> float:
-        """When the request began, since the epoch."""
-        return self.began + self.client.wall_time() - self.client.now()
-
-    @property
-    def kind(self) -> str:
-        """``http``, ``https``, ``ws`` or ``wss``."""
+    def complete_record(self) -> None:
+        """Put into the access-log record what is known elsewhere; for an exchange that is over."""
+        client = self.client
+        head = self.head
+        scheme = client.scheme
+        self.started = self.began + client.wall_time() - client.now()
         if self.tunnel:
-            return "wss" if self.client.scheme == "https" else "ws"
-        return self.client.scheme
-
-    @property
-    def listener(self) -> str:
-        return self.runtime.name
-
-    @property
-    def client_host(self) -> str:
-        return self.client.host
-
-    @property
-    def client_port(self) -> int:
-        return self.client.port
-
-    @property
-    def scheme(self) -> str:
-        return self.client.scheme
-
-    @property
-    def method(self) -> bytes:
-        return self.head.method
-
-    @property
-    def authority(self) -> bytes:
-        return self.head.authority
-
-    @property
-    def request_target(self) -> bytes:
-        return self.head.target
-
-    @property
-    def version(self) -> bytes:
-        return self.head.version
-
-    @property
-    def targets_tried(self) -> Sequence[tuple[str, int]]:
-        return (*self._earlier_tries, (self.target, self.target_status)) if self.target else ()
-
-    @property
-    def user_agent(self) -> bytes:
-        return self.head.user_agent
-
-    @property
-    def referer(self) -> bytes:
-        return self.head.referer
+            self.kind = "wss" if scheme == "https" else "ws"
+        else:
+            self.kind = scheme
+        self.scheme = scheme
+        self.listener = self.runtime.name
+        self.client_host = client.host
+        self.client_port = client.port
+        self.method = head.method
+        self.authority = head.authority
+        self.request_target = head.target
+        self.version = head.version
+        self.user_agent = head.user_agent
+        self.referer = head.referer
+        if self.target:
+            self.targets_tried = (*self._earlier_tries, (self.target, self.target_status))
 
     # The client's side calls
 
@@ -429,7 +444,8 @@ class Exchange:
             self._respond(action.status, action.content_type.encode("latin-1"), action.body.encode())
         else:
             assert isinstance(action, Redirect)
-            location = expand(action, self.head, self.client.scheme, self.client.listener_port, self.head.authority)
+            host = self.head.host or _local_host(self.client)
+            location = expand(action, self.head, self.client.scheme, self.client.listener_port, host)
             self.redirect_url = location.decode("latin-1")
             body = error_body(action.status, b"")
             self._respond(action.status, b"text/plain; charset=utf-8", body, b"Location: %b\r\n" % location)
@@ -565,3 +581,9 @@ class Exchange:
             self.runtime.finished(self)
         finally:
             self.client.exchange_done()
+
+
+def _local_host(client: Downstream) -> bytes:
+    """The address that the client connected to, for a request that names no host."""
+    host = client.local_address()[0]
+    return f"[{host}]".encode() if ":" in host else host.encode()

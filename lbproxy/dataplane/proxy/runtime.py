@@ -7,7 +7,7 @@ one that it started with.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.balancer.base import Balancer
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
 
 
-class Pool(Protocol):
+class Pool:
     """One worker's connections to one target."""
+
+    __slots__ = ("authority", "counters", "key")
 
     key: str
     """The target's ``host:port``."""
@@ -31,16 +33,23 @@ class Pool(Protocol):
 
     def begin(self) -> None:
         """Count a request as in flight."""
+        raise NotImplementedError
 
-    def end(self) -> None: ...
+    def end(self) -> None:
+        """It is over."""
+        raise NotImplementedError
+
     def take(self, repeatable: bool) -> Upstream | None:
         """Hand out a kept connection, if there is one; surely alive unless the request may be repeated."""
+        raise NotImplementedError
 
     def connect(self, exchange: Exchange) -> None:
         """Make a connection; later `Exchange.connected` or `Exchange.connect_failed` is called."""
+        raise NotImplementedError
 
     def cancel(self, exchange: Exchange) -> None:
         """This exchange waits no longer."""
+        raise NotImplementedError
 
 
 class GroupRuntime:
@@ -104,4 +113,5 @@ class HttpRuntime:
                 exchange.response_time = now - exchange.answered
         self.counters.finished(exchange.status, duration, exchange.received_bytes, exchange.sent_bytes)
         if self.access_log is not None:
+            exchange.complete_record()
             self.access_log.log(exchange)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IHandshakeListener, IProtocol, IProtocolFactory, ITransport
+from twisted.internet.interfaces import IHandshakeListener, IProtocol, ITransport
 from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -17,6 +16,7 @@ from lbproxy.dataplane.upstream.tls import ClientTls, explain_failure
 from lbproxy.model.errors import InvalidModel
 from lbproxy.model.target import Target
 from lbproxy.model.target_group import TargetGroup, TargetTls
+from lbproxy.native.tls import start_client_tls
 from lbproxy.native.transport import connect
 
 
@@ -51,14 +51,13 @@ class Connector:
         Later, never at once, exactly one of ``protocol.makeConnection`` (TLS handshake done) and
         ``protocol.connectFailed`` is called, unless `Attempt.cancel` comes first.
         """
-        factory = None
+        creator = None
         if group.protocol.is_encrypted:
             try:
                 creator = self._client_tls(group.tls).creator_for(target)
             except InvalidModel as problem:
                 return _Impossible(self._reactor, protocol, str(problem))
-            factory = lambda inner: TLSMemoryBIOFactory(creator, True, _Always(inner), self._reactor)  # noqa: E731
-        attempt = Connecting(self._reactor, self._deadlines, target, protocol, header, factory)
+        attempt = Connecting(self._reactor, self._deadlines, target, protocol, header, creator)
         self._deadlines.set(attempt, self._deadlines.now() + group.connect_timeout_seconds)
         return attempt
 
@@ -82,25 +81,6 @@ class _Impossible:
             self._call.cancel()
 
 
-@implementer(IProtocolFactory)
-class _Always:
-    """A factory whose protocol exists already."""
-
-    noisy = False
-
-    def __init__(self, protocol: IProtocol) -> None:
-        self._protocol = protocol
-
-    def buildProtocol(self, addr: Any) -> IProtocol:
-        return self._protocol
-
-    def doStart(self) -> None:
-        pass
-
-    def doStop(self) -> None:
-        pass
-
-
 @implementer(IProtocol)
 class Connecting:
     """One attempt to connect; the transport's protocol until the connection is ready for use."""
@@ -117,12 +97,12 @@ class Connecting:
         target: Target,
         protocol: TargetProtocol,
         header: bytes,
-        tls_factory: Any,
+        tls_creator: Any,
     ) -> None:
         self._deadlines = deadlines
         self._protocol = protocol
         self._header = header
-        self._tls_factory = tls_factory
+        self._tls_creator = tls_creator
         self._handshake: _Handshake | None = None
         self._transport: Any = connect(reactor, target.address, target.port, self, self._refused)
 
@@ -142,7 +122,10 @@ class Connecting:
                 self._protocol.connectFailed(Fault.TLS_FAILED, "TLS handshake timed out")
 
     def _drop(self) -> None:
-        if self._transport.connected:
+        tls: Any = self._handshake and self._handshake.transport
+        if tls is not None:
+            tls.abortConnection()
+        elif self._transport.connected:
             self._transport.abortConnection()
         else:
             self._transport.cancel()
@@ -167,13 +150,11 @@ class Connecting:
         transport = self._stream
         if self._header:
             transport.write(self._header)
-        if self._tls_factory is None:
+        if self._tls_creator is None:
             self._hand_over(transport)
             return
         self._handshake = _Handshake(self)
-        outer = self._tls_factory(self._handshake).buildProtocol(None)
-        self._transport.protocol = outer
-        outer.makeConnection(transport)
+        start_client_tls(transport, self._tls_creator, self._handshake)
 
     def dataReceived(self, data: bytes) -> None:
         raise AssertionError("data before the connection was handed over")

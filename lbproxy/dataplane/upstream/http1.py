@@ -8,10 +8,10 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocol, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from lbproxy.dataplane.deadlines import NEVER
-from lbproxy.dataplane.proxy.exchange import CHUNKED, NO_BODY, Exchange
+from lbproxy.dataplane.proxy.exchange import CHUNKED, NO_BODY, Exchange, Upstream
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http1.body import ChunkedReader, encode_chunk, last_chunk
@@ -31,8 +31,7 @@ _TUNNEL = 4
 _CLOSING = 5
 
 
-@implementer(IProtocol, IPushProducer)
-class TargetConnection:
+class TargetConnection(Upstream):
     """Serves one exchange after another.
 
     It is the protocol of its transport, and the transport's producer for back-pressure on requests.
@@ -55,8 +54,6 @@ class TargetConnection:
         "_untaken",
         "armed",
         "deadline",
-        "exchange",
-        "reused",
         "waiting",
     )
 
@@ -347,3 +344,6 @@ class TargetConnection:
         else:
             fault = Fault.TARGET_CLOSED if clean else Fault.TARGET_RESET
             exchange.upstream_failed(fault, self.reused and not self._seen)
+
+
+classImplements(TargetConnection, IProtocol, IPushProducer)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from typing import TYPE_CHECKING
 
+from lbproxy.dataplane.deadlines import TICK_SECONDS
+from lbproxy.dataplane.proxy.runtime import Pool
 from lbproxy.dataplane.upstream.http1 import TargetConnection
 from lbproxy.model.target_group import ProxyProtocolVersion
 from lbproxy.wire.proxyprotocol import encode_v1, encode_v2
@@ -25,7 +26,7 @@ CLOSE_SECONDS = 5.0
 """How long a connection may take to close in order: what is left is sent, TLS waits for the target's close_notify."""
 
 
-class TargetPool:
+class TargetPool(Pool):
     """Keeps unused connections for the next request and counts what is in flight.
 
     With PROXY protocol a connection speaks for one client, so none is kept.
@@ -36,13 +37,13 @@ class TargetPool:
         "_cells",
         "_connector",
         "_deadlines",
+        "_keep_seconds",
+        "_max_idle",
+        "_now",
         "_waiting",
-        "authority",
         "connections",
-        "counters",
         "group",
         "idle",
-        "key",
         "retired",
         "target",
     )
@@ -57,20 +58,21 @@ class TargetPool:
         cells: Cells,
         cell: int,
     ) -> None:
-        self.group = group
         self.target = target
         self.key = target.key
         self.authority = target.key.encode("ascii")
         self.counters = counters
-        self.idle: deque[TargetConnection] = deque()
+        self.idle: list[TargetConnection] = []
         """The one used last is at the right; it is used first, so that the others may grow old."""
         self.connections: set[TargetConnection] = set()
         """All that stand."""
         self.retired = False
         self._connector = connector
         self._deadlines = deadlines
+        self._now = deadlines.now
         self._cells = cells
         self._cell = cell
+        self.use(group)
         self._waiting: dict[Exchange, Attempt] = {}
 
     def reaches(self, group: TargetGroup, target: Target, cell: int) -> bool:
@@ -83,6 +85,12 @@ class TargetPool:
             and mine.tls == group.tls
             and mine.proxy_protocol is group.proxy_protocol
         )
+
+    def use(self, group: TargetGroup) -> None:
+        """Follow these settings from now on; only for those that `reaches` accepts."""
+        self.group = group
+        self._keep_seconds = group.keep_alive_seconds
+        self._max_idle = group.max_idle_connections if group.proxy_protocol is ProxyProtocolVersion.OFF else 0
 
     def begin(self) -> None:
         """Count a request as in flight."""
@@ -142,13 +150,11 @@ class TargetPool:
 
     def put(self, connection: TargetConnection) -> bool:
         """Take back a connection whose exchange is over; tell whether it is kept."""
-        if (
-            self.retired
-            or len(self.idle) >= self.group.max_idle_connections
-            or self.group.proxy_protocol is not ProxyProtocolVersion.OFF
-        ):
+        if self.retired or len(self.idle) >= self._max_idle:
             return False
-        self._deadlines.set(connection, self._deadlines.now() + self.group.keep_alive_seconds)
+        connection.deadline = at = self._now() + self._keep_seconds
+        if not 0.0 < connection.armed * TICK_SECONDS <= at:  # else the wheel looks in time
+            self._deadlines.set(connection, at)
         self.idle.append(connection)
         return True
 

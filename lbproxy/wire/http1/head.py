@@ -5,13 +5,16 @@ bytes of the head when more have come. One call takes time linear in the bytes i
 
 A usual request line is matched by one regular expression. Clients repeat themselves, so what was read from a block of
 field lines is kept and shared by the heads that have the very same block, unless it holds cookies or credentials.
+
+Where it was built, `lbproxy.native._http1` reads the usual heads and leaves the others to the scanners here.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from lbproxy.native.choice import available
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http.fields import (
     MAX_FIELD_BYTES,
@@ -171,6 +174,10 @@ class ResponseHead:
     def field_values(self, name: bytes) -> list[bytes]:
         """The values of all fields received with this name (in lower case), in order."""
         return self._fields.values(name)
+
+
+if not TYPE_CHECKING and available:
+    from lbproxy.native._http1 import RequestHead, ResponseHead
 
 
 def scan_request(data: bytes, start: int = 0) -> RequestHead | None:
@@ -416,3 +423,13 @@ def _check_status_line(data: bytes, start: int) -> None:
         raise RemoteProtocolError(f"version {line[:20]!r}", reason="BadVersion")
     if end >= 0 or len(line) >= MAX_RESPONSE_HEAD_BYTES:
         raise RemoteProtocolError(f"status line {line[:40]!r}", reason="BadStatusLine")
+
+
+pure_scan_request = scan_request
+pure_scan_response = scan_response
+"""The scanners of this module, whichever are in use."""
+
+if not TYPE_CHECKING and available:
+    from lbproxy.native._http1 import fall_back_to, scan_request, scan_response
+
+    fall_back_to(pure_scan_request, pure_scan_response)

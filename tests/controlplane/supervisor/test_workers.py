@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lbproxy.controlplane.supervisor.sockets import ListeningSockets
 from lbproxy.controlplane.supervisor.workers import SlotState, WorkerPool
-from lbproxy.ipc.messages import AddSockets, Applied, ApplySnapshot, Drain, Hello, ReopenLogs, Welcome
+from lbproxy.ipc.messages import AddSockets, Applied, ApplySnapshot, Drain, Hello, ReopenLogs, TicketKeys, Welcome
 from lbproxy.model.listener import Bind
 
 from .fakes import FakeLauncher, FakeMetrics, FakeWorker, configuration, snapshot
@@ -63,7 +63,8 @@ class StartTests(PoolTestCase):
     def test_a_worker_is_welcomed_given_its_sockets_and_then_the_snapshot(self) -> None:
         (worker,) = self.start(1, ONE)
 
-        self.assertEqual(worker.messages[:2], [Welcome(slot=0), AddSockets(binds=(ONE,))])
+        self.assertEqual(worker.messages[0], Welcome(slot=0))
+        self.assertEqual(worker.of_type(AddSockets), [AddSockets(binds=(ONE,))])
         self.assertEqual([message.version for message in worker.of_type(ApplySnapshot)], [1])
         self.assertEqual(self.state(), SlotState.RUNNING)
         self.assertTrue(self.pool.is_ready)
@@ -109,6 +110,19 @@ class StartTests(PoolTestCase):
         self.turn()
 
         self.assertEqual(worker.of_type(ReopenLogs), [ReopenLogs()])
+
+    def test_all_workers_have_the_same_ticket_keys_which_are_renewed(self) -> None:
+        workers = self.start(2)
+        (given,), (same,) = (worker.of_type(TicketKeys) for worker in workers)
+        self.assertEqual(given, same)
+        self.pool.rotate_ticket_keys()
+        self.turn()
+
+        for worker in workers:
+            renewed = worker.of_type(TicketKeys)[-1]
+            self.assertEqual([len(key) for key in renewed.keys], [80, 80])
+            self.assertNotEqual(renewed.keys[0], given.keys[0])
+            self.assertEqual(renewed.keys[1], given.keys[0])
 
 
 class SnapshotTests(PoolTestCase):

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lbproxy.dataplane.balancer import make_balancer
-from lbproxy.dataplane.proxy.exchange import CHUNKED, NO_BODY, Exchange
+from lbproxy.dataplane.proxy.exchange import CHUNKED, NO_BODY, Downstream, Exchange, Upstream
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import TraceIds
-from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime
+from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime, Pool
 from lbproxy.dataplane.router.table import Table
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Forward, WeightedGroup
@@ -29,15 +29,15 @@ IDLE = 60.0
 RESPONSE = 7.0
 
 
-class FakeClient:
+class FakeClient(Downstream):
     """A `Downstream` that checks that it is told things in an order that makes sense."""
 
-    host = "192.0.2.7"
-    port = 40000
-    scheme = "http"
-    listener_port = 8080
-
     def __init__(self) -> None:
+        self.host = "192.0.2.7"
+        self.port = 40000
+        self.scheme = "http"
+        self.listener_port = 8080
+        self.now = lambda: self.time
         self.time = 1000.0
         self.exchange: Exchange | None = None
         self.patience = 0.0
@@ -59,9 +59,6 @@ class FakeClient:
         assert not self.done, "told after it was done"
         assert not self.was_cut, "told after the cut"
         assert not self.tunnel_ended, "told after the tunnel's end"
-
-    def now(self) -> float:
-        return self.time
 
     def wall_time(self) -> float:
         return 1_700_000_000.0
@@ -130,7 +127,7 @@ class FakeClient:
         self.done += 1
 
 
-class FakeUpstream:
+class FakeUpstream(Upstream):
     """An `Upstream` that keeps what it is given."""
 
     def __init__(self, reused: bool = False) -> None:
@@ -186,7 +183,7 @@ class FakeUpstream:
         return exchange
 
 
-class FakePool:
+class FakePool(Pool):
     """A `Pool` of one target."""
 
     def __init__(self, key: str) -> None:

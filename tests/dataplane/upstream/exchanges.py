@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
-from lbproxy.dataplane.proxy.exchange import NO_BODY
+from lbproxy.dataplane.proxy.exchange import NO_BODY, Downstream, Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.upstream.http1 import TargetConnection
 from lbproxy.dataplane.upstream.pool import TargetPool
+from lbproxy.wire.http1.head import RequestHead
 
 
-class FakeExchange:
+class _Client(Downstream):
+    def __init__(self) -> None:
+        self.host = "192.0.2.7"
+        self.port = 40000
+
+    def local_address(self) -> tuple[str, int]:
+        return "198.51.100.1", 8080
+
+
+class FakeExchange(Exchange):
     """Notes what it is told, in order."""
 
     def __init__(self, pool: TargetPool, upgrade: bytes = b"") -> None:
         self.pool = pool
-        self.head = SimpleNamespace(upgrade=upgrade)
-        self.client = SimpleNamespace(host="192.0.2.7", port=40000, local_address=lambda: ("198.51.100.1", 8080))
+        self.head = RequestHead()
+        self.head.upgrade = upgrade
+        self.client = _Client()
         self.connection: TargetConnection | None = None
         self.statuses: list[int] = []
         self.body = b""
@@ -25,7 +35,7 @@ class FakeExchange:
         self.trailers = b""
         self.fault: Fault | None = None
         self.may_have_gone = False
-        self.tunnel = ""
+        self.unframed = ""
         self.paused = False
         self.gone = False
         self.pauses_after_data = False
@@ -84,10 +94,10 @@ class FakeExchange:
     def switch_protocols(self, head: Any) -> None:
         self._told()
         self.statuses.append(head.status)
-        self.tunnel = "open"
+        self.unframed = "open"
 
     def upstream_closed_tunnel(self) -> None:
-        self.tunnel = "closed"
+        self.unframed = "closed"
 
     def upstream_failed(self, fault: Fault, reused: bool) -> None:
         self._told()

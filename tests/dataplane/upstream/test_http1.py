@@ -343,9 +343,9 @@ def test_a_tunnel_in_any_split() -> None:
         link.exchange.ask()
         for piece in pieces:
             link.transport.deliver(piece)
-        assert (link.exchange.statuses, link.exchange.body, link.exchange.tunnel) == ([101], b"HTTP/1.1 ", "open")
+        assert (link.exchange.statuses, link.exchange.body, link.exchange.unframed) == ([101], b"HTTP/1.1 ", "open")
         link.transport.deliver_eof()
-        assert link.exchange.tunnel == "closed"
+        assert link.exchange.unframed == "closed"
         assert not link.pool.idle
 
 

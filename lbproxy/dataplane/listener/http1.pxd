@@ -1,0 +1,61 @@
+cdef class HttpFront
+cdef class ClientConnection
+
+from lbproxy.dataplane.proxy.exchange cimport Downstream, Exchange
+from lbproxy.dataplane.proxy.forwarded cimport ForwardedFields
+from lbproxy.dataplane.proxy.runtime cimport HttpRuntime
+from lbproxy.native._http1 cimport RequestHead as CRequestHead
+
+
+cdef int _HEAD, _LENGTH, _CHUNKS, _NOTHING, _TUNNEL, _CLOSING, _LINGERING
+
+
+cdef class HttpFront:
+    cdef public HttpRuntime runtime
+    cdef readonly int port
+    cdef readonly object deadlines
+    cdef public bint draining
+    cdef readonly set connections
+    cdef public object describe_tls
+
+
+cdef class ClientConnection(Downstream):
+    cdef public bint secure
+    cdef public long long armed
+    cdef public double deadline
+    cdef HttpFront _front
+    cdef HttpRuntime _runtime
+    cdef object _transport, _chunks, _forwarded_for, _tls
+    cdef ForwardedFields _forwarded
+    cdef bytes _buffer
+    cdef double _began, _age_limit
+    cdef int _reading
+    cdef long long _remaining, _untaken
+    cdef Exchange _exchange
+    cdef bint _starting, _keep, _chunked_out, _half_closed, _write_paused, _reading_paused
+
+    cpdef dataReceived(self, bytes data)
+    cdef double _first_patience(self) except? -1
+    cdef _read_buffered(self)
+    cdef _read_requests(self, bytes data)
+    cdef Py_ssize_t _start_exchange(
+        self, HttpRuntime runtime, CRequestHead head, bytes data, Py_ssize_t start, Py_ssize_t size
+    ) except -1
+    cdef _describe_tls(self, Exchange exchange)
+    cdef _await_head(self, bytes part, HttpRuntime runtime)
+    cdef _await_request(self)
+    cdef _read_length(self, bytes data)
+    cdef _read_chunks(self, bytes data)
+    cdef _refuse_unread(self, int status, reason)
+    cdef _set_deadline(self, double at)
+    cdef bint _is_taking(self) except -1
+    cdef _close(self)
+    cdef _linger(self)
+    cdef _lose_write(self)
+    cdef _abort(self)
+
+
+cdef class SecureClientConnection(ClientConnection):
+    cdef double _first_patience(self) except? -1
+    cdef _lose_write(self)
+    cdef _abort(self)

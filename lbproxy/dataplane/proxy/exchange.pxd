@@ -1,0 +1,103 @@
+# The modules of the hot path need each other's classes: each first says which it has.
+cdef class Downstream
+cdef class Upstream
+cdef class Exchange
+
+from lbproxy.dataplane.proxy.runtime cimport GroupRuntime, HttpRuntime, Pool
+from lbproxy.native._http1 cimport RequestHead as CRequestHead, ResponseHead as CResponseHead
+from lbproxy.telemetry.records cimport HttpRecord
+
+
+cdef class Downstream:
+    cdef public str host, scheme
+    cdef public int port, listener_port
+    cdef public object now
+
+    cpdef double wall_time(self) except? -1
+    cpdef local_address(self)
+    cpdef bytes forwarded_fields(self, bytes received)
+    cpdef expect_progress(self, double seconds)
+    cpdef pause_request(self)
+    cpdef resume_request(self)
+    cpdef send_informational(self, int status, bytes reason, bytes fields)
+    cpdef send_response(
+        self, int status, bytes reason, bytes fields, long long content_length, bint has_body, bytes data, bint ended
+    )
+    cpdef send_data(self, bytes data)
+    cpdef send_end(self, bytes trailers)
+    cpdef cut(self)
+    cpdef start_tunnel(self, bytes reason, bytes fields, bytes protocol)
+    cpdef end_tunnel(self)
+    cpdef exchange_done(self)
+
+
+cdef class Upstream:
+    cdef public bint reused
+    cdef public Exchange exchange
+
+    cpdef send_request(self, bytes block, bytes method, long long framing, bytes data, bint ended)
+    cpdef send_data(self, bytes data)
+    cpdef send_end(self, bytes trailers)
+    cpdef pause_response(self)
+    cpdef resume_response(self)
+    cpdef bint is_taking(self) except -1
+    cpdef abort(self)
+    cpdef close(self)
+
+
+cdef frozenset _IDEMPOTENT
+
+
+cdef class Exchange(HttpRecord):
+    cdef public Downstream client
+    cdef readonly HttpRuntime runtime
+    cdef public CRequestHead head
+    cdef readonly double began
+    cdef readonly double dispatched, answered
+    cdef readonly GroupRuntime group
+    cdef public Upstream upstream
+    cdef public Pool pool
+    cdef readonly bint request_ended, response_started, tunnel, done
+    cdef object _others, _chosen, _kept_failed
+    cdef bytes _data, _trailers, _block
+    cdef tuple _earlier_tries
+    cdef long long _framing
+    cdef bint _connecting, _counted, _paused_request, _paused_response, _repeatable
+
+    cpdef complete_record(self)
+    cpdef start(self, bytes data, bint ended, bytes trailers=*)
+    cpdef request_data(self, bytes data)
+    cpdef end_request(self, bytes trailers)
+    cpdef client_failed(self, fault)
+    cpdef client_lost(self)
+    cpdef client_closed_tunnel(self)
+    cpdef pause_response(self)
+    cpdef resume_response(self)
+    cpdef timed_out(self)
+    cpdef connected(self, Upstream upstream)
+    cpdef pause_request(self)
+    cpdef resume_request(self)
+    cpdef connect_failed(self, fault)
+    cpdef informational(self, CResponseHead head)
+    cpdef response(self, CResponseHead head, bint has_body, bytes data, bint ended)
+    cpdef response_data(self, bytes data)
+    cpdef response_ended(self, bytes trailers)
+    cpdef switch_protocols(self, CResponseHead head)
+    cpdef upstream_closed_tunnel(self)
+    cpdef upstream_failed(self, fault, bint reused)
+    cpdef target_gone(self)
+    cpdef fail(self, fault)
+
+    cdef _answer(self, match)
+    cdef _respond(self, int status, bytes content_type, bytes body, bytes fields=*)
+    cdef _try(self, chosen)
+    cdef _send(self, Upstream upstream)
+    cdef _prepare(self)
+    cdef double _patience(self) except? -1
+    cdef bint _may_retry(self, fault, bint reused) except -1
+    cdef bint _may_repeat(self) except -1
+    cdef _next_candidate(self)
+    cdef _end_try(self)
+    cdef _drop_upstream(self)
+    cdef _leave_tunnel(self)
+    cdef _finish(self)

@@ -1,0 +1,35 @@
+cdef class Pool
+cdef class GroupRuntime
+cdef class HttpRuntime
+
+from lbproxy.dataplane.proxy.exchange cimport Exchange, Upstream
+from lbproxy.dataplane.proxy.forwarded cimport TraceIds
+from lbproxy.telemetry.counters cimport ListenerCounters, TargetCounters
+
+
+cdef class Pool:
+    cdef public str key
+    cdef public bytes authority
+    cdef public TargetCounters counters
+
+    cpdef begin(self)
+    cpdef end(self)
+    cpdef Upstream take(self, bint idempotent)
+    cpdef connect(self, Exchange exchange)
+    cpdef cancel(self, Exchange exchange)
+
+
+cdef class GroupRuntime:
+    cdef readonly str name
+    cdef readonly object group, balancer, pools
+    cdef readonly double response_timeout
+
+
+cdef class HttpRuntime:
+    cdef readonly str name
+    cdef readonly object listener, table, groups, access_log
+    cdef readonly ListenerCounters counters
+    cdef readonly TraceIds trace_ids
+    cdef readonly double idle_timeout, header_timeout, client_keep_alive
+
+    cpdef finished(self, Exchange exchange)

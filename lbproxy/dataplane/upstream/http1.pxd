@@ -1,0 +1,32 @@
+cdef class TargetConnection
+
+from lbproxy.dataplane.proxy.exchange cimport Exchange, Upstream
+from lbproxy.dataplane.upstream.pool cimport TargetPool
+from lbproxy.native._http1 cimport ResponseHead as CResponseHead
+
+
+cdef int _HEAD, _LENGTH, _CHUNKS, _CLOSE, _TUNNEL, _CLOSING
+
+
+cdef class TargetConnection(Upstream):
+    cdef TargetPool _pool
+    cdef readonly Exchange waiting
+    cdef public long long armed
+    cdef public double deadline
+    cdef readonly object _transport
+    cdef object _chunks
+    cdef bytes _buffer, _method
+    cdef bint _full, _keep, _paused, _request_chunked, _request_ended, _seen
+    cdef int _reading
+    cdef long long _remaining, _untaken
+
+    cpdef dataReceived(self, bytes data)
+    cpdef bint is_quiet(self) except -1
+    cdef _lowest_transport(self)
+    cdef _read_head(self, Exchange exchange, bytes data)
+    cdef _read_length(self, Exchange exchange, bytes data)
+    cdef _read_chunks(self, Exchange exchange, bytes data)
+    cdef _end_chunks(self, Exchange exchange)
+    cdef _switch(self, Exchange exchange, CResponseHead head, bytes rest)
+    cdef _release(self, bint surplus)
+    cdef _fail(self, fault)

@@ -1,0 +1,24 @@
+cdef class TargetPool
+
+from lbproxy.dataplane.proxy.exchange cimport Exchange, Upstream
+from lbproxy.dataplane.proxy.runtime cimport Pool
+from lbproxy.dataplane.upstream.http1 cimport TargetConnection
+
+
+cdef class TargetPool(Pool):
+    cdef readonly object group, target
+    cdef readonly list idle
+    cdef readonly set connections
+    cdef readonly bint retired
+    cdef object _connector, _deadlines, _cells
+    cdef long long _cell
+    cdef dict _waiting
+    cdef object _now
+    cdef double _keep_seconds
+    cdef Py_ssize_t _max_idle
+
+    cpdef connected(self, TargetConnection connection, Exchange exchange)
+    cpdef connect_failed(self, fault, Exchange exchange)
+    cpdef bint put(self, TargetConnection connection) except -1
+    cpdef closing(self, TargetConnection connection)
+    cpdef lost(self, TargetConnection connection)

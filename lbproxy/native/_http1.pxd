@@ -1,0 +1,31 @@
+# cython: language_level=3
+
+
+cdef class RequestHead:
+    cdef public Py_ssize_t end
+    cdef public bytes method, target, path, query, version
+    cdef public int minor
+    cdef public bytes authority, host
+    cdef public long long content_length
+    cdef public bint chunked, keep_alive, expect_continue, te_trailers
+    cdef public bytes upgrade, forwarded, x_forwarded_for, trace_id, user_agent, referer
+    cdef public object _fields
+    cdef bytes data  # what the fields stand in
+    cdef Py_ssize_t block, block_end
+
+
+cdef class ResponseHead:
+    cdef public Py_ssize_t end
+    cdef public int status
+    cdef public bytes reason
+    cdef public int minor
+    cdef public long long content_length
+    cdef public bint chunked, keep_alive, has_date
+    cdef public bytes upgrade, forwarded
+    cdef public object _fields
+    cdef bytes data  # what the fields stand in
+    cdef Py_ssize_t block, block_end
+
+
+cpdef RequestHead scan_request(bytes data, Py_ssize_t start=*)
+cpdef ResponseHead scan_response(bytes data, Py_ssize_t start=*)

@@ -1,0 +1,824 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""TLS straight on the socket: the compiled stand-in for Twisted's ``TLSMemoryBIOProtocol``.
+
+pyOpenSSL makes contexts and connections; `TlsTransport` gives such a connection its socket and calls the very OpenSSL
+that pyOpenSSL has loaded, by the addresses given to `bind`.  Those calls are made with the GIL held, for OpenSSL calls
+back into Python from a handshake.
+
+Everything written goes through OpenSSL as soon as the kernel takes it; what it does not take stays in
+`StreamTransport`'s queue, in clear, and is what back-pressure counts.
+"""
+
+from twisted.internet import interfaces, main
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import classImplements
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
+from libc.stdint cimport uint32_t, uintptr_t
+from libc.string cimport memcmp, memcpy
+
+from lbproxy.native._stream cimport StreamTransport
+
+cdef extern from "Python.h":
+    PyObject* new_bytes "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size) except NULL
+    int resize_bytes "_PyBytes_Resize"(PyObject** data, Py_ssize_t size) except -1
+
+cdef extern from *:
+    """
+    #define _GNU_SOURCE 1
+    #include <sys/epoll.h>
+    #include <sys/socket.h>
+    """
+    enum:
+        EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP
+        MSG_NOSIGNAL, MSG_DONTWAIT, SHUT_WR
+    int shutdown(int fd, int how) nogil
+    Py_ssize_t recv(int fd, void* buffer, size_t size, int flags) nogil
+    Py_ssize_t send(int fd, const void* buffer, size_t size, int flags) nogil
+
+# OpenSSL's own numbers, part of its binary interface since 1.1
+cdef enum:
+    SSL_ERROR_SSL = 1
+    SSL_ERROR_WANT_READ = 2
+    SSL_ERROR_WANT_WRITE = 3
+    SSL_ERROR_ZERO_RETURN = 6
+    MODE_ENABLE_PARTIAL_WRITE = 1
+    MODE_ACCEPT_MOVING_WRITE_BUFFER = 2
+    MODE_RELEASE_BUFFERS = 16
+
+cdef enum:
+    RECORD = 16384  # the most that one TLS record carries (RFC 8446 section 5.1)
+    LARGE_READ = 131072  # gathered for the protocol from a connection that sends whole records
+    FLUSH_RECORDS = 16  # written at most of the queue in a turn, so that nobody starves
+    READ_ROUNDS = 4  # times at most in a turn that the protocol is given something
+
+# What became of a step; the first three are _stream.pyx's.
+cdef enum:
+    FINE = 0
+    ENDED = 1
+    BROKEN = 2
+    GIVEN = 3  # a read gave something to the protocol
+
+cdef char buffer[RECORD]  # filled and copied, or gathered and encrypted, without letting another thread run
+
+cdef object _log = Logger("lbproxy.native.tls")
+cdef object DONE = Failure(main.CONNECTION_DONE)
+cdef object LOST = Failure(main.CONNECTION_LOST)
+cdef object IHandshakeListener = interfaces.IHandshakeListener
+cdef object IHalfCloseableProtocol = interfaces.IHalfCloseableProtocol
+
+ctypedef int (*call_t)(void* ssl) noexcept
+ctypedef int (*read_t)(void* ssl, void* data, int size) noexcept
+ctypedef int (*write_t)(void* ssl, const void* data, int size) noexcept
+ctypedef int (*number_t)(void* ssl, int value) noexcept
+ctypedef long (*mode_t)(void* ssl, long value) noexcept
+ctypedef void (*clear_t)() noexcept
+ctypedef void (*set_number_t)(void* ssl, int value) noexcept
+
+cdef call_t SSL_do_handshake, SSL_shutdown, SSL_pending, SSL_has_pending
+cdef read_t SSL_read
+cdef write_t SSL_write
+cdef number_t SSL_get_error, SSL_set_fd
+cdef set_number_t SSL_set_read_ahead
+cdef mode_t SSL_set_mode
+cdef clear_t ERR_clear_error
+
+REQUIRED = (
+    "SSL_do_handshake",
+    "SSL_shutdown",
+    "SSL_pending",
+    "SSL_read",
+    "SSL_write",
+    "SSL_get_error",
+    "SSL_set_fd",
+    "SSL_set_mode",
+    "ERR_clear_error",
+)
+"""Functions of OpenSSL that `bind` must be given; pyOpenSSL binds them all."""
+
+cdef object _pointer = None
+
+
+def bind(dict addresses, pointer):
+    """Use these functions of OpenSSL, by name.
+
+    ``pointer`` gives the address that a pointer of pyOpenSSL's holds.  Raises `KeyError` if one is missing.
+    """
+    global SSL_do_handshake, SSL_shutdown, SSL_pending, SSL_has_pending, SSL_read, SSL_write
+    global SSL_get_error, SSL_set_fd, SSL_set_mode, SSL_set_read_ahead, ERR_clear_error, _pointer
+    SSL_do_handshake = <call_t><uintptr_t>addresses["SSL_do_handshake"]
+    SSL_shutdown = <call_t><uintptr_t>addresses["SSL_shutdown"]
+    SSL_pending = <call_t><uintptr_t>addresses["SSL_pending"]
+    SSL_read = <read_t><uintptr_t>addresses["SSL_read"]
+    SSL_write = <write_t><uintptr_t>addresses["SSL_write"]
+    SSL_get_error = <number_t><uintptr_t>addresses["SSL_get_error"]
+    SSL_set_fd = <number_t><uintptr_t>addresses["SSL_set_fd"]
+    SSL_set_mode = <mode_t><uintptr_t>addresses["SSL_set_mode"]
+    ERR_clear_error = <clear_t><uintptr_t>addresses["ERR_clear_error"]
+    # With both, a record takes one system call instead of two (its head, then its body).
+    SSL_has_pending = <call_t><uintptr_t>addresses.get("SSL_has_pending", 0)
+    SSL_set_read_ahead = <set_number_t><uintptr_t>addresses.get("SSL_set_read_ahead", 0)
+    _pointer = pointer
+
+
+cdef class TlsTransport(StreamTransport):
+    """A TCP connection with TLS in it, from the protocol's side like Twisted's.
+
+    Made by `secure`.  The peer's close_notify ends it, unless the protocol can go on with half a connection
+    (`IHalfCloseableProtocol`), as RFC 8446 section 6.1 has it.  After `loseConnection` it stays until the peer has
+    ended its side too, and what still comes is given to the protocol; its owner has a deadline.
+    """
+
+    cdef void* ssl
+    cdef object connection
+    cdef object refused  # why a certificate was not accepted
+    cdef bytes raw  # to be sent ahead of TLS, as it is
+    cdef Py_ssize_t raw_sent
+    cdef bint attached  # OpenSSL has the socket
+    cdef bint handshaken
+    cdef bint reading  # the protocol wants to be given what comes
+    cdef bint peer_ended  # close_notify has come
+    cdef bint broken  # nothing may be done with ssl any more
+    cdef bint step_wants_write  # the handshake or close_notify waits for room to write
+    cdef bint read_wants_write, write_wants_read
+    cdef bint read_cut  # the last read ended with something that is to be met again
+
+    # Beginnings
+
+    cdef int start(self, object creator, bint client) except -1:
+        """Have the creator make the connection and put it on the socket."""
+        if client:
+            connection = creator.clientConnectionForTLS(self)
+            connection.set_connect_state()
+        else:
+            connection = creator.serverConnectionForTLS(self)
+            connection.set_accept_state()
+        self.connection = connection
+        self.ssl = <void*><uintptr_t>_pointer(connection._ssl)
+        SSL_set_mode(
+            self.ssl, MODE_ENABLE_PARTIAL_WRITE | MODE_ACCEPT_MOVING_WRITE_BUFFER | MODE_RELEASE_BUFFERS
+        )
+        if SSL_set_read_ahead != NULL and SSL_has_pending != NULL:
+            SSL_set_read_ahead(self.ssl, 1)
+        return 0
+
+    cdef int attach_socket(self) except -1:
+        """Let OpenSSL read and write the socket instead of the buffers that pyOpenSSL gave it, which it frees."""
+        self.attached = True
+        if SSL_set_fd(self.ssl, self.fd) != 1:
+            raise MemoryError
+        self.connection._into_ssl = self.connection._from_ssl = None
+        return 0
+
+    cdef int run(self, bint client) except -1:
+        """Tell the protocol that the connection stands, and begin the handshake."""
+        self.connected = True
+        self.reading = True
+        try:
+            self.protocol.makeConnection(self)
+        except BaseException:
+            failure = Failure()
+            self.log_failure(failure)
+            return self.lose(failure)
+        if client:
+            return self.drive(True, True, False)
+        return self.arm()
+
+    def feed(self, bytes early not None):
+        """Begin the handshake with what was read from the socket ahead of it."""
+        if self.fd < 0 or self.aborting or self.attached:
+            return
+        connection = self.connection
+        try:
+            while early:
+                early = early[connection.bio_write(early):]
+            ERR_clear_error()
+            result = SSL_do_handshake(self.ssl)
+            problem = SSL_get_error(self.ssl, result)
+            if problem != SSL_ERROR_WANT_READ:
+                self.failed_with(result, problem)
+            self.raw = (self.raw or b"") + pending_output(connection)
+        except BaseException:
+            self.log_failure(Failure())
+        self.drive(False, True, False)
+
+    # The reactor calls
+
+    cdef int on_events(self, uint32_t events) except -1:
+        cdef bint ended = (events & (EPOLLHUP | EPOLLERR)) != 0
+        if self.aborting:
+            return 0
+        return self.drive(
+            ended or (events & EPOLLIN) != 0, ended or (events & EPOLLOUT) != 0, (events & EPOLLRDHUP) != 0
+        )
+
+    cdef int on_turn(self) except -1:
+        if self.fd < 0:
+            return 0
+        if self.aborting:
+            return StreamTransport.on_turn(self)
+        return self.drive(True, True, False)
+
+    def doRead(self):
+        """Go on with what waited for something to read."""
+        if self.fd >= 0 and not self.aborting:
+            self.drive(True, False, False)
+
+    def doWrite(self):
+        """Go on with what waited for room to write."""
+        if self.fd >= 0 and not self.aborting:
+            self.drive(False, True, False)
+
+    def readConnectionLost(self, reason):
+        """An ordinary reactor saw that the peer has gone, and watches no more."""
+        if self.fd >= 0 and not self.aborting:
+            self.drive(True, True, True)
+            self.lose(reason)
+
+    cdef int drive(self, bint readable, bint writable, bint hung_up) except -1:
+        """Do what can be done now, and see to being called for the rest."""
+        cdef int outcome = FINE
+        try:
+            outcome = self.steps(readable, writable, hung_up)
+        except BaseException:
+            failure = Failure()
+            self.log_failure(failure)
+            return self.lose(failure)
+        if self.fd < 0 or self.aborting:
+            return 0
+        if outcome == BROKEN:
+            return self.lose(LOST if self.reason is None else self.reason)
+        if outcome == ENDED:
+            return self.lose(DONE if self.reason is None else self.reason)
+        return self.arm()
+
+    cdef int steps(self, bint readable, bint writable, bint hung_up) except -1:
+        cdef int outcome
+        if self.raw is not None and not self.send_raw():
+            return FINE
+        if self.broken:
+            return BROKEN
+        if not self.attached:
+            self.attach_socket()
+        if not self.handshaken:
+            outcome = self.shake_hands()
+            if outcome != FINE or not self.handshaken or self.fd < 0 or self.aborting:
+                return outcome
+            # Read ahead, it shows what has come with the last of the handshake.
+            readable = SSL_has_pending == NULL or self.has_more()
+            writable = True
+        if self.reading and not self.peer_ended and (readable or self.read_wants_write):
+            outcome = self.receive(hung_up)
+            if outcome != FINE or self.fd < 0 or self.aborting:
+                return outcome
+        if self.broken:
+            return BROKEN
+        if writable or self.write_wants_read:
+            return self.flush()
+        return FINE
+
+    cdef int arm(self) except -1:
+        """Ask to be called for just what is waited for."""
+        cdef bint read, write
+        if self.fd < 0 or self.aborting:
+            return 0
+        if self.raw is not None:
+            read, write = False, True
+        elif self.broken:
+            read = write = False
+            self.later()
+        elif not self.handshaken:
+            read, write = not self.step_wants_write, self.step_wants_write
+        else:
+            read = self.reading and not self.peer_ended and not self.read_wants_write
+            write = self.step_wants_write or self.read_wants_write
+            if self.queued:
+                if self.write_wants_read:
+                    read = True
+                else:
+                    write = True
+        if read != ((self.wanted & EPOLLIN) != 0):
+            if read:
+                self.start_reading()
+            else:
+                self.stop_reading()
+        if write != ((self.wanted & EPOLLOUT) != 0):
+            if write:
+                self.start_writing()
+            else:
+                self.stop_writing()
+        return 0
+
+    # The handshake
+
+    cdef bint send_raw(self) except -1:
+        """Send what goes ahead of TLS; tell whether it is all sent."""
+        cdef Py_ssize_t sent
+        while self.raw_sent < PyBytes_GET_SIZE(self.raw):
+            sent = send(
+                self.fd,
+                PyBytes_AS_STRING(self.raw) + self.raw_sent,
+                PyBytes_GET_SIZE(self.raw) - self.raw_sent,
+                MSG_NOSIGNAL,
+            )
+            if sent < 0:
+                if errno == EAGAIN or errno == EINTR or errno == ENOBUFS:
+                    return False
+                self.broken = True
+                break
+            self.raw_sent += sent
+        self.raw = None
+        return True
+
+    cdef int shake_hands(self) except -1:
+        cdef int result, problem
+        ERR_clear_error()
+        result = SSL_do_handshake(self.ssl)
+        self.step_wants_write = False
+        if self.refused is not None:
+            self.reason, self.refused = self.refused, None
+            return self.fail_tls()
+        if result == 1:
+            self.handshaken = True
+            if IHandshakeListener.providedBy(self.protocol):
+                self.protocol.handshakeCompleted()
+            return FINE
+        problem = SSL_get_error(self.ssl, result)
+        if problem == SSL_ERROR_WANT_READ:
+            return FINE
+        if problem == SSL_ERROR_WANT_WRITE:
+            self.step_wants_write = True
+            return FINE
+        return self.failed_with(result, problem)
+
+    cdef int failed_with(self, int result, int problem) except -1:
+        """A call of OpenSSL has failed for good: keep the reason as pyOpenSSL would raise it."""
+        if problem == SSL_ERROR_SSL and self.reason is None:
+            from OpenSSL.SSL import SysCallError
+
+            connection = self.connection
+            try:
+                # What a callback raised, or OpenSSL's queue of errors.
+                connection._raise_ssl_error(connection._ssl, result)
+            except SysCallError:
+                pass  # the peer has gone without close_notify
+            except BaseException:
+                self.reason = Failure()
+                self.reason.cleanFailure()
+        return self.fail_tls()
+
+    cdef int fail_tls(self) except -1:
+        self.broken = True
+        # Unread bytes would turn the close into a reset, which may overtake the alert that says why.
+        recv(self.fd, buffer, RECORD, MSG_DONTWAIT)
+        return BROKEN
+
+    def failVerification(self, reason):
+        """The peer's certificate is not accepted; called from within the handshake."""
+        self.refused = reason
+
+    # Reading
+
+    cdef bint has_more(self) except -1:
+        """Whether OpenSSL holds something that the socket will not tell of."""
+        if self.ssl == NULL or not self.handshaken or self.broken:
+            return False
+        if self.read_cut:
+            return True
+        if SSL_has_pending != NULL:
+            return SSL_has_pending(self.ssl) != 0
+        return SSL_pending(self.ssl) > 0
+
+    cdef int receive(self, bint hung_up) except -1:
+        """Read and give to the protocol, a bounded number of times."""
+        cdef int rounds, outcome
+        for rounds in range(READ_ROUNDS):
+            outcome = self.receive_once()
+            if outcome != GIVEN:
+                return outcome
+            if self.fd < 0 or self.aborting or self.broken or not self.reading:
+                return FINE
+            if not self.has_more():
+                if not hung_up:
+                    return FINE
+        if self.has_more():
+            self.later()
+        return FINE
+
+    cdef int receive_once(self) except -1:
+        """Read what is there, up to ``read_size``, and give it to the protocol."""
+        cdef PyObject* large
+        cdef int count, size = 0
+        cdef bytes data
+        self.read_wants_write = self.read_cut = False
+        ERR_clear_error()
+        if self.read_size <= RECORD:
+            count = size = SSL_read(self.ssl, buffer, RECORD)
+            data = PyBytes_FromStringAndSize(buffer, count) if count > 0 else None
+        else:
+            large = new_bytes(NULL, LARGE_READ)
+            while True:
+                count = SSL_read(self.ssl, PyBytes_AS_STRING(<object>large) + size, RECORD)
+                if count > 0:
+                    size += count
+                if count <= 0 or size > LARGE_READ - RECORD:
+                    break
+            if size == 0:
+                Py_XDECREF(large)
+                data = None
+            else:
+                self.read_cut = count <= 0 and SSL_get_error(self.ssl, count) != SSL_ERROR_WANT_READ
+                resize_bytes(&large, size)
+                data = <bytes>large
+                Py_XDECREF(large)
+        if size > 0:
+            self.read_size = LARGE_READ if size >= RECORD else RECORD
+            self.protocol.dataReceived(data)
+            return GIVEN
+        return self.read_stopped(count)
+
+    cdef int read_stopped(self, int result) except -1:
+        """Nothing can be read: see why."""
+        cdef int problem = SSL_get_error(self.ssl, result)
+        if problem == SSL_ERROR_WANT_READ:
+            return FINE
+        if problem == SSL_ERROR_WANT_WRITE:
+            self.read_wants_write = True
+            return FINE
+        if problem == SSL_ERROR_ZERO_RETURN:
+            return self.read_closed()
+        self.failed_with(result, problem)
+        if self.reason is None and self.write_closed and self.disconnecting:
+            return ENDED  # it has had our close_notify and owes us no more than its end
+        return BROKEN
+
+    cdef int read_closed(self) except -1:
+        """close_notify has come."""
+        self.peer_ended = True
+        if self.disconnecting:
+            return ENDED if self.write_closed and not self.step_wants_write else FINE
+        half_closeable = IHalfCloseableProtocol(self.protocol, None)
+        if half_closeable is None:
+            ERR_clear_error()
+            SSL_shutdown(self.ssl)
+            return ENDED
+        half_closeable.readConnectionLost()
+        if self.fd >= 0 and self.write_closed and not self.step_wants_write:
+            return ENDED
+        return FINE
+
+    def pauseProducing(self):
+        """Give the protocol nothing for now."""
+        self.reading = False
+        if self.handshaken:
+            self.arm()
+
+    def resumeProducing(self):
+        """Go on giving the protocol what comes."""
+        if not self.connected or self.aborting or self.reading:
+            return
+        self.reading = True
+        if self.handshaken:
+            self.arm()
+            if self.has_more():
+                self.later()
+
+    # Writing
+
+    cdef int send_bytes(self, bytes data) except -1:
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        cdef Py_ssize_t sent = 0
+        if not self.connected or self.write_closed or self.broken or size == 0:
+            return 0
+        if self.disconnecting and self.producer is None:
+            return 0
+        if self.queued == 0 and self.handshaken and not self.aborting:
+            sent = self.encrypt(PyBytes_AS_STRING(data), size)
+            if self.broken:
+                self.later()
+                return 0
+            if sent == size:
+                if self.producer is not None and not self.streamingProducer:
+                    self.later()  # a pull producer is asked for more when what it gave is sent
+                return 0
+            self.offset = sent
+        self.queued += size - sent
+        self.queue.append(data)
+        self.arm()
+        return self.slow_producer()
+
+    cdef Py_ssize_t encrypt(self, const char* data, Py_ssize_t size) except -1:
+        """Write as many records as the kernel takes; give how much went into them.
+
+        What is not taken must be offered again first, for OpenSSL may hold a part of its last record.
+        """
+        cdef Py_ssize_t done = 0
+        cdef int result, problem
+        self.write_wants_read = False
+        while done < size:
+            ERR_clear_error()
+            result = SSL_write(self.ssl, data + done, <int>min(size - done, <Py_ssize_t>RECORD))
+            if result <= 0:
+                problem = SSL_get_error(self.ssl, result)
+                if problem == SSL_ERROR_WANT_READ:
+                    self.write_wants_read = True
+                elif problem != SSL_ERROR_WANT_WRITE:
+                    self.failed_with(result, problem)
+                break
+            done += result
+        return done
+
+    cdef int flush(self) except -1:
+        """Write what the kernel takes of the queue; once it is empty, do what waits for that."""
+        cdef Py_ssize_t size, sent
+        cdef int rounds
+        cdef char* start
+        for rounds in range(FLUSH_RECORDS):
+            if self.queued == 0:
+                break
+            start = self.next_record(&size)
+            sent = self.encrypt(start, size)
+            if self.broken:
+                return BROKEN
+            self.consumed(sent)
+            if sent < size:
+                return FINE
+        if self.queued:
+            return FINE
+        if self.step_wants_write:
+            return self.close_notify()
+        return self.flushed()
+
+    cdef char* next_record(self, Py_ssize_t* size) except NULL:
+        """What goes into the next record: of one piece if that fills it, else gathered from several."""
+        cdef Py_ssize_t index = self.first, skip = self.offset, filled = 0, part
+        cdef bytes data = <bytes>self.queue[index]
+        part = PyBytes_GET_SIZE(data) - skip
+        if part >= RECORD or part == self.queued:
+            size[0] = min(part, <Py_ssize_t>RECORD)
+            return PyBytes_AS_STRING(data) + skip
+        while filled < RECORD and index < len(self.queue):
+            data = <bytes>self.queue[index]
+            part = min(PyBytes_GET_SIZE(data) - skip, <Py_ssize_t>RECORD - filled)
+            memcpy(buffer + filled, PyBytes_AS_STRING(data) + skip, part)
+            filled += part
+            skip = 0
+            index += 1
+        size[0] = filled
+        return buffer
+
+    cdef int flushed(self) except -1:
+        """All is written: ask for more, or close what was to be closed after it."""
+        if self.producer is not None:
+            if not self.streamingProducer or self.producerPaused:
+                self.producerPaused = False
+                self.producer.resumeProducing()
+            return FINE
+        if (self.disconnecting or self.write_closing) and not self.write_closed:
+            self.write_closed = True
+            return self.close_notify()
+        if self.disconnecting and self.write_closed:
+            return self.settled()
+        return FINE
+
+    cdef int close_notify(self) except -1:
+        """Tell the peer that nothing more comes."""
+        cdef int result, problem
+        self.step_wants_write = False
+        ERR_clear_error()
+        result = SSL_shutdown(self.ssl)
+        if result < 0:
+            problem = SSL_get_error(self.ssl, result)
+            if problem == SSL_ERROR_WANT_WRITE:
+                self.step_wants_write = True
+                return FINE
+            if problem != SSL_ERROR_WANT_READ:
+                return self.failed_with(result, problem)
+        if not self.disconnecting:
+            half_closeable = IHalfCloseableProtocol(self.protocol, None)
+            if half_closeable is not None:
+                half_closeable.writeConnectionLost()
+        return self.settled()
+
+    cdef int settled(self) except -1:
+        """Our side is closed: so is the connection, if the peer's is too or nobody reads."""
+        if self.peer_ended or (self.disconnecting and not self.reading):
+            return ENDED
+        if self.disconnecting:
+            # Some peers answer to this rather than to close_notify.
+            shutdown(self.fd, SHUT_WR)
+        return FINE
+
+    def unregisterProducer(self):
+        """The producer has no more."""
+        self.producer = None
+        if self.connected and self.handshaken and self.queued == 0 and (self.disconnecting or self.write_closing):
+            self.later()
+
+    # Closing
+
+    def loseConnection(self, _connDone=None):
+        """Close once all that was written is sent and the peer has closed too; before the handshake, abort."""
+        if not self.connected or self.disconnecting:
+            return
+        if not self.handshaken and self.queued == 0:
+            self.abortConnection()
+        self.disconnecting = True
+        if self.queued == 0:
+            self.later()
+
+    def loseWriteConnection(self):
+        """Send close_notify once all that was written is sent; go on reading."""
+        if self.connected and not self.write_closing:
+            self.write_closing = True
+            if self.queued == 0:
+                self.later()
+
+    cdef int lose(self, object reason) except -1:
+        if self.fd < 0 or self.disconnected:
+            return 0
+        self.broken = True
+        self.ssl = NULL
+        if self.reason is not None and reason is LOST:
+            reason = self.reason
+        self.reason = None
+        StreamTransport.lose(self, reason)
+        # The connection may hold this object.
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.set_app_data(None)
+        return 0
+
+    # About the connection
+
+    @property
+    def wrappedProtocol(self):
+        """The protocol inside TLS, as Twisted's wrapper calls it."""
+        return self.protocol
+
+    @wrappedProtocol.setter
+    def wrappedProtocol(self, protocol):
+        self.protocol = protocol
+
+    @property
+    def negotiatedProtocol(self):
+        """What ALPN agreed on, if anything."""
+        return None if self.connection is None else self.connection.get_alpn_proto_negotiated() or None
+
+    def getHandle(self):
+        """The OpenSSL connection; None once it is closed."""
+        return self.connection
+
+    def getPeerCertificate(self):
+        """The certificate that the peer has shown."""
+        return None if self.connection is None else self.connection.get_peer_certificate()
+
+    def is_quiet(self):
+        """Tell whether the connection stands and nothing waits to be read, not even its end."""
+        return self.handshaken and not self.peer_ended and not self.has_more() and StreamTransport.is_quiet(self)
+
+
+classImplements(TlsTransport, interfaces.ISSLTransport, interfaces.INegotiated)
+
+
+cdef bytes pending_output(connection):
+    """What OpenSSL has written into the buffer that pyOpenSSL gave it."""
+    from OpenSSL.SSL import WantReadError
+
+    pieces = []
+    try:
+        while True:
+            pieces.append(connection.bio_read(65536))
+    except WantReadError:
+        return b"".join(pieces)
+
+
+def secure(StreamTransport plain not None, creator, bint client, protocol):
+    """Take a plain connection over, which is closed for all who knew it, and speak TLS on it for ``protocol``.
+
+    What was written to it and is not sent yet goes ahead.  ``creator`` is Twisted's
+    ``IOpenSSLClientConnectionCreator`` or ``IOpenSSLServerConnectionCreator``.  A server waits to be told by the
+    reactor that there is something to read, so what was read already can be given to `TlsTransport.feed`.
+    """
+    cdef TlsTransport transport = TlsTransport.__new__(TlsTransport)
+    if plain.fd < 0 or type(plain) is TlsTransport:
+        raise ValueError("not a plain connection that stands")
+    transport.protocol = protocol
+    transport.start(creator, client)
+    if plain.queued:
+        plain.queue[plain.first] = (<bytes>plain.queue[plain.first])[plain.offset:]
+        transport.raw = b"".join(plain.queue[plain.first:])
+        plain.queue = []
+        plain.queued = plain.first = plain.offset = 0
+    transport.reactor = plain.reactor
+    transport.loop = plain.loop
+    transport.peer = plain.peer
+    transport.handle, plain.handle = plain.handle, None
+    transport.no_delay = plain.no_delay
+    # Its registration goes with it: the kernel would not watch the same descriptor for two.
+    plain.detach(True)
+    transport.fd, plain.fd = plain.fd, -1
+    plain.connected = False
+    plain.disconnected = True
+    plain.protocol = None
+    transport.run(client)
+    return transport
+
+
+# Session tickets (RFC 5077, RFC 8446 section 4.6.1) with keys from outside
+
+cdef enum:
+    NAME = 16
+    KEY = 32
+    TICKET_KEY = 80  # name, key of the cipher, key of the MAC
+    TICKET_KEYS = 4
+    PARAM_UTF8_STRING = 4
+    PARAM_OCTET_STRING = 5
+
+cdef struct Param:  # OpenSSL's OSSL_PARAM
+    const char* key
+    unsigned int data_type
+    void* data
+    size_t data_size
+    size_t return_size
+
+ctypedef int (*ticket_t)(
+    void* ssl, unsigned char* name, unsigned char* iv, void* cipher, void* mac, int encrypt
+) noexcept nogil
+ctypedef int (*set_ticket_t)(void* context, ticket_t callback) noexcept nogil
+ctypedef int (*set_params_t)(void* mac, const Param* params) noexcept nogil
+ctypedef int (*init_t)(void* cipher, const void* kind, void* engine, const unsigned char* key, const unsigned char* iv) \
+    noexcept nogil
+ctypedef const void* (*kind_t)() noexcept nogil
+ctypedef int (*random_t)(unsigned char* data, int size) noexcept nogil
+
+cdef set_ticket_t SSL_CTX_set_tlsext_ticket_key_evp_cb
+cdef set_params_t EVP_MAC_CTX_set_params
+cdef init_t EVP_EncryptInit_ex, EVP_DecryptInit_ex
+cdef kind_t EVP_aes_256_cbc
+cdef random_t RAND_bytes
+
+cdef unsigned char ticket_keys[TICKET_KEYS][TICKET_KEY]
+cdef int ticket_key_count = 0
+
+
+def bind_tickets(dict addresses):
+    """Use these functions of OpenSSL for tickets."""
+    global SSL_CTX_set_tlsext_ticket_key_evp_cb, EVP_MAC_CTX_set_params, EVP_EncryptInit_ex, EVP_DecryptInit_ex
+    global EVP_aes_256_cbc, RAND_bytes
+    SSL_CTX_set_tlsext_ticket_key_evp_cb = <set_ticket_t><uintptr_t>addresses["SSL_CTX_set_tlsext_ticket_key_evp_cb"]
+    EVP_MAC_CTX_set_params = <set_params_t><uintptr_t>addresses["EVP_MAC_CTX_set_params"]
+    EVP_EncryptInit_ex = <init_t><uintptr_t>addresses["EVP_EncryptInit_ex"]
+    EVP_DecryptInit_ex = <init_t><uintptr_t>addresses["EVP_DecryptInit_ex"]
+    EVP_aes_256_cbc = <kind_t><uintptr_t>addresses["EVP_aes_256_cbc"]
+    RAND_bytes = <random_t><uintptr_t>addresses["RAND_bytes"]
+
+
+def use_ticket_keys(tuple keys not None):
+    """Encrypt tickets with the first of these keys of 80 bytes, accept those of all."""
+    global ticket_key_count
+    if not 1 <= len(keys) <= TICKET_KEYS or any(type(key) is not bytes or len(key) != TICKET_KEY for key in keys):
+        raise ValueError("not one to four keys of 80 bytes")
+    for index in range(len(keys)):
+        memcpy(ticket_keys[index], PyBytes_AS_STRING(<bytes>keys[index]), TICKET_KEY)
+    ticket_key_count = len(keys)
+
+
+def share_tickets(uintptr_t context):
+    """Have the ``SSL_CTX`` at this address use these keys."""
+    SSL_CTX_set_tlsext_ticket_key_evp_cb(<void*>context, ticket_key)
+
+
+cdef int ticket_key(
+    void* ssl, unsigned char* name, unsigned char* iv, void* cipher, void* mac, int encrypt
+) noexcept nogil:
+    """Called back by OpenSSL to encrypt or decrypt a ticket: 1 to go on, 0 for a key unknown, 2 to renew the ticket."""
+    cdef int index = 0
+    if encrypt:
+        memcpy(name, ticket_keys[0], NAME)
+        if RAND_bytes(iv, 16) != 1:
+            return -1
+        if EVP_EncryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, ticket_keys[0] + NAME, iv) != 1:
+            return -1
+        return 1 if set_mac_key(mac, ticket_keys[0] + NAME + KEY) else -1
+    while index < ticket_key_count and memcmp(name, ticket_keys[index], NAME) != 0:
+        index += 1
+    if index == ticket_key_count:
+        return 0
+    if not set_mac_key(mac, ticket_keys[index] + NAME + KEY):
+        return -1
+    if EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, ticket_keys[index] + NAME, iv) != 1:
+        return -1
+    return 1 if index == 0 else 2
+
+
+cdef bint set_mac_key(void* mac, unsigned char* key) noexcept nogil:
+    cdef Param params[3]
+    params[0] = Param(b"key", PARAM_OCTET_STRING, key, KEY, <size_t>-1)
+    params[1] = Param(b"digest", PARAM_UTF8_STRING, <void*><const char*>b"SHA256", 6, <size_t>-1)
+    params[2] = Param(NULL, 0, NULL, 0, 0)
+    return EVP_MAC_CTX_set_params(mac, params) == 1

@@ -1,0 +1,6 @@
+from collections.abc import Callable
+
+from lbproxy.telemetry.records import HttpRecord
+
+def fall_back_to(formatter: Callable[[HttpRecord], str]) -> None: ...
+def http_json(record: HttpRecord) -> str: ...
