@@ -50,6 +50,7 @@ cdef class ClientConnection(Downstream):
     cdef _read_chunks(self, bytes data)
     cdef _refuse_unread(self, int status, reason)
     cdef _set_deadline(self, double at)
+    cdef bint _is_taking(self) except -1
     cdef _close(self)
     cdef _linger(self)
     cdef _lose_write(self)

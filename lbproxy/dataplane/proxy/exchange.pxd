@@ -42,6 +42,7 @@ cdef class Upstream:
     cpdef send_end(self, bytes trailers)
     cpdef pause_response(self)
     cpdef resume_response(self)
+    cpdef bint is_taking(self) except -1
     cpdef abort(self)
     cpdef close(self)
 
