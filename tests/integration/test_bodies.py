@@ -29,6 +29,11 @@ def serve(skt: socket.socket) -> None:
     while head := read_head(skt):
         head, _, body = head.partition(b"\r\n\r\n")
         path = head.split(b" ")[1]
+        if path == b"/cut":
+            skt.sendall(b"HTTP/1.0 200 OK\r\n\r\nnot all")
+            time.sleep(0.1)
+            skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            return
         if path == b"/deaf":
             time.sleep(2 * IDLE_SECONDS + 1)
             return
@@ -106,7 +111,7 @@ health-check = off
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
-                with context.wrap_socket(skt) as tls:
+                with context.wrap_socket(skt, suppress_ragged_eofs=False) as tls:
                     yield tls
 
     def resident(self) -> int:
@@ -217,6 +222,17 @@ def test_clients_that_vanish_in_a_download_leave_nothing(world: World, way: str)
             if index % 2:
                 skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     wait_until(lambda: world.in_flight() == 0, 5, "no exchange is left")
+
+
+@pytest.mark.parametrize("way", ["http", "https", "both"])
+def test_an_answer_up_to_the_close_that_is_cut_does_not_pass_for_whole(world: World, way: str) -> None:
+    with world.connect(way) as skt:
+        skt.sendall(b"GET /cut HTTP/1.0\r\n\r\n")
+        answer = read_head(skt)
+        with pytest.raises(OSError, match=r"reset|EOF"):
+            while more := skt.recv(1000):
+                answer += more
+    assert answer.endswith(b"\r\n\r\nnot all")
 
 
 def test_an_answer_flows_while_the_request_does(world: World, tmp_path: Path) -> None:

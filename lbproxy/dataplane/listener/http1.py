@@ -670,10 +670,11 @@ class SecureClientConnection(ClientConnection):
         super().connectionLost(reason)
 
     def _abort(self) -> None:
-        # Below TLS, which would say close_notify first: an answer up to the close would pass for whole.
+        # Below Twisted's TLS, which would say close_notify first: an answer up to the close would pass for whole.
         self._reading = _CLOSING
-        self._transport.unregisterProducer()
-        self._transport.transport.abortConnection()
+        transport = self._transport
+        transport.unregisterProducer()
+        getattr(transport, "transport", transport).abortConnection()
 
     def _lose_write(self) -> None:
         # TLS ends with close_notify; Twisted reads on until the client's own.
