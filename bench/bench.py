@@ -250,8 +250,14 @@ def get(port: int, path: str, host: str = "127.0.0.1", tls: bool = False) -> tup
 def check_answers(case: Case, port: int, work: Path) -> None:
     """Fail unless the proxy does what is to be measured."""
     tls = case.port == "HTTPS"
-    seen = [get(port, "/", tls=tls) for _ in range(4)]
-    if set(seen) != {(200, f"{target}{BODY}".encode()) for target in "AB"}:
+    end = time.monotonic() + 5  # until both targets are known to be healthy
+    while True:
+        seen = [get(port, "/", tls=tls) for _ in range(4)]
+        if set(seen) == {(200, f"{target}{BODY}".encode()) for target in "AB"}:
+            break
+        if time.monotonic() < end:
+            time.sleep(0.1)
+            continue
         raise SystemExit(f"{case.name}: wrong answers, or not from both targets: {seen}")
     if case.name == "download" and get(port, "/files/check") != (200, (work / "files" / "check").read_bytes()):
         raise SystemExit("download: the file arrived changed")

@@ -28,7 +28,10 @@ MAX_CONCURRENT_PROBES = 256
 """Bounds the supervisor's sockets.  Generous, since targets that hang hold their place until their timeout."""
 
 FIRST_PROBE_WITHIN_SECONDS = 1.0
-"""New targets' first probes are spread over this time."""
+"""New targets' first probes are spread over this time at most."""
+
+FIRST_PROBE_SPACING_SECONDS = 0.01
+"""What each target of a group adds to that time: a small group is known at once, a big one does not come all together."""
 
 JITTER = 0.1
 """Largest deviation from the interval between two probes of a target, as a share of the interval."""
@@ -151,7 +154,11 @@ class TargetChecker:
 
     def start(self) -> None:
         """Make the first probe soon, but not together with those of all other targets."""
-        within = min(FIRST_PROBE_WITHIN_SECONDS, self._group.health_check.interval_seconds)
+        within = min(
+            FIRST_PROBE_WITHIN_SECONDS,
+            FIRST_PROBE_SPACING_SECONDS * len(self._group.targets),
+            self._group.health_check.interval_seconds,
+        )
         self._first = self._clock.callLater(within * self._random_source.random(), self._begin)
 
     def stop(self) -> None:
