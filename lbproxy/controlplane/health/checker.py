@@ -31,7 +31,7 @@ FIRST_PROBE_WITHIN_SECONDS = 1.0
 """New targets' first probes are spread over this time at most."""
 
 FIRST_PROBE_SPACING_SECONDS = 0.01
-"""What each target of a group adds to that time: a small group is known at once, a big one does not come all together."""
+"""What each target of a group adds to that time: a small group is known at once, a big one not probed all at once."""
 
 JITTER = 0.1
 """Largest deviation from the interval between two probes of a target, as a share of the interval."""
