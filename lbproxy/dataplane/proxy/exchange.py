@@ -47,53 +47,53 @@ class Downstream:
 
     def wall_time(self) -> float:
         """Seconds since the epoch."""
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def local_address(self) -> tuple[str, int]:
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def forwarded_fields(self, received: bytes | None) -> bytes:
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def expect_progress(self, seconds: float) -> None:
         """Call the exchange's `Exchange.timed_out` when so many seconds have passed without `progress`."""
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def pause_request(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def resume_request(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def send_informational(self, status: int, reason: bytes, fields: bytes) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def send_response(
         self, status: int, reason: bytes, fields: bytes, content_length: int, has_body: bool, data: bytes, ended: bool
     ) -> None:
         """Start the answer; ``content_length`` -1 when not known; ``data`` is its first piece."""
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def send_data(self, data: bytes) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def send_end(self, trailers: bytes) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def cut(self) -> None:
         """End the connection so that the answer cannot pass for whole."""
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def start_tunnel(self, reason: bytes, fields: bytes, protocol: bytes) -> None:
         """Answer 101 and hand all that comes to `Exchange.request_data`, unframed."""
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def end_tunnel(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def exchange_done(self) -> None:
         """The exchange is over; its answer, if any, is written whole."""
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
 
 class Upstream:
@@ -109,31 +109,31 @@ class Upstream:
 
         ``framing`` is a content length, `NO_BODY` or `CHUNKED`.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def send_data(self, data: bytes) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def send_end(self, trailers: bytes) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def pause_response(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def resume_response(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def is_taking(self) -> bool:
         """Tell whether the target, which reads slowly, has taken something since the last look."""
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def abort(self) -> None:
         """Give the connection up; it will not call the exchange again."""
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def close(self) -> None:
         """The same, but what was sent still reaches the target."""
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
 
 NO_BODY = -1

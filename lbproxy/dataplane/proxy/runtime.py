@@ -33,23 +33,23 @@ class Pool:
 
     def begin(self) -> None:
         """Count a request as in flight."""
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def end(self) -> None:
         """It is over."""
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def take(self, repeatable: bool) -> Upstream | None:
         """Hand out a kept connection, if there is one; surely alive unless the request may be repeated."""
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def connect(self, exchange: Exchange) -> None:
         """Make a connection; later `Exchange.connected` or `Exchange.connect_failed` is called."""
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
     def cancel(self, exchange: Exchange) -> None:
         """This exchange waits no longer."""
-        raise NotImplementedError
+        raise NotImplementedError  # interface
 
 
 class GroupRuntime:
