@@ -477,6 +477,8 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
             for target in targets
         ),
         algorithm=section["algorithm"],
+        hash_key=section["hash-key"],
+        hash_balance_factor=section["hash-balance-factor"],
         health_check=_health_check(section, protocol),
         deregistration_delay_seconds=section["deregistration-delay"],
         connect_timeout_seconds=section["connect-timeout"],

@@ -12,6 +12,7 @@ cdef class Pool:
     cdef public str key
     cdef public bytes authority
     cdef public TargetCounters counters
+    cdef public object observation
 
     cpdef begin(self)
     cpdef end(self)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.balancer.base import Balancer
+    from lbproxy.dataplane.balancer.observation import Observation
     from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
     from lbproxy.dataplane.proxy.forwarded import TraceIds
     from lbproxy.dataplane.router.table import Table
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 class Pool:
     """One worker's connections to one target."""
 
-    __slots__ = ("authority", "counters", "key")
+    __slots__ = ("authority", "counters", "key", "observation")
 
     key: str
     """The target's ``host:port``."""
     authority: bytes
     """The same, for a Host field."""
     counters: TargetCounters
+    observation: Observation | None
+    """Told how requests fare, where somebody wants to know."""
 
     def begin(self) -> None:
         """Count a request as in flight."""
