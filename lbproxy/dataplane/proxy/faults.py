@@ -49,6 +49,7 @@ class Fault(enum.Enum):
     TARGET_CLOSED = ("TargetClosed", Side.TARGET, 502, Retry.IF_REUSED)
     TARGET_RESET = ("TargetReset", Side.TARGET, 502, Retry.IF_REUSED)
     BAD_RESPONSE = ("BadResponse", Side.TARGET, 502, Retry.NO)
+    UNASKED_RESPONSE = ("UnaskedResponse", Side.TARGET, 502, Retry.IF_REUSED)
     RESPONSE_TIMEOUT = ("ResponseTimeout", Side.TARGET, 504, Retry.NO)
     TARGET_STALLED = ("TargetStalled", Side.TARGET, 504, Retry.NO)
     TARGET_DEREGISTERED = ("TargetDeregistered", Side.TARGET, 502, Retry.NO)
