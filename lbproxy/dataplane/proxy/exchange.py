@@ -248,7 +248,7 @@ class Exchange(HttpRecord):
             return
         group = self.group = runtime.groups[match.forward.pick()]
         self.target_group = group.name
-        chosen = group.balancer.pick(head, self.client.host)
+        chosen = group.pick(head, self.client.host)
         if chosen is None:
             self.fail(Fault.NO_TARGETS)
             return

@@ -10,15 +10,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lbproxy.dataplane.balancer.base import Balancer
+    from lbproxy.dataplane.balancer.base import Balancer, Cells
     from lbproxy.dataplane.balancer.observation import Observation
     from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
     from lbproxy.dataplane.proxy.forwarded import TraceIds
     from lbproxy.dataplane.router.table import Table
     from lbproxy.model.listener import Listener
+    from lbproxy.model.target import RegisteredTarget
     from lbproxy.model.target_group import TargetGroup
     from lbproxy.telemetry.accesslog import AccessLog
     from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
+    from lbproxy.wire.http1.head import RequestHead
 
 
 class Pool:
@@ -58,7 +60,7 @@ class Pool:
 class GroupRuntime:
     """A target group as a worker uses it."""
 
-    __slots__ = ("balancer", "group", "name", "pools", "response_timeout")
+    __slots__ = ("_cells", "_order", "_position_cell", "balancer", "group", "name", "pools", "response_timeout")
 
     def __init__(self, group: TargetGroup, balancer: Balancer, pools: Mapping[int, Pool]) -> None:
         self.name = group.name
@@ -67,6 +69,24 @@ class GroupRuntime:
         self.pools = pools
         """By the target's cell."""
         self.response_timeout = group.response_timeout_seconds
+        self._order: list[RegisteredTarget] | None = None
+        self._cells: Cells | None = None
+        self._position_cell = 0
+        rotation = balancer.rotation
+        if rotation is not None:
+            self._order, self._cells, self._position_cell = rotation
+
+    def pick(self, request: RequestHead, source: str) -> RegisteredTarget | None:
+        """The target for the next request, or None when there is none at all."""
+        order = self._order
+        if order is None:
+            return self.balancer.pick(request, source)
+        cells = self._cells
+        assert cells is not None
+        cell = self._position_cell
+        position = cells[cell]
+        cells[cell] = position + 1
+        return order[position % len(order)]
 
 
 class HttpRuntime:

@@ -11,7 +11,8 @@ cdef class TargetPool(Pool):
     cdef readonly list idle
     cdef readonly set connections
     cdef readonly bint retired
-    cdef object _connector, _deadlines, _cells
+    cdef object _connector, _deadlines
+    cdef long long[::1] _cells
     cdef long long _cell
     cdef dict _waiting
     cdef CClock _clock
