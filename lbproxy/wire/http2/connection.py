@@ -5,7 +5,7 @@
 
 * of input: one frame (16 KiB), and one header block (80 KiB, 32 frames);
 * of one call's events: what the bytes given to it hold, and one header list (64 KiB, 200 fields) for each open stream;
-* of output: frames that answer frames (acknowledgements, resets) are paid for in points (`lbproxy.wire.http2.abuse`), and
+* of output: frames that answer frames (acknowledgements, resets) cost points (`lbproxy.wire.http2.abuse`), and
   whoever writes looks at `FrameWriter.pending_bytes` and stops reading while the peer takes nothing;
 * of content that the peer's windows hold back: what `Connection.send_data` was given, which says when to stop giving;
 * of streams: ``max_streams``; of numbers of streams that we reset, so that what was on its way may pass: `_MAX_RESET`.
@@ -99,8 +99,8 @@ _MAX_RESET = 1000
 _UPDATES_AHEAD = 100
 _MAX_UPDATES_AHEAD = 2000
 _UPDATES_FOR_DATA = 3
-"""WINDOW_UPDATE frames that a client may send at the beginning, save up, and for each DATA frame it gets: one is for the
-stream, one for the connection."""
+"""WINDOW_UPDATE frames that a client may send at the beginning, save up, and for each DATA frame it gets: one is for
+the stream, one for the connection."""
 _SMALL_DATA = 1024
 """A DATA frame below this gives no right to updates: a window that is opened by the octet makes many of them."""
 _SETTINGS_AT_ONCE = 32
@@ -226,8 +226,8 @@ class Connection(FrameWriter):
     def receive_data(self, data: bytes, now: float) -> list[Event]:
         """Take bytes as they arrived, in any split; ``now`` is in seconds, by any clock that goes forward.
 
-        Raises `RemoteProtocolError` when the connection cannot go on: GOAWAY is written and says that none of the requests
-        in these bytes were looked at; what has been handed on before is for the caller to end.
+        Raises `RemoteProtocolError` when the connection cannot go on: GOAWAY is written and says that none of the
+        requests in these bytes were looked at; what has been handed on before is for the caller to end.
         """
         events = self._events
         if self._failed:
@@ -824,8 +824,8 @@ class Connection(FrameWriter):
     ) -> Stream:
         """Open a stream (a client's only); ask `can_open` first.
 
-        ``lines`` are field lines ``Name: value`` with their CRLF, without Host and those that frame; ``content_length`` is
-        -1 if not known; ``protocol`` makes it an extended CONNECT (RFC 8441).
+        ``lines`` are field lines ``Name: value`` with their CRLF, without Host and those that frame; ``content_length``
+        is -1 if not known; ``protocol`` makes it an extended CONNECT (RFC 8441).
         """
         if not self._client or not self.can_open:
             raise LocalProtocolError("no stream can be opened")

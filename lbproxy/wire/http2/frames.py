@@ -34,7 +34,7 @@ ENABLE_CONNECT_PROTOCOL = 0x8
 
 FRAME_HEAD_BYTES = 9
 MAX_FRAME_BYTES = 16384
-"""What every peer takes (section 4.2), and all that we write or take: with larger ones a stream would hold up others."""
+"""What every peer takes (section 4.2), and all that we write or take: larger ones of a stream would hold up others."""
 DEFAULT_WINDOW = 65535
 MAX_WINDOW = 2**31 - 1
 MAX_STREAM_ID = 2**31 - 1
