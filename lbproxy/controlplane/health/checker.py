@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from lbproxy.controlplane.health.probes import PROBES, Probe
 from lbproxy.controlplane.health.status import INITIAL_HEALTH_CHECKING, HealthStatus, ProbeResult
-from lbproxy.controlplane.state import PROBED_STATES, ControlState, is_fail_open
+from lbproxy.controlplane.state import PROBED_STATES, ControlState
 from lbproxy.model.health import HealthCheckProtocol
 from lbproxy.model.snapshot import GroupState, Snapshot
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetState
@@ -103,7 +103,7 @@ class HealthService(Service):
         if group is not None:
             for key, registered in wanted.items():
                 self._ensure_checker(checkers, key, group, registered)
-        self._tell_fail_open(name, is_fail_open(state))
+        self._tell_fail_open(name, self._state.fail_open(name))
 
     def _ensure_checker(
         self, checkers: dict[str, TargetChecker], key: str, group: TargetGroup, registered: RegisteredTarget
@@ -128,7 +128,9 @@ class HealthService(Service):
     def _tell_fail_open(self, name: str, fails_open: bool) -> None:
         if fails_open and name not in self._failing_open:
             self._failing_open.add(name)
-            _log.warn("target group {group} fails open: no target is healthy, so all of them are used", group=name)
+            _log.warn(
+                "target group {group} fails open: too few targets are healthy, so all of them are used", group=name
+            )
         elif not fails_open and name in self._failing_open:
             self._failing_open.remove(name)
             _log.info("target group {group} no longer fails open", group=name)
