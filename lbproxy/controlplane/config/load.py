@@ -394,6 +394,10 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
     if protocol.is_http:
         only.update(
             client_keep_alive_seconds=section["client-keep-alive"],
+            min_request_rate=section["min-request-rate"],
+            min_response_rate=section["min-response-rate"],
+            slow_client_grace_seconds=section["slow-client-grace"],
+            max_requests_per_connection=section["max-requests-per-connection"],
             xff_mode=XffMode(section["xff-mode"]),
             xff_client_port=section["xff-client-port"],
         )

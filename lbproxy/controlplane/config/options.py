@@ -35,6 +35,7 @@ from lbproxy.controlplane.config.values import (
     query_pattern,
     ranges,
     request_path,
+    size_from,
     split_address,
     value_pattern,
 )
@@ -274,6 +275,7 @@ _BOOLEAN = Form("on or off", boolean)
 _PATTERN_LIST = "list of patterns"
 _CIDR_LIST = list_of(Form("", network), "list of CIDR blocks")
 _HEALTH_THRESHOLD = integer_from(1, 10)
+_BYTES_A_SECOND = size_from("0", "1g", "bytes a second")
 
 
 OPTIONS: tuple[Option, ...] = (
@@ -415,6 +417,44 @@ OPTIONS: tuple[Option, ...] = (
         default="3600s",
         effect="A client's connection is closed after the answer in progress once it is this old.",
         example="10m",
+    ),
+    Option(
+        kind="listener",
+        name="min-request-rate",
+        form=_BYTES_A_SECOND,
+        protocols=HTTP,
+        default="240",
+        effect="A request whose body comes slower than this while lbproxy waits for it is ended with 408, averaged over"
+        " `slow-client-grace`; 0 lets it take any time. One whose answer has begun is a conversation and is let be.",
+        example="1k",
+    ),
+    Option(
+        kind="listener",
+        name="min-response-rate",
+        form=_BYTES_A_SECOND,
+        protocols=HTTP,
+        default="240",
+        effect="A client that takes its answer slower than this while lbproxy waits for it is cut off; 0 lets it"
+        " take any time. Also in WebSockets.",
+        example="1k",
+    ),
+    Option(
+        kind="listener",
+        name="slow-client-grace",
+        form=duration_from("1s", "1h"),
+        protocols=HTTP,
+        default="60s",
+        effect="What `min-request-rate` and `min-response-rate` are averaged over, again and again.",
+        example="15s",
+    ),
+    Option(
+        kind="listener",
+        name="max-requests-per-connection",
+        form=integer_from(0, 1_000_000_000),
+        protocols=HTTP,
+        default="0",
+        effect="A client's connection is closed after so many requests; 0 for any number.",
+        example="10000",
     ),
     Option(
         kind="listener",

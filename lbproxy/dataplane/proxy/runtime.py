@@ -80,7 +80,11 @@ class HttpRuntime:
         "header_timeout",
         "idle_timeout",
         "listener",
+        "max_requests",
+        "min_request_rate",
+        "min_response_rate",
         "name",
+        "slow_client_grace",
         "table",
         "trace_ids",
     )
@@ -104,6 +108,11 @@ class HttpRuntime:
         self.idle_timeout = listener.idle_timeout_seconds
         self.header_timeout = listener.request_header_timeout_seconds
         self.client_keep_alive = listener.client_keep_alive_seconds
+        self.min_request_rate = float(listener.min_request_rate)
+        self.min_response_rate = float(listener.min_response_rate)
+        self.slow_client_grace = listener.slow_client_grace_seconds
+        self.max_requests = listener.max_requests_per_connection
+        """0 for any number."""
 
     def finished(self, exchange: Exchange) -> None:
         """Account for an exchange that is over."""
