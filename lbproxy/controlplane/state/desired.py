@@ -117,6 +117,7 @@ class ControlState:
         return (
             state is not None
             and configured is not None
+            and self.serving(group) == group
             and is_fail_open(configured, state, self._snapshot.configuration.zone)
         )
 
