@@ -6,7 +6,7 @@ the running workers, the place in the rotation and what is in flight, counts as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from random import Random
 from typing import Any
@@ -14,12 +14,11 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
-from lbproxy.dataplane.balancer import Balancer, Circumstances, Hashing, make_balancer
+from lbproxy.dataplane.balancer import Circumstances, Hashing, make_balancer
 from lbproxy.dataplane.router.groups import GroupChoice
 from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.request import PlainRequest, RoutableRequest
 from lbproxy.dataplane.router.table import RuleTrace, Table
-from lbproxy.model.availability import is_good, serving_group
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Action, FixedResponse, Redirect
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
@@ -49,13 +48,10 @@ class CandidateExplanation:
     target: str
     """``host:port``."""
     weight: int
-    share: int
-    """Per cent of the weight that it gets now."""
     state: str
     reason: str = ""
     """ELBv2 reason code that goes with the state."""
     description: str = ""
-    zone: str = ""
     order: int | None = None
     """1 for the first choice, then the order of failover; None if it gets no traffic."""
 
@@ -73,6 +69,8 @@ class GroupExplanation:
     """No target is known to be healthy, so all are used."""
     candidates: tuple[CandidateExplanation, ...]
     """In the order to try, those without traffic last."""
+    retries: tuple[str, ...] = ()
+    """When this request goes to another target than its first, and the times that bound it; for HTTP and HTTPS."""
 
 
 @attrs.frozen(kw_only=True)
@@ -139,15 +137,14 @@ class Explanation:
                 (
                     "-" if candidate.order is None else f"{candidate.order}.",
                     candidate.target,
-                    f"weight {candidate.weight}"
-                    + ("" if candidate.share == 100 else f" x {candidate.share} %")
-                    + (candidate.zone and f", zone {candidate.zone}"),
+                    f"weight {candidate.weight}",
                     candidate.state,
                     " ".join(text for text in (candidate.reason, candidate.description) if text),
                 )
                 for candidate in group.candidates
             ]
             lines += [f"  {row}" for row in _aligned(rows)]
+            lines += [f"  {line}" for line in group.retries]
         return lines
 
 
@@ -206,7 +203,7 @@ def explain(
     explanation = attrs.evolve(explanation, rules=table.trace(request, source), action=match.action_text)
     if match.forward is not None:
         asked = request if chosen.listener.protocol.is_http else None
-        groups = _explain_groups(configuration, match.forward, health, asked, source, demo or {}, notes)
+        groups = _explain_groups(configuration, match.forward, method, health, asked, source, demo or {}, notes)
         return attrs.evolve(explanation, groups=groups, notes=tuple(notes))
     return attrs.evolve(explanation, notes=tuple(notes), **_explain_answer(match.action, request, chosen, parts))
 
@@ -349,6 +346,7 @@ def _explain_answer(action: Action, request: RoutableRequest, chosen: _Chosen, p
 def _explain_groups(
     configuration: Configuration | Snapshot,
     choice: GroupChoice,
+    method: str,
     health: Health | None,
     request: RoutableRequest | None,
     source: str,
@@ -356,74 +354,67 @@ def _explain_groups(
     notes: list[str],
 ) -> tuple[GroupExplanation, ...]:
     groups = {group.name: group for group in _configuration(configuration).target_groups}
-    zone = _configuration(configuration).zone
-    if isinstance(configuration, Snapshot) and health is None:
-        states = configuration.groups
-    else:
-        states = {
-            name: _group_state(group, None if health is None else health.get(name, {}))
-            for name, group in groups.items()
-        }
     explanations = []
     for name, weight, share in choice.shares:
-        if name not in groups:
+        group = groups.get(name)
+        if group is None:
             notes.append(f"there is no target group {name}")
             continue
-        serving = serving_group(name, groups, states, zone)
-        if serving != name:
-            notes.append(f"too few targets of {name} are healthy: its backup {serving} does its work")
-        group, state = groups[serving], states.get(serving, GroupState())
-        balancer = make_balancer(
-            # A draw from a fixed seed: the order is one of those possible, and the same each time.
-            Circumstances(group=group, state=state, cells=_IdleCells(), random=Random(0), zone=zone)
-        )
-        order = list(balancer.candidates(request, source))
-        _note_order(balancer, group, state, order, request, source, demo.get(name, 0), notes)
-        explanations.append(_explain_group(balancer, group, state, order, weight, share))
+        if isinstance(configuration, Snapshot) and health is None:
+            state = configuration.groups.get(name, GroupState())
+        else:
+            state = _group_state(group, None if health is None else health.get(name, {}))
+        explained = _explain_group(group, state, weight, share, request, source, demo.get(name, 0), notes)
+        explanations.append(attrs.evolve(explained, retries=tuple(_explain_retries(group, method))))
     return tuple(explanations)
 
 
+def _explain_retries(group: TargetGroup, method: str) -> Iterator[str]:
+    policy = group.retry
+    if policy.is_default or not group.protocol.is_http:
+        return
+    if not policy.on_connect_failure:
+        yield "no other target is tried when one cannot be connected to"
+    if policy.sends_again:
+        causes = ["after a reset"] if policy.on_reset else []
+        if policy.statuses:
+            ranges = (str(low) if low == high else f"{low}-{high}" for low, high in policy.statuses)
+            causes.append(f"instead of an answer with {', '.join(ranges)}")
+        if policy.try_timeout_seconds is not None:
+            causes.append(f"after {policy.try_timeout_seconds:g}s without an answer")
+        if policy.hedge_delay_seconds is not None:
+            causes.append(f"beside the first after {policy.hedge_delay_seconds:g}s")
+        if method in policy.methods:
+            times = "once more" if policy.attempts == 1 else f"up to {policy.attempts} times more"
+            yield f"sent {times}, each to another target: {'; '.join(causes)}"
+            yield f"as long as that is no more than {policy.budget_percent}% of the group's requests"
+        else:
+            yield f"{method} is sent once: it is not among retry-methods"
+    if policy.request_timeout_seconds is not None:
+        yield f"all in all at most {policy.request_timeout_seconds:g}s"
+
+
 def _explain_group(
-    balancer: Balancer,
     group: TargetGroup,
     state: GroupState,
-    order: Sequence[RegisteredTarget],
     weight: int,
     share: float,
-) -> GroupExplanation:
-    used = {target.cell for target in order}
-    return GroupExplanation(
-        name=group.name,
-        weight=weight,
-        share=share,
-        algorithm=group.algorithm,
-        fail_open=balancer.fail_open,
-        candidates=(
-            *(_candidate(target, number) for number, target in enumerate(order, 1)),
-            *(_candidate(target, None) for target in state.targets if target.cell not in used),
-        ),
-    )
-
-
-def _note_order(
-    balancer: Balancer,
-    group: TargetGroup,
-    state: GroupState,
-    order: Sequence[RegisteredTarget],
     request: RoutableRequest | None,
     source: str,
     demo_count: int,
     notes: list[str],
-) -> None:
-    """Say what a reader should know of the order of candidates."""
+) -> GroupExplanation:
+    # A draw from a fixed seed: the order is one of those possible, and the same each time.
+    balancer = make_balancer(Circumstances(group=group, state=state, cells=_IdleCells(), random=Random(0)))
+    order = list(balancer.candidates(request, source))
+    used = {target.cell for target in order}
+    idle = [target for target in state.targets if target.cell not in used]
     if not state.targets and demo_count:
         notes.append(f"{group.name} has {demo_count} demo targets, known only to the lbproxy that runs and starts them")
     elif not state.targets:
         notes.append(f"target group {group.name} has no targets: the answer is 503")
     elif not order:
         notes.append(f"target group {group.name} has no target that may take traffic: the answer is 503")
-    elif balancer.fail_open and any(map(is_good, order)):
-        notes.append(f"too few targets of {group.name} are known to be healthy: it fails open, all are used")
     elif balancer.fail_open:
         notes.append(f"no target of {group.name} is known to be healthy: it fails open, all are used")
     if len(order) > 1 and group.algorithm in _ORDER_NOTES:
@@ -433,6 +424,17 @@ def _note_order(
             notes.append(f"{group.name}: the request has no {group.hash_key}, so it takes its turn as in round robin")
         else:
             notes.append(f"{group.name}: every request with the same {group.hash_key} has this order")
+    return GroupExplanation(
+        name=group.name,
+        weight=weight,
+        share=share,
+        algorithm=group.algorithm,
+        fail_open=balancer.fail_open,
+        candidates=(
+            *(_candidate(target, number) for number, target in enumerate(order, 1)),
+            *(_candidate(target, None) for target in idle),
+        ),
+    )
 
 
 _ORDER_NOTES = {
@@ -449,11 +451,9 @@ def _candidate(target: RegisteredTarget, order: int | None) -> CandidateExplanat
     return CandidateExplanation(
         target=target.target.key,
         weight=target.target.weight,
-        share=target.share,
-        zone=target.target.zone,
         state=target.health.state.value,
         reason=target.health.reason.value,
-        description="; ".join(filter(None, (target.health.description, target.share_reason))),
+        description=target.health.description,
         order=order,
     )
 

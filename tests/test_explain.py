@@ -12,6 +12,7 @@ from lbproxy.dataplane.balancer import ALGORITHMS
 from lbproxy.explain import Explanation, Health, explain
 from lbproxy.model.health import HealthCheck
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
+from lbproxy.model.retry import RetryPolicy
 from lbproxy.model.rule import (
     FixedResponse,
     Forward,
@@ -26,7 +27,7 @@ from lbproxy.model.rule import (
 )
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
-from lbproxy.model.target_group import CrossZone, HashKey, HashPart, TargetGroup, TargetProtocol
+from lbproxy.model.target_group import HashKey, HashPart, TargetGroup, TargetProtocol
 
 HEALTHY = TargetHealth(state=TargetState.HEALTHY)
 TIMED_OUT = TargetHealth(state=TargetState.UNHEALTHY, reason=TargetReason.TIMEOUT, description="Request timed out")
@@ -255,38 +256,6 @@ def with_app(**settings: Any) -> Configuration:
     )
 
 
-def test_a_backup_that_does_the_work_is_shown_in_its_place() -> None:
-    spare = TargetGroup(name="spare", protocol=TargetProtocol.HTTP, targets=(target(9),))
-    configuration = with_app(backup="spare")
-    configuration = attrs.evolve(configuration, target_groups=(*configuration.target_groups, spare))
-    health: Health = {"app": {"10.0.0.1:80": TIMED_OUT, "10.0.0.2:80": TIMED_OUT}, "spare": {"10.0.0.9:80": HEALTHY}}
-    found = explain(configuration, "http://x.com/", health=health)
-    assert found.groups[0].name == "spare"
-    assert states(found) == [(1, "10.0.0.9:80", "healthy")]
-    assert "too few targets of app are healthy: its backup spare does its work" in found.notes
-
-
-def test_zones_and_shares_are_shown() -> None:
-    state = GroupState(
-        targets=(
-            RegisteredTarget(target=attrs.evolve(target(1, 2), zone="a"), health=HEALTHY, cell=64),
-            RegisteredTarget(
-                target=attrs.evolve(target(2), zone="b"),
-                health=HEALTHY,
-                cell=128,
-                share=25,
-                share_reason="slow start",
-            ),
-        )
-    )
-    configuration = attrs.evolve(with_app(cross_zone=CrossZone.SPILL), zone="b")
-    snapshot = Snapshot(version=1, configuration_version=1, configuration=configuration, groups={"app": state})
-    found = explain(snapshot, "http://x.com/")
-    assert states(found) == [(1, "10.0.0.2:80", "healthy"), (None, "10.0.0.1:80", "healthy")]
-    assert "  1. 10.0.0.2:80 weight 1 x 25 %, zone b healthy slow start" in found.to_text().splitlines()
-    assert "  -  10.0.0.1:80 weight 2, zone a        healthy" in found.to_text().splitlines()
-
-
 def test_targets_that_only_the_running_one_knows_are_shown() -> None:
     health: Health = {"app": {"10.0.0.1:80": HEALTHY, "[::1]:40001": HEALTHY}}
     found = explain(CONFIGURATION, "https://x.com:8443/", headers=[("x-tenant", "acme")], health=health)
@@ -327,8 +296,6 @@ def test_json_is_json() -> None:
     assert json.loads(json.dumps(found))["groups"][0]["candidates"][0] == {
         "target": "10.0.0.1:80",
         "weight": 1,
-        "share": 100,
-        "zone": "",
         "state": "initial",
         "reason": "Elb.RegistrationInProgress",
         "description": "",
@@ -368,6 +335,37 @@ def test_text_of_other_outcomes(url: str, line: str) -> None:
 def test_text_of_a_fixed_response() -> None:
     found = explain(CONFIGURATION, "https://x.com:8443/", source="10.0.0.1")
     assert "fixed-response 410 text/plain: moved away" in found.to_text().splitlines()
+
+
+def test_it_tells_of_retries() -> None:
+    policy = RetryPolicy(
+        on_reset=True,
+        statuses=((502, 504), (500, 500)),
+        attempts=1,
+        budget_percent=10,
+        try_timeout_seconds=2.0,
+        hedge_delay_seconds=0.25,
+        request_timeout_seconds=30.0,
+    )
+
+    def lines(method: str, policy: RetryPolicy) -> list[str]:
+        configuration = Configuration(
+            listeners=(attrs.evolve(WEB, default_action=FORWARD_APP),), target_groups=(attrs.evolve(APP, retry=policy),)
+        )
+        text = explain(configuration, "x.com:8080/", method=method).to_text().splitlines()
+        return [line.strip() for line in text if line.startswith("  ") and "10.0.0." not in line]
+
+    assert lines("GET", policy) == [
+        "sent once more, each to another target: after a reset; instead of an answer with 502-504, 500; after 2s"
+        " without an answer; beside the first after 0.25s",
+        "as long as that is no more than 10% of the group's requests",
+        "all in all at most 30s",
+    ]
+    assert lines("POST", policy) == ["POST is sent once: it is not among retry-methods", "all in all at most 30s"]
+    assert lines("GET", RetryPolicy(on_connect_failure=False)) == [
+        "no other target is tried when one cannot be connected to"
+    ]
+    assert lines("GET", RetryPolicy()) == []
 
 
 # What the parser has to say

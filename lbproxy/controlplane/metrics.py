@@ -37,11 +37,7 @@ class MetricsState(Protocol):
         """The newest snapshot."""
 
     def fail_open(self, group: str) -> bool:
-        """Tell whether the group uses all its targets because too few are healthy."""
-        ...
-
-    def serving(self, group: str) -> str:
-        """Name the group that does this one's work."""
+        """Tell whether the group uses all its targets because none is healthy."""
 
     def in_flight(self, group: str, key: str) -> int:
         """Requests or TCP connections in flight to a target, all workers together."""
@@ -249,6 +245,7 @@ _TARGET_COUNTERS = (
     ("connects", "connects", "Connections made to the target"),
     ("connect_failures", "connect_failures", "Connections to the target that failed"),
     ("reused", "connection_reuses", "Requests that found a connection in the pool"),
+    ("retries_over_budget", "retries_over_budget", "Retries that the target group's budget did not allow"),
     ("sent_bytes", "sent_bytes", "Bytes sent to the target"),
     ("received_bytes", "received_bytes", "Bytes received from the target"),
 )
@@ -341,6 +338,9 @@ class _Collector(Collector):
             yield family
         responses = CounterMetricFamily("lbproxy_target_responses", "Answers by class", labels=[*labels, "code"])
         faults = CounterMetricFamily("lbproxy_target_faults", "Attempts that failed", labels=[*labels, "cause"])
+        retries = CounterMetricFamily(
+            "lbproxy_target_retries", "Attempts that followed one with this target", labels=[*labels, "cause"]
+        )
         time = HistogramMetricFamily(
             "lbproxy_target_response_time_seconds", "From dispatch to the answer's first byte", labels=labels
         )
@@ -350,8 +350,10 @@ class _Collector(Collector):
                     responses.add_metric([*pair, f"{klass}xx" if klass else "other"], count)
             for cause, count in sorted(counters.faults.items()):
                 faults.add_metric([*pair, cause], count)
+            for cause, count in sorted(counters.retries.items()):
+                retries.add_metric([*pair, cause], count)
             time.add_metric(pair, _buckets(counters.response_time), counters.response_time.sum)
-        yield from (responses, faults, time)
+        yield from (responses, faults, retries, time)
 
     def _state(self, state: MetricsState) -> Iterator[Metric]:
         snapshot = state.snapshot
@@ -362,15 +364,7 @@ class _Collector(Collector):
         members = GaugeMetricFamily("lbproxy_target_group_targets", "Registered targets", labels=["target_group"])
         healthy = GaugeMetricFamily("lbproxy_target_group_healthy_targets", "Healthy targets", labels=["target_group"])
         open_ = GaugeMetricFamily(
-            "lbproxy_target_group_fail_open",
-            "1 while all targets are used as too few are healthy",
-            labels=["target_group"],
-        )
-        backup = GaugeMetricFamily(
-            "lbproxy_target_group_on_backup", "1 while the backup does the group's work", labels=["target_group"]
-        )
-        share = GaugeMetricFamily(
-            "lbproxy_target_share_percent", "How much of its weight a target gets now", labels=labels
+            "lbproxy_target_group_fail_open", "1 while all targets are used as none is healthy", labels=["target_group"]
         )
         for group, group_state in sorted(snapshot.groups.items()):
             count = 0
@@ -380,11 +374,9 @@ class _Collector(Collector):
                 for target_state in TargetState:
                     states.add_metric([*pair, target_state.value], registered.health.state is target_state)
                 flight.add_metric(pair, state.in_flight(*pair))
-                share.add_metric(pair, registered.share)
             members.add_metric([group], len(group_state.targets))
             healthy.add_metric([group], count)
             open_.add_metric([group], state.fail_open(group))
-            backup.add_metric([group], state.serving(group) != group)
         expiry = GaugeMetricFamily(
             "lbproxy_certificate_expiry_timestamp_seconds",
             "Unix time at which a certificate ends",
@@ -393,7 +385,7 @@ class _Collector(Collector):
         for listener in snapshot.configuration.listeners:
             for certificate in listener.certificates:
                 expiry.add_metric([listener.name, certificate.source], _expiry(certificate.pem))
-        yield from (states, flight, share, members, healthy, open_, backup, expiry)
+        yield from (states, flight, members, healthy, open_, expiry)
 
 
 @lru_cache(maxsize=1024)

@@ -12,8 +12,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import attrs
 
@@ -70,32 +68,23 @@ def parse(text: str) -> Action | FixedResponseFile:
 ACTION: Form[Action | FixedResponseFile] = Form("action", parse)
 
 
-def named_values(text: str, forms: Mapping[str, Form[Any]]) -> tuple[str, dict[str, Any]]:
-    """``NAME`` or ``NAME weight=10 zone=a``, with those of these forms that are given."""
+def named_weight(text: str) -> tuple[str, int]:
+    """``NAME`` or ``NAME weight=N``; without a weight it is 1."""
     name, *rest = text.split()
-    values: dict[str, Any] = {}
+    weight = 1
     for word in rest:
         key, equals, value = word.partition("=")
-        form = forms.get(key)
-        if form is None or not equals:
-            raise ValueError(f"{word!r} is not understood; write {name} {' '.join(_EXAMPLES[key] for key in forms)}")
+        if key != "weight" or not equals:
+            raise ValueError(f"{word!r} is not understood; write {name} weight=10")
         try:
-            values[key] = form.parse(value)
+            weight = WEIGHT.parse(value)
         except ValueError as error:
-            raise ValueError(f"{key} {value}: {error}") from None
-    return name, values
-
-
-_EXAMPLES = {"weight": "weight=10", "zone": "zone=a"}
-
-
-def _weighted_group(text: str) -> WeightedGroup:
-    name, values = named_values(text, {"weight": WEIGHT})
-    return WeightedGroup(name, values.get("weight", 1))
+            raise ValueError(f"weight {value}: {error}") from None
+    return name, weight
 
 
 def _forward(argument: str) -> Forward:
-    groups = tuple(_weighted_group(item) for item in items(argument))
+    groups = tuple(WeightedGroup(*named_weight(item)) for item in items(argument))
     if not groups:
         raise ValueError("forward needs a target group; write forward NAME")
     names = [group.group for group in groups]

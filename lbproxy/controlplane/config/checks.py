@@ -41,8 +41,6 @@ def check(sections: Sections, report: Report) -> None:
     _check_rules(sections)
     for group in sections.groups.values():
         _check_group(group)
-        _check_backup(group, sections.groups)
-        _check_zone(group, sections.settings)
 
 
 def _may_hide_listener(problem: Problem) -> bool:
@@ -176,8 +174,8 @@ def _check_group(group: ReadSection) -> None:
         group.warn("has no targets: what is forwarded to it is answered with 503")
     elif not any(target.weight for target in targets):
         group.fail("all weights are zero; give at least one target a weight from 1 to 999", "targets")
+    _check_retries(group)
     _check_hashing(group)
-    _check_slow_start(group)
     probe = group["health-check-protocol"] if group.protocol is not None else None
     if probe == "TCP":
         for option in _PROBE_OPTIONS:
@@ -189,6 +187,23 @@ def _check_group(group: ReadSection) -> None:
         group.fail(f"longer than {where} ({interval:g}s); write at most that", "health-check-timeout")
 
 
+_SENDING_AGAIN = ("retry-attempts", "retry-methods", "retry-budget")
+
+
+def _check_retries(group: ReadSection) -> None:
+    if group.protocol not in HTTP:
+        return
+    on = group["retry-on"]
+    again = on is None or on.reset or on.statuses or "try-timeout" in group or "hedge-delay" in group
+    for option in _SENDING_AGAIN:
+        if option in group and not again:
+            group.warn("has no effect; add reset or status codes to retry-on, try-timeout or hedge-delay", option)
+    for option in ("try-timeout", "hedge-delay"):
+        value, limit = group.values.get(option), group["response-timeout"]
+        if value is not None and limit is not None and value >= limit:
+            group.warn(f"has no effect; it is not less than response-timeout ({limit:g}s)", option)
+
+
 def _check_hashing(group: ReadSection) -> None:
     if group["algorithm"] is not None and group["algorithm"] not in HASHING:
         for option in ("hash-key", "hash-balance-factor"):
@@ -197,38 +212,3 @@ def _check_hashing(group: ReadSection) -> None:
     key = group["hash-key"]
     if group.protocol in TCP and key is not None and key.part is not HashPart.SOURCE:
         group.fail("a connection has only a source; write hash-key = source", "hash-key")
-
-
-def _check_slow_start(group: ReadSection) -> None:
-    if not group["slow-start"]:
-        return
-    if group["algorithm"] in _WITHOUT_SLOW_START:
-        group.fail(f"not with algorithm = {group['algorithm']}; remove one of the two", "slow-start")
-    elif group["health-check"] is False:
-        group.warn("has no effect without health checks, which say when a target comes", "slow-start")
-
-
-def _check_backup(group: ReadSection, groups: Mapping[str, ReadSection]) -> None:
-    backup = groups.get(group["backup"] or "")
-    if "backup" not in group:
-        if "backup-percentage" in group:
-            group.warn("has no effect without backup", "backup-percentage")
-    elif backup is None:
-        group.fail(f"no such target group{suggest(group['backup'], groups)}", "backup")
-    elif None not in (group.protocol, backup.protocol) and (group.protocol in HTTP) != (backup.protocol in HTTP):
-        group.fail(f"speaks {backup.protocol}, which does not fit {group.protocol}", "backup")
-    else:
-        seen = {group.name}
-        while backup is not None and backup.name not in seen:
-            seen.add(backup.name)
-            backup = groups.get(backup["backup"] or "")
-        if backup is not None and backup.name == group.name:
-            group.fail("leads back to this group; let one of them have no backup", "backup")
-
-
-def _check_zone(group: ReadSection, settings: ReadSection | None) -> None:
-    if group["cross-zone"] not in (None, "on") and (settings is None or "zone" not in settings):
-        group.warn("has no effect without zone in [lbproxy]", "cross-zone")
-
-
-_WITHOUT_SLOW_START = ("least_outstanding_requests", "weighted_random", "first")

@@ -19,6 +19,7 @@ from lbproxy.controlplane.config.certificates import ReadCertificate
 from lbproxy.controlplane.config.checks import Sections, check
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem, reason_of
 from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, TargetText
+from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import Bind, Certificate, Listener, ListenerProtocol, XffMode
@@ -36,7 +37,7 @@ from lbproxy.model.rule import (
 )
 from lbproxy.model.snapshot import AccessLogSettings, Configuration
 from lbproxy.model.target import Target
-from lbproxy.model.target_group import CrossZone, ProxyProtocolVersion, TargetGroup, TargetProtocol, TargetTls
+from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup, TargetProtocol, TargetTls
 
 Resolve = Callable[..., Any]
 """As `socket.getaddrinfo`."""
@@ -384,7 +385,6 @@ def _configuration(sections: Sections, files: _Files) -> Configuration:
             destination=files.access_log, format=_setting(sections.settings, "access-log-format")
         ),
         drain_timeout_seconds=_setting(sections.settings, "drain-timeout"),
-        zone=_setting(sections.settings, "zone") or "",
     )
 
 
@@ -461,6 +461,7 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
             response_timeout_seconds=section["response-timeout"],
             keep_alive_seconds=section["keep-alive-timeout"],
             max_idle_connections=section["max-idle-connections"],
+            retry=retry_policy(section),
         )
     else:
         only.update(proxy_protocol=ProxyProtocolVersion(section["proxy-protocol"]))
@@ -478,24 +479,12 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
         targets=()
         if isinstance(targets, DemoTargets)
         else tuple(
-            Target(
-                host=target.host,
-                port=target.port,
-                address=files.addresses[target.host],
-                weight=target.weight,
-                zone=target.zone,
-            )
+            Target(host=target.host, port=target.port, address=files.addresses[target.host], weight=target.weight)
             for target in targets
         ),
         algorithm=section["algorithm"],
         hash_key=section["hash-key"],
         hash_balance_factor=section["hash-balance-factor"],
-        slow_start_seconds=section["slow-start"],
-        cross_zone=CrossZone(section["cross-zone"]),
-        minimum_healthy_count=section["unhealthy-state-routing-minimum-count"],
-        minimum_healthy_percentage=section["unhealthy-state-routing-minimum-percentage"],
-        backup=section["backup"] or "",
-        backup_percentage=section["backup-percentage"],
         health_check=_health_check(section, protocol),
         deregistration_delay_seconds=section["deregistration-delay"],
         connect_timeout_seconds=section["connect-timeout"],

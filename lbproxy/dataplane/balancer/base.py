@@ -42,8 +42,6 @@ class Circumstances:
     slots: int = 1
     """How many workers share the traffic, and so the length of each target's run of cells in use."""
     random: Random
-    zone: str = ""
-    """Our own."""
     observations: Mapping[int, Observation] = attrs.Factory(dict)
     """By target's cell, for the algorithms of `OBSERVING`; a target without one counts as not seen yet."""
     now: Callable[[], float] = _no_time
@@ -60,7 +58,7 @@ class Balancer(ABC):
     weights: tuple[int, ...]
     """Their shares of the traffic, each above 0."""
     fail_open: bool
-    """Whether they do so only because too few are healthy."""
+    """Whether they do so only because none is healthy."""
 
     def __init_subclass__(cls, *, algorithm: str = "", observing: bool = False) -> None:
         """Enter the class in `ALGORITHMS` as ``algorithm``; ``observing``: it needs `Circumstances.observations`."""
@@ -70,9 +68,9 @@ class Balancer(ABC):
             OBSERVING.add(algorithm)
 
     def __init__(self, circumstances: Circumstances) -> None:
-        chosen = eligible(circumstances.group, circumstances.state, circumstances.zone)
+        chosen = eligible(circumstances.state)
         self.targets = chosen.targets
-        self.weights = chosen.weights
+        self.weights = tuple(target.target.weight for target in chosen.targets)
         self.fail_open = chosen.fail_open
         self._cells = circumstances.cells
         self._position_cell = circumstances.state.cell
