@@ -1,7 +1,4 @@
-cimport cython
-
 from lbproxy.native._clock cimport Clock as CClock
-from lbproxy.native._ids cimport Identifiers as CIdentifiers
 
 
 cdef class ForwardedFields:
@@ -14,11 +11,14 @@ cdef class ForwardedFields:
 cpdef bint too_many_addresses(bytes received) except -1
 
 
+cdef Py_ssize_t _ID_DIGITS, _IDS
+
+
 cdef class TraceIds:
-    cdef CIdentifiers _ids
+    cdef object _getrandbits
     cdef CClock _wall
     cdef long long _second
-    cdef bytes _prefix
+    cdef bytes _prefix, _digits
+    cdef Py_ssize_t _next
 
-    @cython.locals(second="long long")
     cpdef bytes value(self, bytes received)
