@@ -80,14 +80,7 @@ class Serving:
         self._log_settings = AccessLogSettings()
         self.counters = WorkerCounters()
         self._groups = Groups(
-            self._deadlines,
-            self._connector,
-            self.counters,
-            cells,
-            slot,
-            self._random,
-            reactor.callLater,
-            self._target_gone,
+            self._deadlines, self._connector, self.counters, cells, slot, self._random, self._target_gone
         )
         self.draining = False
 

@@ -47,6 +47,17 @@ class HashPart(enum.Enum):
     QUERY = "query"
 
 
+class CrossZone(enum.Enum):
+    """What becomes of targets in other zones than lbproxy's own (``load_balancing.cross_zone.enabled``)."""
+
+    ON = "on"
+    """All zones are alike."""
+    SPILL = "spill"
+    """They take what the own zone's healthy targets cannot."""
+    OFF = "off"
+    """They take nothing."""
+
+
 @attrs.frozen
 class HashKey:
     """What of a request decides on its target, for the algorithms that hash."""
@@ -92,6 +103,24 @@ class TargetGroup:
     hash_balance_factor: int = 0
     """How much of its fair share of what is in flight a target may have before a hashed request goes on to the next,
     in per cent; 0 for no bound."""
+
+    slow_start_seconds: float = 0.0
+    """How long a target that becomes healthy among others takes to get its full share, 30-900; 0 for at once."""
+
+    cross_zone: CrossZone = CrossZone.ON
+    """Matters where lbproxy and the targets have zones."""
+
+    minimum_healthy_count: int = 1
+    """With fewer healthy targets all of them take traffic (fail open)."""
+
+    minimum_healthy_percentage: float = 0.0
+    """The same as a share of the targets."""
+
+    backup: str = ""
+    """Name of the group that takes over, or empty."""
+
+    backup_percentage: float = 1.0
+    """It takes over while a smaller share of the targets is healthy."""
 
     health_check: HealthCheck = HealthCheck()
 

@@ -64,6 +64,9 @@ class FakeState:
     def fail_open(self, group: str) -> bool:
         return group == "app"
 
+    def serving(self, group: str) -> str:
+        return "spare" if group == "app" else group
+
     def in_flight(self, group: str, key: str) -> int:
         return 5 if key == "10.0.0.1:80" else 0
 

@@ -12,6 +12,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -68,23 +70,32 @@ def parse(text: str) -> Action | FixedResponseFile:
 ACTION: Form[Action | FixedResponseFile] = Form("action", parse)
 
 
-def named_weight(text: str) -> tuple[str, int]:
-    """``NAME`` or ``NAME weight=N``; without a weight it is 1."""
+def named_values(text: str, forms: Mapping[str, Form[Any]]) -> tuple[str, dict[str, Any]]:
+    """``NAME`` or ``NAME weight=10 zone=a``, with those of these forms that are given."""
     name, *rest = text.split()
-    weight = 1
+    values: dict[str, Any] = {}
     for word in rest:
         key, equals, value = word.partition("=")
-        if key != "weight" or not equals:
-            raise ValueError(f"{word!r} is not understood; write {name} weight=10")
+        form = forms.get(key)
+        if form is None or not equals:
+            raise ValueError(f"{word!r} is not understood; write {name} {' '.join(_EXAMPLES[key] for key in forms)}")
         try:
-            weight = WEIGHT.parse(value)
+            values[key] = form.parse(value)
         except ValueError as error:
-            raise ValueError(f"weight {value}: {error}") from None
-    return name, weight
+            raise ValueError(f"{key} {value}: {error}") from None
+    return name, values
+
+
+_EXAMPLES = {"weight": "weight=10", "zone": "zone=a"}
+
+
+def _weighted_group(text: str) -> WeightedGroup:
+    name, values = named_values(text, {"weight": WEIGHT})
+    return WeightedGroup(name, values.get("weight", 1))
 
 
 def _forward(argument: str) -> Forward:
-    groups = tuple(WeightedGroup(*named_weight(item)) for item in items(argument))
+    groups = tuple(_weighted_group(item) for item in items(argument))
     if not groups:
         raise ValueError("forward needs a target group; write forward NAME")
     names = [group.group for group in groups]

@@ -41,6 +41,8 @@ def check(sections: Sections, report: Report) -> None:
     _check_rules(sections)
     for group in sections.groups.values():
         _check_group(group)
+        _check_backup(group, sections.groups)
+        _check_zone(group, sections.settings)
 
 
 def _may_hide_listener(problem: Problem) -> bool:
@@ -176,6 +178,7 @@ def _check_group(group: ReadSection) -> None:
         group.fail("all weights are zero; give at least one target a weight from 1 to 999", "targets")
     _check_retries(group)
     _check_hashing(group)
+    _check_slow_start(group)
     probe = group["health-check-protocol"] if group.protocol is not None else None
     if probe == "TCP":
         for option in _PROBE_OPTIONS:
@@ -212,3 +215,38 @@ def _check_hashing(group: ReadSection) -> None:
     key = group["hash-key"]
     if group.protocol in TCP and key is not None and key.part is not HashPart.SOURCE:
         group.fail("a connection has only a source; write hash-key = source", "hash-key")
+
+
+def _check_slow_start(group: ReadSection) -> None:
+    if not group["slow-start"]:
+        return
+    if group["algorithm"] in _WITHOUT_SLOW_START:
+        group.fail(f"not with algorithm = {group['algorithm']}; remove one of the two", "slow-start")
+    elif group["health-check"] is False:
+        group.warn("has no effect without health checks, which say when a target comes", "slow-start")
+
+
+def _check_backup(group: ReadSection, groups: Mapping[str, ReadSection]) -> None:
+    backup = groups.get(group["backup"] or "")
+    if "backup" not in group:
+        if "backup-percentage" in group:
+            group.warn("has no effect without backup", "backup-percentage")
+    elif backup is None:
+        group.fail(f"no such target group{suggest(group['backup'], groups)}", "backup")
+    elif None not in (group.protocol, backup.protocol) and (group.protocol in HTTP) != (backup.protocol in HTTP):
+        group.fail(f"speaks {backup.protocol}, which does not fit {group.protocol}", "backup")
+    else:
+        seen = {group.name}
+        while backup is not None and backup.name not in seen:
+            seen.add(backup.name)
+            backup = groups.get(backup["backup"] or "")
+        if backup is not None and backup.name == group.name:
+            group.fail("leads back to this group; let one of them have no backup", "backup")
+
+
+def _check_zone(group: ReadSection, settings: ReadSection | None) -> None:
+    if group["cross-zone"] not in (None, "on") and (settings is None or "zone" not in settings):
+        group.warn("has no effect without zone in [lbproxy]", "cross-zone")
+
+
+_WITHOUT_SLOW_START = ("least_outstanding_requests", "weighted_random", "first")

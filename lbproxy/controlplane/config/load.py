@@ -37,7 +37,7 @@ from lbproxy.model.rule import (
 )
 from lbproxy.model.snapshot import AccessLogSettings, Configuration
 from lbproxy.model.target import Target
-from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup, TargetProtocol, TargetTls
+from lbproxy.model.target_group import CrossZone, ProxyProtocolVersion, TargetGroup, TargetProtocol, TargetTls
 
 Resolve = Callable[..., Any]
 """As `socket.getaddrinfo`."""
@@ -385,6 +385,7 @@ def _configuration(sections: Sections, files: _Files) -> Configuration:
             destination=files.access_log, format=_setting(sections.settings, "access-log-format")
         ),
         drain_timeout_seconds=_setting(sections.settings, "drain-timeout"),
+        zone=_setting(sections.settings, "zone") or "",
     )
 
 
@@ -479,12 +480,24 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
         targets=()
         if isinstance(targets, DemoTargets)
         else tuple(
-            Target(host=target.host, port=target.port, address=files.addresses[target.host], weight=target.weight)
+            Target(
+                host=target.host,
+                port=target.port,
+                address=files.addresses[target.host],
+                weight=target.weight,
+                zone=target.zone,
+            )
             for target in targets
         ),
         algorithm=section["algorithm"],
         hash_key=section["hash-key"],
         hash_balance_factor=section["hash-balance-factor"],
+        slow_start_seconds=section["slow-start"],
+        cross_zone=CrossZone(section["cross-zone"]),
+        minimum_healthy_count=section["unhealthy-state-routing-minimum-count"],
+        minimum_healthy_percentage=section["unhealthy-state-routing-minimum-percentage"],
+        backup=section["backup"] or "",
+        backup_percentage=section["backup-percentage"],
         health_check=_health_check(section, protocol),
         deregistration_delay_seconds=section["deregistration-delay"],
         connect_timeout_seconds=section["connect-timeout"],

@@ -5,6 +5,6 @@ part of the control plane learns of changes from here (`ControlState.subscribe`)
 """
 
 from lbproxy.controlplane.state.desired import ControlState
-from lbproxy.controlplane.state.registration import PROBED_STATES, is_fail_open
+from lbproxy.controlplane.state.registration import PROBED_STATES
 
-__all__ = ["PROBED_STATES", "ControlState", "is_fail_open"]
+__all__ = ["PROBED_STATES", "ControlState"]

@@ -42,6 +42,8 @@ class Circumstances:
     slots: int = 1
     """How many workers share the traffic, and so the length of each target's run of cells in use."""
     random: Random
+    zone: str = ""
+    """Our own."""
     observations: Mapping[int, Observation] = attrs.Factory(dict)
     """By target's cell, for the algorithms of `OBSERVING`; a target without one counts as not seen yet."""
     now: Callable[[], float] = _no_time
@@ -66,7 +68,7 @@ class Balancer(ABC):
     weights: tuple[int, ...]
     """Their shares of the traffic, each above 0."""
     fail_open: bool
-    """Whether they do so only because none is healthy."""
+    """Whether they do so only because too few are healthy."""
 
     def __init_subclass__(cls, *, algorithm: str = "", observing: bool = False) -> None:
         """Enter the class in `ALGORITHMS` as ``algorithm``; ``observing``: it needs `Circumstances.observations`."""
@@ -76,9 +78,9 @@ class Balancer(ABC):
             OBSERVING.add(algorithm)
 
     def __init__(self, circumstances: Circumstances) -> None:
-        chosen = eligible(circumstances.state)
+        chosen = eligible(circumstances.group, circumstances.state, circumstances.zone)
         self.targets = chosen.targets
-        self.weights = tuple(target.target.weight for target in chosen.targets)
+        self.weights = chosen.weights
         self.fail_open = chosen.fail_open
         self._cells = circumstances.cells
         self._position_cell = circumstances.state.cell

@@ -6,7 +6,7 @@ cdef class Exchange
 from lbproxy.dataplane.proxy.runtime cimport GroupRuntime, HttpRuntime, Pool
 from lbproxy.dataplane.router.table cimport Match
 from lbproxy.native._clock cimport Clock as CClock
-from lbproxy.native._http1 cimport RequestHead as CRequestHead, ResponseHead as CResponseHead
+from lbproxy.native._http1 cimport Codec as CCodec, RequestHead as CRequestHead, ResponseHead as CResponseHead
 from lbproxy.telemetry.records cimport HttpRecord
 
 
@@ -47,6 +47,7 @@ cdef class Upstream:
     cpdef close(self)
 
 
+cdef CCodec _CODEC
 cdef frozenset _IDEMPOTENT
 
 

@@ -20,6 +20,7 @@ from lbproxy.dataplane.router.redirect import expand
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import FixedResponse, Redirect
 from lbproxy.telemetry.records import HttpRecord
+from lbproxy.wire.http1.codec import CHUNKED, NO_BODY, codec
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.proxy.retry import Tries
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from lbproxy.model.target import RegisteredTarget
     from lbproxy.native.clock import Clock
     from lbproxy.wire.http1.head import RequestHead, ResponseHead
+
+_CODEC = codec
 
 _IDEMPOTENT = frozenset(method.encode("ascii") for method in IDEMPOTENT_METHODS)
 
@@ -136,10 +139,6 @@ class Upstream:
     def close(self) -> None:
         """The same, but what was sent still reaches the target."""
         raise NotImplementedError  # interface
-
-
-NO_BODY = -1
-CHUNKED = -2
 
 
 class Exchange(HttpRecord):
@@ -677,21 +676,14 @@ class Exchange(HttpRecord):
         upgrade = b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade if head.upgrade else b""
         if head.te_trailers:
             upgrade += b"Connection: te\r\nTE: trailers\r\n" if not upgrade else b""
-        self._block = b"".join(
-            (
-                head.method,
-                b" ",
-                head.target,
-                b" HTTP/1.1\r\nHost: ",
-                authority,
-                b"\r\n",
-                head.forwarded,
-                self.client.forwarded_fields(head.x_forwarded_for),
-                b"X-Amzn-Trace-Id: ",
-                self.trace_id,
-                b"\r\n",
-                upgrade,
-            )
+        self._block = _CODEC.request_block(
+            head.method,
+            head.target,
+            authority,
+            head.forwarded,
+            self.client.forwarded_fields(head.x_forwarded_for),
+            self.trace_id,
+            upgrade,
         )
         self._framing = CHUNKED if head.chunked else head.content_length
 
