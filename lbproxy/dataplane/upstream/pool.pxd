@@ -6,6 +6,9 @@ from lbproxy.dataplane.upstream.http1 cimport TargetConnection
 from lbproxy.native._clock cimport Clock as CClock
 
 
+cdef double TICK_SECONDS
+
+
 cdef class TargetPool(Pool):
     cdef readonly object group, target
     cdef readonly list idle
