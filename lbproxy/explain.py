@@ -24,7 +24,7 @@ from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Action, FixedResponse, Redirect
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
-from lbproxy.model.target_group import TargetGroup
+from lbproxy.model.target_group import StickinessType, TargetGroup
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http1.head import scan_request
 
@@ -426,13 +426,15 @@ def _note_order(
         notes.append(f"too few targets of {group.name} are known to be healthy: it fails open, all are used")
     elif balancer.fail_open:
         notes.append(f"no target of {group.name} is known to be healthy: it fails open, all are used")
-    if len(order) > 1 and group.algorithm in _ORDER_NOTES:
+    if len(order) > 1 and group.algorithm in _ORDER_NOTES and not isinstance(balancer, Hashing):
         notes.append(f"{group.name}: {_ORDER_NOTES[group.algorithm]}")
-    elif len(order) > 1 and isinstance(balancer, Hashing):
+    if group.stickiness is not None and group.stickiness.type is not StickinessType.SOURCE_IP:
+        notes.append(f"{group.name}: with a valid cookie of {group.stickiness.type.value} its target is the first")
+    if len(order) > 1 and isinstance(balancer, Hashing):
         if balancer.key_of(request, source) is None:
-            notes.append(f"{group.name}: the request has no {group.hash_key}, so it takes its turn as in round robin")
+            notes.append(f"{group.name}: the request has no {balancer.key}, so it takes its turn as in round robin")
         else:
-            notes.append(f"{group.name}: every request with the same {group.hash_key} has this order")
+            notes.append(f"{group.name}: every request with the same {balancer.key} has this order")
 
 
 _ORDER_NOTES = {

@@ -10,6 +10,8 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from lbproxy.dataplane.balancer import OBSERVING, Circumstances, Observation, make_balancer
+from lbproxy.dataplane.balancer.seal import Seal
+from lbproxy.dataplane.balancer.stickiness import target_stickiness
 from lbproxy.dataplane.proxy.runtime import GroupRuntime
 from lbproxy.dataplane.upstream.pool import TargetPool
 from lbproxy.model.availability import serving_group
@@ -41,6 +43,7 @@ class Groups:
         cells: Cells,
         slot: int,
         random: Random,
+        seal: Seal,
         on_gone: Callable[[str, str], None],
     ) -> None:
         """``on_gone`` is told the group and key of each target whose time to finish is over."""
@@ -55,6 +58,7 @@ class Groups:
         self._cells = cells
         self._slot = slot
         self._random = random
+        self._seal = seal
         self._on_gone = on_gone
         self._snapshot: Snapshot | None = None
 
@@ -123,7 +127,7 @@ class Groups:
                 now=self._deadlines.now,
             )
         )
-        return GroupRuntime(group, balancer, pools)
+        return GroupRuntime(group, balancer, pools, target_stickiness(group, balancer.targets, self._seal))
 
     def _pool(self, group: TargetGroup, target: Target, cell: int) -> TargetPool:
         key = (group.name, target.key)

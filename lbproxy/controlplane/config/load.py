@@ -36,7 +36,15 @@ from lbproxy.model.rule import (
 )
 from lbproxy.model.snapshot import AccessLogSettings, Configuration
 from lbproxy.model.target import Target
-from lbproxy.model.target_group import CrossZone, ProxyProtocolVersion, TargetGroup, TargetProtocol, TargetTls
+from lbproxy.model.target_group import (
+    CrossZone,
+    ProxyProtocolVersion,
+    Stickiness,
+    StickinessType,
+    TargetGroup,
+    TargetProtocol,
+    TargetTls,
+)
 
 Resolve = Callable[..., Any]
 """As `socket.getaddrinfo`."""
@@ -490,6 +498,7 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
         algorithm=section["algorithm"],
         hash_key=section["hash-key"],
         hash_balance_factor=section["hash-balance-factor"],
+        stickiness=_stickiness(section),
         slow_start_seconds=section["slow-start"],
         cross_zone=CrossZone(section["cross-zone"]),
         minimum_healthy_count=section["unhealthy-state-routing-minimum-count"],
@@ -500,6 +509,18 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
         deregistration_delay_seconds=section["deregistration-delay"],
         connect_timeout_seconds=section["connect-timeout"],
         **only,
+    )
+
+
+def _stickiness(section: ReadSection) -> Stickiness | None:
+    if not section["stickiness"]:
+        return None
+    kind = StickinessType(section["stickiness-type"])
+    if kind is StickinessType.SOURCE_IP:
+        return Stickiness(type=kind)
+    option = "stickiness-app-cookie-duration" if kind is StickinessType.APP_COOKIE else "stickiness-lb-cookie-duration"
+    return Stickiness(
+        type=kind, duration_seconds=section[option], cookie_name=section["stickiness-app-cookie-name"] or ""
     )
 
 

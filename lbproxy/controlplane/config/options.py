@@ -43,7 +43,14 @@ from lbproxy.ipc.cells import SLOT_LIMIT
 from lbproxy.model.health import HealthCheckProtocol
 from lbproxy.model.listener import Bind, ListenerProtocol, XffMode
 from lbproxy.model.rule import Pattern
-from lbproxy.model.target_group import CrossZone, HashKey, HashPart, ProxyProtocolVersion, TargetProtocol
+from lbproxy.model.target_group import (
+    CrossZone,
+    HashKey,
+    HashPart,
+    ProxyProtocolVersion,
+    StickinessType,
+    TargetProtocol,
+)
 from lbproxy.model.tls_policy import DEFAULT_TLS_POLICY, TLS_POLICIES
 
 HTTP = ("HTTP", "HTTPS")
@@ -194,6 +201,14 @@ def _balance_factor(text: str) -> int:
     if 0 < factor <= 100:
         raise ValueError("no target may then have its fair share; write 0 for no bound, or 101 to 1000")
     return factor
+
+
+def _cookie_name(text: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text):
+        raise ValueError("no name of a cookie")
+    if text.upper().startswith("AWSALB"):
+        raise ValueError("names that start with AWSALB are lbproxy's own")
+    return text
 
 
 def _probe_port(text: str) -> int | None:
@@ -615,6 +630,60 @@ OPTIONS: tuple[Option, ...] = (
         effect="How much of its fair share of what is in flight a target may have before `maglev` and `rendezvous` go"
         " on to the key's next target; 0 is no bound.",
         example="150",
+    ),
+    Option(
+        kind="target-group",
+        name="stickiness",
+        form=_BOOLEAN,
+        default="off",
+        effect="A client comes back to the target that served it before, as long as it can.",
+        example="on",
+    ),
+    Option(
+        kind="target-group",
+        name="stickiness-type",
+        form=one_of(StickinessType.LB_COOKIE.value, StickinessType.APP_COOKIE.value),
+        protocols=HTTP,
+        default=StickinessType.LB_COOKIE.value,
+        effect="`lb_cookie`: by the cookie `AWSALB` of each answer. `app_cookie`: by `AWSALBAPP-0`, which goes with the"
+        " application's own cookie.",
+        example="app_cookie",
+    ),
+    Option(
+        kind="target-group",
+        name="stickiness-type",
+        form=one_of(StickinessType.SOURCE_IP.value),
+        protocols=TCP,
+        default=StickinessType.SOURCE_IP.value,
+        effect="By the client's address, in place of `algorithm`.",
+        example="source_ip",
+    ),
+    Option(
+        kind="target-group",
+        name="stickiness-lb-cookie-duration",
+        form=duration_from("1s", "7d"),
+        protocols=HTTP,
+        default="1d",
+        effect="How long the cookie of the last answer binds.",
+        example="1h",
+    ),
+    Option(
+        kind="target-group",
+        name="stickiness-app-cookie-name",
+        form=Form("name", _cookie_name),
+        protocols=HTTP,
+        default_text="none",
+        effect="The application's own cookie, which it sets itself.",
+        example="JSESSIONID",
+    ),
+    Option(
+        kind="target-group",
+        name="stickiness-app-cookie-duration",
+        form=duration_from("1s", "7d"),
+        protocols=HTTP,
+        default="1d",
+        effect="How long a client is bound from when the application set its cookie.",
+        example="1h",
     ),
     Option(
         kind="target-group",

@@ -4,6 +4,7 @@ cdef class Upstream
 cdef class Exchange
 
 from lbproxy.dataplane.proxy.runtime cimport GroupRuntime, HttpRuntime, Pool
+from lbproxy.dataplane.router.groups cimport GroupChoice
 from lbproxy.dataplane.router.table cimport Match
 from lbproxy.native._clock cimport Clock as CClock
 from lbproxy.native._http1 cimport RequestHead as CRequestHead, ResponseHead as CResponseHead
@@ -64,6 +65,8 @@ cdef class Exchange(HttpRecord):
     cdef bytes _data, _trailers, _block
     cdef tuple _earlier_tries
     cdef long long _framing
+    cdef str _sticky_group
+    cdef bint _sticky
     cdef bint _connecting, _counted, _paused_request, _paused_response, _repeatable
 
     cpdef complete_record(self)
@@ -91,6 +94,9 @@ cdef class Exchange(HttpRecord):
     cpdef fail(self, fault)
 
     cdef _answer(self, Match match)
+    cdef str _choose_group(self, GroupChoice forward)
+    cdef _choose_target(self)
+    cdef bytes _binding_fields(self, CResponseHead head)
     cdef _respond(self, int status, bytes content_type, bytes body, bytes fields=*)
     cdef _try(self, chosen)
     cdef _send(self, Upstream upstream)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lbproxy.dataplane.balancer.base import Balancer
     from lbproxy.dataplane.balancer.observation import Observation
+    from lbproxy.dataplane.balancer.stickiness import GroupStickiness, TargetStickiness
     from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
     from lbproxy.dataplane.proxy.forwarded import TraceIds
     from lbproxy.dataplane.router.table import Table
@@ -58,14 +59,22 @@ class Pool:
 class GroupRuntime:
     """A target group as a worker uses it."""
 
-    __slots__ = ("balancer", "group", "name", "pools", "response_timeout")
+    __slots__ = ("balancer", "group", "name", "pools", "response_timeout", "stickiness")
 
-    def __init__(self, group: TargetGroup, balancer: Balancer, pools: Mapping[int, Pool]) -> None:
+    def __init__(
+        self,
+        group: TargetGroup,
+        balancer: Balancer,
+        pools: Mapping[int, Pool],
+        stickiness: TargetStickiness | None = None,
+    ) -> None:
         self.name = group.name
         self.group = group
         self.balancer = balancer
         self.pools = pools
         """By the target's cell."""
+        self.stickiness = stickiness
+        """By which cookie clients come back to their targets, if by any."""
         self.response_timeout = group.response_timeout_seconds
 
 
@@ -76,6 +85,7 @@ class HttpRuntime:
         "access_log",
         "client_keep_alive",
         "counters",
+        "group_stickiness",
         "groups",
         "header_timeout",
         "idle_timeout",
@@ -97,6 +107,7 @@ class HttpRuntime:
         counters: ListenerCounters,
         trace_ids: TraceIds,
         access_log: AccessLog | None,
+        group_stickiness: GroupStickiness | None = None,
     ) -> None:
         self.name = listener.name
         self.listener = listener
@@ -105,6 +116,8 @@ class HttpRuntime:
         self.counters = counters
         self.trace_ids = trace_ids
         self.access_log = access_log
+        self.group_stickiness = group_stickiness
+        """For forward actions with group stickiness."""
         self.idle_timeout = listener.idle_timeout_seconds
         self.header_timeout = listener.request_header_timeout_seconds
         self.client_keep_alive = listener.client_keep_alive_seconds
