@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lbproxy.dataplane.balancer import OBSERVING, Circumstances, Observation, make_balancer
 from lbproxy.dataplane.balancer.seal import Seal
 from lbproxy.dataplane.balancer.stickiness import target_stickiness
+from lbproxy.dataplane.proxy.retry import Retrying
 from lbproxy.dataplane.proxy.runtime import GroupRuntime
 from lbproxy.dataplane.upstream.pool import TargetPool
 from lbproxy.model.availability import serving_group
@@ -127,7 +128,17 @@ class Groups:
                 now=self._deadlines.now,
             )
         )
-        return GroupRuntime(group, balancer, pools, target_stickiness(group, balancer.targets, self._seal))
+        stickiness = target_stickiness(group, balancer.targets, self._seal)
+        return GroupRuntime(group, balancer, pools, self._retrying(group, snapshot.worker_slots), stickiness)
+
+    def _retrying(self, group: TargetGroup, slots: int) -> Retrying | None:
+        """The group's policy at work; what it remembers of the traffic outlives changes of the targets."""
+        if group.retry.is_default:
+            return None
+        known = self._own.get(group.name)
+        if known is not None and known.retrying is not None and known.retrying.follows(group.retry, slots):
+            return known.retrying
+        return Retrying(group.retry, slots, self._deadlines.call_later, self._deadlines.now)
 
     def _pool(self, group: TargetGroup, target: Target, cell: int) -> TargetPool:
         key = (group.name, target.key)

@@ -252,6 +252,9 @@ class Serving:
 
     def report(self) -> Mapping[str, Any]:
         """The counters, for the supervisor."""
+        for front in self._fronts():
+            if isinstance(front, TcpFront):
+                front.settle()
         if self._log is not None:
             self.counters.access_log_dropped = self._log.dropped
         return self.counters.report()

@@ -23,7 +23,7 @@ cdef class Pool:
 
 cdef class GroupRuntime:
     cdef readonly str name
-    cdef readonly object group, balancer, stickiness
+    cdef readonly object group, balancer, retrying, stickiness
     cdef readonly dict pools
     cdef readonly double response_timeout
 

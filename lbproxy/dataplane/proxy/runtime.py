@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.balancer.stickiness import GroupStickiness, TargetStickiness
     from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
     from lbproxy.dataplane.proxy.forwarded import TraceIds
+    from lbproxy.dataplane.proxy.retry import Retrying
     from lbproxy.dataplane.router.table import Table
     from lbproxy.model.listener import Listener
     from lbproxy.model.target_group import TargetGroup
@@ -59,13 +60,14 @@ class Pool:
 class GroupRuntime:
     """A target group as a worker uses it."""
 
-    __slots__ = ("balancer", "group", "name", "pools", "response_timeout", "stickiness")
+    __slots__ = ("balancer", "group", "name", "pools", "response_timeout", "retrying", "stickiness")
 
     def __init__(
         self,
         group: TargetGroup,
         balancer: Balancer,
         pools: Mapping[int, Pool],
+        retrying: Retrying | None = None,
         stickiness: TargetStickiness | None = None,
     ) -> None:
         self.name = group.name
@@ -76,6 +78,8 @@ class GroupRuntime:
         self.stickiness = stickiness
         """By which cookie clients come back to their targets, if by any."""
         self.response_timeout = group.response_timeout_seconds
+        self.retrying = retrying
+        """None where the policy is the default one, for which there is nothing to keep account of."""
 
 
 class HttpRuntime:
