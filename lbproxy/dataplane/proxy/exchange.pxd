@@ -109,8 +109,8 @@ cdef class Exchange(HttpRecord):
 
     cdef _answer(self, Match match)
     cdef str _choose_group(self, GroupChoice forward)
-    cdef _choose_target(self)
-    cdef bytes _binding_fields(self, CResponseHead head)
+    cdef _bound_target(self)
+    cdef bytes _with_cookies(self, CResponseHead head)
     cdef _respond(self, int status, bytes content_type, bytes body, bytes fields=*)
     cdef _try(self, chosen)
     cdef _try_instead(self, following, str reason, int status)

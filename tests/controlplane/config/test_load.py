@@ -41,6 +41,8 @@ from lbproxy.model.target_group import (
     HashKey,
     HashPart,
     ProxyProtocolVersion,
+    Stickiness,
+    StickinessType,
     TargetGroup,
     TargetProtocol,
     TargetTls,
@@ -494,6 +496,8 @@ def test_source_stands_for_the_file(path: Path) -> None:
         (WEB + APP + "cross-zone = spill\n", "has no effect without zone in [lbproxy]"),
         (WEB + APP + "backup-percentage = 50\n", "has no effect without backup"),
         (WEB + APP + "slow-start = 60s\nhealth-check = off\n", "has no effect without health checks"),
+        (WEB + APP + "stickiness-lb-cookie-duration = 1h\n", "has no effect without stickiness = on"),
+        (TCP + "stickiness = on\nalgorithm = maglev\n", "has no effect with stickiness by source_ip"),
         (WEB + APP + "hash-key = path\n", "has no effect unless algorithm = maglev or rendezvous"),
     ],
 )
@@ -520,6 +524,31 @@ def test_hash_key(path: Path, text: str, expected: HashKey) -> None:
     read_text = WEB + APP + f"algorithm = maglev\nhash-key = {text}\nhash-balance-factor = 150\n"
     (group,) = read(path, read_text).configuration.target_groups
     assert (group.hash_key, group.hash_balance_factor) == (expected, 150)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (WEB + APP, None),
+        (WEB + APP + "stickiness = off\n", None),
+        (WEB + APP + "stickiness = on\n", Stickiness(type=StickinessType.LB_COOKIE, duration_seconds=86400)),
+        (
+            WEB + APP + "stickiness = on\nstickiness-lb-cookie-duration = 1h\n",
+            Stickiness(type=StickinessType.LB_COOKIE, duration_seconds=3600),
+        ),
+        (
+            WEB
+            + APP
+            + "stickiness = on\nstickiness-type = app_cookie\nstickiness-app-cookie-name = SID\n"
+            + "stickiness-app-cookie-duration = 2h\n",
+            Stickiness(type=StickinessType.APP_COOKIE, duration_seconds=7200, cookie_name="SID"),
+        ),
+        (TCP + "stickiness = on\n", Stickiness(type=StickinessType.SOURCE_IP)),
+    ],
+)
+def test_stickiness(path: Path, text: str, expected: Stickiness | None) -> None:
+    (group,) = read(path, text).configuration.target_groups
+    assert group.stickiness == expected
 
 
 def test_what_decides_on_the_targets_in_use(path: Path) -> None:
@@ -743,6 +772,37 @@ def test_problem_has_its_parts(path: Path) -> None:
             "lb.ini:10: [target-group:app] algorithm = fastest: no such algorithm; "
             "write round_robin, least_outstanding_requests, weighted_random, least_time, random_two, maglev, rendezvous"
             " or first",
+        ),
+        (
+            WEB + APP + "stickiness = on\nstickiness-type = app_cookie\n",
+            "lb.ini:11: [target-group:app] stickiness-type = app_cookie: "
+            "needs stickiness-app-cookie-name, for example JSESSIONID",
+        ),
+        (
+            WEB + APP + "stickiness = on\nstickiness-app-cookie-name = AWSALBAPP-0\n",
+            "lb.ini:11: [target-group:app] stickiness-app-cookie-name = AWSALBAPP-0: "
+            "names that start with AWSALB are lbproxy's own",
+        ),
+        (
+            WEB + APP + "stickiness = on\nstickiness-lb-cookie-duration = 8d\n",
+            "lb.ini:11: [target-group:app] stickiness-lb-cookie-duration = 8d: out of range; 1s to 7d is allowed",
+        ),
+        (
+            WEB.replace("forward app", "forward app, other")
+            + APP
+            + "stickiness = on\nstickiness-type = app_cookie\nstickiness-app-cookie-name = SID\n"
+            + APP.replace(":app", ":other"),
+            "lb.ini:5: [listener:web] default-action = forward app, other: target group app has stickiness by "
+            "app_cookie, which does not go with weights; forward to it alone",
+        ),
+        (
+            WEB.replace("forward app", "forward stickiness=8d app") + APP,
+            "lb.ini:5: [listener:web] default-action = forward stickiness=8d app: stickiness 8d: "
+            "out of range; 1s to 7d is allowed",
+        ),
+        (
+            TCP.replace("forward db", "forward stickiness=1h db"),
+            "lb.ini:5: [listener:tcp] default-action = forward stickiness=1h db: TCP has no cookies; remove stickiness",
         ),
         (
             WEB + APP + "slow-start = 20s\n",
