@@ -183,7 +183,7 @@ cdef bint put_tried(Line* line, tuple tried) except -1:
 def http_json(record):
     """See `lbproxy.telemetry.formats.http_json`."""
     cdef Line line
-    if isinstance(record, HttpRecord) and write(&line, <HttpRecord>record):
+    if isinstance(record, HttpRecord) and not (<HttpRecord>record).classification and write(&line, <HttpRecord>record):
         text = PyUnicode_New(line.size, 127)
         memcpy(PyUnicode_1BYTE_DATA(text), line.text, line.size)
         return text

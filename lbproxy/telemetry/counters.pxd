@@ -4,7 +4,7 @@ from lbproxy.telemetry.histograms cimport Histogram
 cdef class ListenerCounters:
     cdef public str name
     cdef public long long connections, active, received_bytes, sent_bytes, tls_handshakes, tls_failures, tls_resumed
-    cdef public object requests_by_status, faults
+    cdef public object requests_by_status, faults, desync
     cdef public Histogram duration
 
     cpdef finished(self, int status, double seconds, long long received_bytes, long long sent_bytes)

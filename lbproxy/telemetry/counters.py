@@ -22,6 +22,7 @@ class ListenerCounters:
     __slots__ = (
         "active",
         "connections",
+        "desync",
         "duration",
         "faults",
         "name",
@@ -47,6 +48,8 @@ class ListenerCounters:
         """To clients."""
         self.faults: dict[str, int] = defaultdict(int)
         """Exchanges and connections that failed, by the fault's reason."""
+        self.desync: dict[str, int] = defaultdict(int)
+        """Requests that were not compliant, by ``classification reason``."""
         self.tls_handshakes = 0
         """Completed, resumed ones included."""
         self.tls_failures = 0
@@ -75,6 +78,7 @@ class ListenerCounters:
             "received_bytes": self.received_bytes,
             "sent_bytes": self.sent_bytes,
             "faults": dict(self.faults),
+            "desync": dict(self.desync),
             "tls_handshakes": self.tls_handshakes,
             "tls_failures": self.tls_failures,
             "tls_resumed": self.tls_resumed,
@@ -91,6 +95,8 @@ class ListenerCounters:
         self.sent_bytes += report["sent_bytes"]
         for reason, count in report["faults"].items():
             self.faults[reason] += count
+        for reason, count in report["desync"].items():
+            self.desync[reason] += count
         self.tls_handshakes += report["tls_handshakes"]
         self.tls_failures += report["tls_failures"]
         self.tls_resumed += report["tls_resumed"]

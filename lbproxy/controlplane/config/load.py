@@ -21,7 +21,7 @@ from lbproxy.controlplane.config.errors import ConfigurationError, Problem, reas
 from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, TargetText
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
-from lbproxy.model.listener import Bind, Certificate, Listener, ListenerProtocol, XffMode
+from lbproxy.model.listener import Bind, Certificate, DesyncMitigationMode, Listener, ListenerProtocol, XffMode
 from lbproxy.model.rule import (
     Action,
     Condition,
@@ -395,6 +395,8 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
             client_keep_alive_seconds=section["client-keep-alive"],
             xff_mode=XffMode(section["xff-mode"]),
             xff_client_port=section["xff-client-port"],
+            desync_mitigation_mode=DesyncMitigationMode(section["desync-mitigation-mode"]),
+            drop_invalid_header_fields=section["drop-invalid-header-fields"],
         )
     if protocol.is_encrypted:
         only.update(certificates=files.certificates[section.name], tls_policy=section["tls-policy"])

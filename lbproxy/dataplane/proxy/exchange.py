@@ -160,6 +160,7 @@ class Exchange(HttpRecord):
         "_paused_response",
         "_repeatable",
         "_trailers",
+        "alone",
         "answered",
         "began",
         "client",
@@ -190,6 +191,8 @@ class Exchange(HttpRecord):
         self.response_started = False
         self.tunnel = False
         self.done = False
+        self.alone = False
+        """The target's connection serves no other request after this one."""
         self._others: Iterator[RegisteredTarget] | None = None
         self._chosen: RegisteredTarget | None = None
         self._data = b""

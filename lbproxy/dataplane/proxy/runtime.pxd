@@ -35,5 +35,7 @@ cdef class HttpRuntime:
     cdef readonly ListenerCounters counters
     cdef readonly TraceIds trace_ids
     cdef readonly double idle_timeout, header_timeout, client_keep_alive
+    cdef readonly int desync_refuses, desync_closes
+    cdef readonly bint drop_odd_names
 
     cpdef finished(self, Exchange exchange)
