@@ -34,6 +34,7 @@ class Fault(enum.Enum):
     BAD_REQUEST = ("BadRequest", Side.CLIENT, 400, Retry.NO)
     CLIENT_CLOSED = ("ClientClosed", Side.CLIENT, 460, Retry.NO)
     CLIENT_TIMEOUT = ("ClientTimeout", Side.CLIENT, 408, Retry.NO)
+    CLIENT_TOO_SLOW = ("ClientTooSlow", Side.CLIENT, 408, Retry.NO)
     CLIENT_TLS_FAILED = ("ClientTlsFailed", Side.CLIENT, 0, Retry.NO)
     IDLE_TIMEOUT = ("IdleTimeout", Side.CLIENT, 0, Retry.NO)
     TOO_MANY_FORWARDED = ("TooManyForwardedAddresses", Side.CLIENT, 463, Retry.NO)

@@ -14,6 +14,7 @@ from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT, FIRST_AMBIGUOUS, FIRST_
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.balancer.base import Balancer
+    from lbproxy.dataplane.balancer.observation import Observation
     from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
     from lbproxy.dataplane.proxy.forwarded import TraceIds
     from lbproxy.dataplane.router.table import Table
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
 class Pool:
     """One worker's connections to one target."""
 
-    __slots__ = ("authority", "counters", "key")
+    __slots__ = ("authority", "counters", "key", "observation")
 
     key: str
     """The target's ``host:port``."""
     authority: bytes
     """The same, for a Host field."""
     counters: TargetCounters
+    observation: Observation | None
+    """Told how requests fare, where somebody wants to know."""
 
     def begin(self) -> None:
         """Count a request as in flight."""
@@ -83,7 +86,11 @@ class HttpRuntime:
         "header_timeout",
         "idle_timeout",
         "listener",
+        "max_requests",
+        "min_request_rate",
+        "min_response_rate",
         "name",
+        "slow_client_grace",
         "table",
         "trace_ids",
     )
@@ -114,6 +121,11 @@ class HttpRuntime:
         self.desync_closes = BOTH_TE_CL_PRESENT if mode is DesyncMitigationMode.MONITOR else FIRST_AMBIGUOUS
         """From this number on their connections serve no other request."""
         self.drop_odd_names = listener.drop_invalid_header_fields
+        self.min_request_rate = float(listener.min_request_rate)
+        self.min_response_rate = float(listener.min_response_rate)
+        self.slow_client_grace = listener.slow_client_grace_seconds
+        self.max_requests = listener.max_requests_per_connection
+        """0 for any number."""
 
     def finished(self, exchange: Exchange) -> None:
         """Account for an exchange that is over."""
