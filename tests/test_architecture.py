@@ -44,6 +44,7 @@ TABLE = {
     "wire.http2": Row(others=("h2", "hpack", "hyperframe")),
     "telemetry": Row(ours=("model",)),
     "telemetry.formats": Row(ours=("model", "telemetry", "native")),
+    "telemetry.lines": Row(ours=("model", "telemetry", "native")),
     "telemetry.accesslog": Row(ours=("model", "telemetry"), others=_TWISTED),
     "dataplane": Row(),
     "dataplane.deadlines": Row(ours=("native",), others=_TWISTED),

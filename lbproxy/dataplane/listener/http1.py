@@ -30,7 +30,7 @@ from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http1.body import LAST_CHUNK, ChunkedReader, encode_chunk, last_chunk
 from lbproxy.wire.http1.head import RequestHead, scan_request
 
-_log = Logger()
+_log = Logger(__name__)  # compiled, it could not see where it is made
 
 _WALL = Clock(time.time)
 

@@ -21,7 +21,7 @@ from lbproxy.wire.http1.head import ResponseHead, scan_response
 if TYPE_CHECKING:
     from lbproxy.dataplane.upstream.pool import TargetPool
 
-_log = Logger()
+_log = Logger(__name__)  # compiled, it could not see where it is made
 
 _TURNS = turns
 
