@@ -92,6 +92,11 @@ class TcpFront:
         replace(self.admission, admission, [connection.host for connection in self.connections])
         self.admission = admission
 
+    def settle(self) -> None:
+        """Bring the counters up to date."""
+        for connection in self.connections:
+            connection.settle()
+
     def drain(self) -> None:
         """Connections live on: where a TCP conversation may be cut only its ends know."""
         self.draining = True
