@@ -19,6 +19,7 @@ from lbproxy.dataplane.router.groups import GroupChoice
 from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.request import PlainRequest, RoutableRequest
 from lbproxy.dataplane.router.table import RuleTrace, Table
+from lbproxy.model.discovery import Discovery, NamesSource
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Action, FixedResponse, Redirect
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
@@ -161,6 +162,7 @@ def explain(
     health: Health | None = None,
     listener: str | None = None,
     demo: Mapping[str, int] | None = None,
+    discovery: Mapping[str, Discovery] | None = None,
 ) -> Explanation:
     """Follow a request through listener, rules, target groups and targets.
 
@@ -168,7 +170,8 @@ def explain(
     protocols.  A ``Host`` among ``headers`` replaces the URL's for the rules.  ``source`` is the
     client's address.  ``health`` is what is known of the targets; without it a snapshot's states
     count, and a configuration's targets are ``initial``.  ``listener`` names one where the
-    URL does not lead to it.  ``demo`` says how many targets lbproxy itself starts for a group.
+    URL does not lead to it.  ``demo`` says how many targets lbproxy itself starts for a group, and ``discovery`` where
+    one finds more.
 
     Raises `ValueError` for what is not a URL, or not an address.
     """
@@ -199,7 +202,8 @@ def explain(
     match = table.match(request, source)
     explanation = attrs.evolve(explanation, rules=table.trace(request, source), action=match.action_text)
     if match.forward is not None:
-        groups = _explain_groups(configuration, match.forward, health, source, demo or {}, notes)
+        unknown = {} if health is not None or isinstance(configuration, Snapshot) else _unknown(demo, discovery)
+        groups = _explain_groups(configuration, match.forward, health, source, unknown, notes)
         return attrs.evolve(explanation, groups=groups, notes=tuple(notes))
     return attrs.evolve(explanation, notes=tuple(notes), **_explain_answer(match.action, request, chosen, parts))
 
@@ -344,7 +348,7 @@ def _explain_groups(
     choice: GroupChoice,
     health: Health | None,
     source: str,
-    demo: Mapping[str, int],
+    unknown: Mapping[str, str],
     notes: list[str],
 ) -> tuple[GroupExplanation, ...]:
     groups = {group.name: group for group in _configuration(configuration).target_groups}
@@ -358,8 +362,20 @@ def _explain_groups(
             state = configuration.groups.get(name, GroupState())
         else:
             state = _group_state(group, None if health is None else health.get(name, {}))
-        explanations.append(_explain_group(group, state, weight, share, source, demo.get(name, 0), notes))
+        explanations.append(_explain_group(group, state, weight, share, source, unknown.get(name, ""), notes))
     return tuple(explanations)
+
+
+def _unknown(demo: Mapping[str, int] | None, discovery: Mapping[str, Discovery] | None) -> Mapping[str, str]:
+    """By target group: the targets that only the running lbproxy knows, in words."""
+    unknown = {name: f"{count} demo targets" for name, count in (demo or {}).items()}
+    for name, found in (discovery or {}).items():
+        texts = [
+            ", ".join(target.key for target in source.targets) if isinstance(source, NamesSource) else source.text
+            for source in found.sources
+        ]
+        unknown[name] = f"targets from {', '.join(texts)}"
+    return unknown
 
 
 def _explain_group(
@@ -368,7 +384,7 @@ def _explain_group(
     weight: int,
     share: float,
     source: str,
-    demo_count: int,
+    unknown: str,
     notes: list[str],
 ) -> GroupExplanation:
     # A draw from a fixed seed: the order is one of those possible, and the same each time.
@@ -376,8 +392,8 @@ def _explain_group(
     order = list(balancer.candidates(source))
     used = {target.cell for target in order}
     idle = [target for target in state.targets if target.cell not in used]
-    if not state.targets and demo_count:
-        notes.append(f"{group.name} has {demo_count} demo targets, known only to the lbproxy that runs and starts them")
+    if unknown:
+        notes.append(f"{group.name} has {unknown}, known only to the lbproxy that runs: ask it with --admin")
     elif not state.targets:
         notes.append(f"target group {group.name} has no targets: the answer is 503")
     elif not order:
