@@ -28,6 +28,8 @@ class NameServer:
         self.rcode = dns.OK
         self.silent = False
         self.truncated = False
+        self.noise: list[bytes] = []
+        """Sent ahead of each answer."""
         self.questions: list[tuple[str, int]] = []
         self.port = 0
         while not self.port:
@@ -49,6 +51,8 @@ class NameServer:
                 data, peer = self._udp.recvfrom(4096)
                 if not data:
                     return  # closed
+                for noise in self.noise:
+                    self._udp.sendto(noise, peer)
                 if not self.silent:
                     self._udp.sendto(self._answer(data, self.truncated), peer)
 

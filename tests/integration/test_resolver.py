@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.names import dns
 from twisted.trial.unittest import TestCase
 
+from lbproxy.controlplane.discovery import dnsclient
 from lbproxy.controlplane.discovery import resolver as module
 from lbproxy.controlplane.discovery.base import LookupFailed
 from lbproxy.controlplane.discovery.resolver import Resolver, ResolverSettings, read_resolv_conf
@@ -60,9 +62,37 @@ class ResolverTests(TestCase):
             self.assertEqual(await self.fails("app.internal"), f"app.internal: the name server answers {name}")
 
     async def test_a_server_that_does_not_answer(self) -> None:
-        self.patch(module, "TRIES_SECONDS", (0.1,))
+        self.patch(dnsclient, "TRIES_SECONDS", (0.1,))
         self.server.silent = True
         self.assertEqual(await self.fails("app.internal"), "app.internal: no answer from the name server")
+
+    async def test_nobody_listens(self) -> None:
+        self.server.close()
+        self.patch(dnsclient, "TRIES_SECONDS", (5.0,))
+        self.assertEqual(await self.fails("app.internal"), "app.internal: name server 127.0.0.1: Connection refused")
+
+    async def test_the_next_server_is_asked_when_one_fails(self) -> None:
+        other, silent = NameServer(), NameServer()
+        for each in (other, silent):
+            self.addCleanup(each.close)
+        other.a("app.internal", "10.0.0.9")
+        silent.silent = True
+        self.server.rcode = dns.ESERVER
+        self.patch(dnsclient, "TRIES_SECONDS", (0.2,))
+        self.resolver.use([(HOST, each.port) for each in (self.server, silent, other)])
+        self.assertEqual((await self.resolver.addresses("app.internal"))[0], ("10.0.0.9",))
+
+    async def test_answers_to_other_questions_are_passed_over(self) -> None:
+        self.server.a("app.internal", "10.0.0.1")
+        self.server.noise = [b"", b"nonsense", bytes(12)]
+        self.assertEqual((await self.resolver.addresses("app.internal"))[0], ("10.0.0.1",))
+
+    async def test_a_question_may_be_given_up(self) -> None:
+        self.server.silent = True
+        asking = Deferred.fromCoroutine(self.resolver.addresses("app.internal"))
+        asking.cancel()
+        with self.assertRaises(CancelledError):
+            await asking
 
     async def test_a_long_answer_comes_over_tcp(self) -> None:
         self.server.a("app.internal", *(f"10.0.{number}.1" for number in range(100)))

@@ -12,38 +12,17 @@ from typing import Any
 
 import attrs
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.error import ConnectError
 from twisted.names import dns
-from twisted.names.client import Resolver as Client
-from twisted.names.dns import DNSQueryTimeoutError
-from twisted.names.error import (
-    DNSFormatError,
-    DNSNameError,
-    DNSNotImplementedError,
-    DNSQueryRefusedError,
-    DNSServerError,
-    DomainError,
-    ResolverError,
-)
 from twisted.names.hosts import searchFileForAll
 from twisted.python.filepath import FilePath
 
+from lbproxy.controlplane.discovery import dnsclient
 from lbproxy.controlplane.discovery.base import LookupFailed
 from lbproxy.model.target import Target
-
-TRIES_SECONDS = (1, 2, 3)
-"""How long to wait for each server, in the first round, the second and the third."""
 
 HOSTS_TTL_SECONDS = 5.0
 """How long an address from /etc/hosts is good."""
 
-_RCODES = {
-    DNSFormatError: "FORMERR",
-    DNSServerError: "SERVFAIL",
-    DNSNotImplementedError: "NOTIMP",
-    DNSQueryRefusedError: "REFUSED",
-}
 _MAX_WEIGHT = 999
 _PORT = 53
 
@@ -73,7 +52,6 @@ class Resolver:
         self._resolv_conf = resolv_conf
         self._hosts = FilePath(hosts)
         self._system = ResolverSettings(servers=())
-        self._client: Client | None = None
 
     def use(self, servers: Sequence[tuple[str, int]]) -> None:
         """Ask these servers from now on; none: those of the system."""
@@ -109,24 +87,9 @@ class Resolver:
 
         Raises `LookupFailed` when nobody knows.
         """
-        try:
-            answers, _, _ = await self._client_now().query(dns.Query(name.encode("ascii"), kind, dns.IN))
-        except DNSNameError:
-            return [], 0.0
-        except (DeferredTimeout, DNSQueryTimeoutError):
-            raise LookupFailed(f"{name}: no answer from the name server") from None
-        except DomainError as error:
-            raise LookupFailed(f"{name}: the name server answers {_RCODES.get(type(error), type(error).__name__)}")
-        except (OSError, ResolverError, ConnectError) as error:
-            raise LookupFailed(f"{name}: {error}") from error
+        answers = await dnsclient.ask(self._reactor, self._own or self._system.servers, name, kind)
         records = [answer.payload for answer in answers if answer.type == kind]
         return records, float(min((answer.ttl for answer in answers), default=0))
-
-    def _client_now(self) -> Client:
-        servers = self._own or self._system.servers
-        if self._client is None or tuple(self._client.servers) != servers:
-            self._client = Client(servers=list(servers), timeout=TRIES_SECONDS, reactor=self._reactor)
-        return self._client
 
     def _candidates(self, name: str) -> list[str]:
         """The names to ask for, as resolv.conf(5) has it: ``search`` is for names with fewer dots than ``ndots``."""
