@@ -386,6 +386,8 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
         rules=rules,
         request_header_timeout_seconds=section["request-header-timeout"],
         idle_timeout_seconds=section["idle-timeout"],
+        max_connections=section["max-connections"],
+        max_connections_per_client=section["max-connections-per-client"],
         proxy_protocol=section["proxy-protocol"],
         proxy_protocol_trusted=section["proxy-protocol-trusted"] or (),
         **only,

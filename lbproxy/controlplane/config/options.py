@@ -458,6 +458,24 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         kind="listener",
+        name="max-connections",
+        form=integer_from(0, 1_000_000_000),
+        default="0",
+        effect="Clients' connections at a time, in all workers together; what comes beyond is closed before anything is"
+        " read from it. 0 for any number.",
+        example="20000",
+    ),
+    Option(
+        kind="listener",
+        name="max-connections-per-client",
+        form=integer_from(0, 1_000_000_000),
+        default="0",
+        effect="The same for each client's address (the one in a trusted PROXY header, if there is one); an IPv6 /64"
+        " is one client. Remember that many people may share an address. 0 for any number.",
+        example="100",
+    ),
+    Option(
+        kind="listener",
         name="xff-mode",
         form=one_of(*(mode.value for mode in XffMode)),
         protocols=HTTP,
