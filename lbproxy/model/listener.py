@@ -96,6 +96,11 @@ class Listener:
     max_requests_per_connection: int = 0
     """After so many a client connection is closed; 0 for any number."""
 
+    max_connections: int = 0
+    """Open at a time in all workers; further ones are closed at once.  0 for any number."""
+    max_connections_per_client: int = 0
+    """The same for each client address (IPv6: /64)."""
+
     xff_mode: XffMode = XffMode.APPEND
     xff_client_port: bool = False
     """Add the client's port to X-Forwarded-For (``append`` only)."""

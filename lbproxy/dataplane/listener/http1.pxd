@@ -18,6 +18,7 @@ cdef class HttpFront:
     cdef readonly object deadlines
     cdef public bint draining
     cdef readonly set connections
+    cdef readonly object admission
     cdef public object describe_tls
 
 

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 from lbproxy.dataplane.deadlines import NEVER, TICK_SECONDS, Deadlines
+from lbproxy.dataplane.listener.admission import Admission, replace
 from lbproxy.dataplane.listener.pace import Pace
 from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phrase
 from lbproxy.dataplane.proxy.exchange import Downstream, Exchange
@@ -102,13 +103,21 @@ class HttpFront:
         self.deadlines = deadlines
         self.draining = False
         self.connections: set[ClientConnection] = set()
+        self.admission: Admission | None = None
         self.describe_tls = describe_tls
         """For an HTTPS listener: what to say of an OpenSSL connection."""
 
-    def buildProtocol(self, addr: IPv4Address | IPv6Address) -> ClientConnection:
-        """A connection from ``addr``, which is the client's also where a PROXY header gave it."""
+    def buildProtocol(self, addr: IPv4Address | IPv6Address) -> ClientConnection | None:
+        """A connection from ``addr``, which is the client's also where a PROXY header gave it; None to refuse it."""
+        if self.admission is not None and self.admission.refuses(addr.host):
+            return None
         kind = ClientConnection if self.describe_tls is None else SecureClientConnection
         return kind(self, addr.host, addr.port)
+
+    def admit(self, admission: Admission | None) -> None:
+        """Ask this of connections to come, and count those that are open."""
+        replace(self.admission, admission, [connection.host for connection in self.connections])
+        self.admission = admission
 
     def drain(self) -> None:
         """Answer with ``Connection: close`` from now on; close idle connections after a moment."""
@@ -198,6 +207,8 @@ class ClientConnection(Downstream):
     def connectionMade(self) -> None:
         front = self._front
         front.connections.add(self)
+        if front.admission is not None:
+            front.admission.entered(self.host)
         counters = self._runtime.counters
         counters.connections += 1
         counters.active += 1
@@ -248,10 +259,13 @@ class ClientConnection(Downstream):
             self._front.deadlines.set(self, self.clock.now() + _LINGER_SECONDS)
 
     def connectionLost(self, reason: Failure) -> None:
-        self._front.connections.discard(self)
+        front = self._front
+        front.connections.discard(self)
+        if front.admission is not None:
+            front.admission.left(self.host)
         self._runtime.counters.active -= 1
         self._reading = _CLOSING
-        self._front.deadlines.clear(self)
+        front.deadlines.clear(self)
         if self._taking is not None:
             self._taking.stop()
         exchange = self._exchange
