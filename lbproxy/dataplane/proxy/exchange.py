@@ -165,6 +165,7 @@ class Exchange(HttpRecord):
         "_sticky",
         "_sticky_group",
         "_trailers",
+        "alone",
         "answered",
         "began",
         "client",
@@ -196,6 +197,8 @@ class Exchange(HttpRecord):
         self.response_started = False
         self.tunnel = False
         self.done = False
+        self.alone = False
+        """The target's connection serves no other request after this one."""
         self.tries: Tries | None = None
         """What the group's policy for retries leaves, where it has one."""
         self._others: Iterator[RegisteredTarget] | None = None
