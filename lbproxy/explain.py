@@ -20,11 +20,12 @@ from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.request import PlainRequest, RoutableRequest
 from lbproxy.dataplane.router.table import RuleTrace, Table
 from lbproxy.model.availability import is_good, serving_group
+from lbproxy.model.discovery import Discovery, NamesSource
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Action, FixedResponse, Redirect
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
-from lbproxy.model.target_group import TargetGroup
+from lbproxy.model.target_group import StickinessType, TargetGroup
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http1.head import scan_request
 
@@ -170,6 +171,7 @@ def explain(
     health: Health | None = None,
     listener: str | None = None,
     demo: Mapping[str, int] | None = None,
+    discovery: Mapping[str, Discovery] | None = None,
 ) -> Explanation:
     """Follow a request through listener, rules, target groups and targets.
 
@@ -177,7 +179,8 @@ def explain(
     protocols.  A ``Host`` among ``headers`` replaces the URL's for the rules.  ``source`` is the
     client's address.  ``health`` is what is known of the targets; without it a snapshot's states
     count, and a configuration's targets are ``initial``.  ``listener`` names one where the
-    URL does not lead to it.  ``demo`` says how many targets lbproxy itself starts for a group.
+    URL does not lead to it.  ``demo`` says how many targets lbproxy itself starts for a group, and ``discovery`` where
+    one finds more.
 
     Raises `ValueError` for what is not a URL, or not an address.
     """
@@ -208,8 +211,9 @@ def explain(
     match = table.match(request, source)
     explanation = attrs.evolve(explanation, rules=table.trace(request, source), action=match.action_text)
     if match.forward is not None:
+        unknown = {} if health is not None or isinstance(configuration, Snapshot) else _unknown(demo, discovery)
         asked = request if chosen.listener.protocol.is_http else None
-        groups = _explain_groups(configuration, match.forward, method, health, asked, source, demo or {}, notes)
+        groups = _explain_groups(configuration, match.forward, method, health, asked, source, unknown, notes)
         return attrs.evolve(explanation, groups=groups, notes=tuple(notes))
     return attrs.evolve(explanation, notes=tuple(notes), **_explain_answer(match.action, request, chosen, parts))
 
@@ -356,7 +360,7 @@ def _explain_groups(
     health: Health | None,
     request: RoutableRequest | None,
     source: str,
-    demo: Mapping[str, int],
+    unknown: Mapping[str, str],
     notes: list[str],
 ) -> tuple[GroupExplanation, ...]:
     groups = {group.name: group for group in _configuration(configuration).target_groups}
@@ -382,10 +386,22 @@ def _explain_groups(
             Circumstances(group=group, state=state, cells=_IdleCells(), random=Random(0), zone=zone)
         )
         order = list(balancer.candidates(request, source))
-        _note_order(balancer, group, state, order, request, source, demo.get(name, 0), notes)
+        _note_order(balancer, group, state, order, request, source, unknown.get(name, ""), notes)
         explained = _explain_group(balancer, group, state, order, weight, share)
         explanations.append(attrs.evolve(explained, retries=tuple(_explain_retries(group, method))))
     return tuple(explanations)
+
+
+def _unknown(demo: Mapping[str, int] | None, discovery: Mapping[str, Discovery] | None) -> Mapping[str, str]:
+    """By target group: the targets that only the running lbproxy knows, in words."""
+    unknown = {name: f"{count} demo targets" for name, count in (demo or {}).items()}
+    for name, found in (discovery or {}).items():
+        texts = [
+            ", ".join(target.key for target in source.targets) if isinstance(source, NamesSource) else source.text
+            for source in found.sources
+        ]
+        unknown[name] = f"targets from {', '.join(texts)}"
+    return unknown
 
 
 def _explain_retries(group: TargetGroup, method: str) -> Iterator[str]:
@@ -442,12 +458,12 @@ def _note_order(
     order: Sequence[RegisteredTarget],
     request: RoutableRequest | None,
     source: str,
-    demo_count: int,
+    unknown: str,
     notes: list[str],
 ) -> None:
     """Say what a reader should know of the order of candidates."""
-    if not state.targets and demo_count:
-        notes.append(f"{group.name} has {demo_count} demo targets, known only to the lbproxy that runs and starts them")
+    if unknown:
+        notes.append(f"{group.name} has {unknown}, known only to the lbproxy that runs: ask it with --admin")
     elif not state.targets:
         notes.append(f"target group {group.name} has no targets: the answer is 503")
     elif not order:
@@ -456,13 +472,15 @@ def _note_order(
         notes.append(f"too few targets of {group.name} are known to be healthy: it fails open, all are used")
     elif balancer.fail_open:
         notes.append(f"no target of {group.name} is known to be healthy: it fails open, all are used")
-    if len(order) > 1 and group.algorithm in _ORDER_NOTES:
+    if len(order) > 1 and group.algorithm in _ORDER_NOTES and not isinstance(balancer, Hashing):
         notes.append(f"{group.name}: {_ORDER_NOTES[group.algorithm]}")
-    elif len(order) > 1 and isinstance(balancer, Hashing):
+    if group.stickiness is not None and group.stickiness.type is not StickinessType.SOURCE_IP:
+        notes.append(f"{group.name}: with a valid cookie of {group.stickiness.type.value} its target is the first")
+    if len(order) > 1 and isinstance(balancer, Hashing):
         if balancer.key_of(request, source) is None:
-            notes.append(f"{group.name}: the request has no {group.hash_key}, so it takes its turn as in round robin")
+            notes.append(f"{group.name}: the request has no {balancer.key}, so it takes its turn as in round robin")
         else:
-            notes.append(f"{group.name}: every request with the same {group.hash_key} has this order")
+            notes.append(f"{group.name}: every request with the same {balancer.key} has this order")
 
 
 _ORDER_NOTES = {

@@ -10,6 +10,8 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from lbproxy.dataplane.balancer import OBSERVING, Circumstances, Observation, make_balancer
+from lbproxy.dataplane.balancer.seal import Seal
+from lbproxy.dataplane.balancer.stickiness import target_stickiness
 from lbproxy.dataplane.proxy.retry import Retrying
 from lbproxy.dataplane.proxy.runtime import GroupRuntime
 from lbproxy.dataplane.upstream.pool import TargetPool
@@ -42,6 +44,7 @@ class Groups:
         cells: Cells,
         slot: int,
         random: Random,
+        seal: Seal,
         on_gone: Callable[[str, str], None],
     ) -> None:
         """``on_gone`` is told the group and key of each target whose time to finish is over."""
@@ -56,6 +59,7 @@ class Groups:
         self._cells = cells
         self._slot = slot
         self._random = random
+        self._seal = seal
         self._on_gone = on_gone
         self._snapshot: Snapshot | None = None
 
@@ -124,7 +128,8 @@ class Groups:
                 now=self._deadlines.now,
             )
         )
-        return GroupRuntime(group, balancer, pools, self._retrying(group, snapshot.worker_slots))
+        stickiness = target_stickiness(group, balancer.targets, self._seal)
+        return GroupRuntime(group, balancer, pools, self._retrying(group, snapshot.worker_slots), stickiness)
 
     def _retrying(self, group: TargetGroup, slots: int) -> Retrying | None:
         """The group's policy at work; what it remembers of the traffic outlives changes of the targets."""

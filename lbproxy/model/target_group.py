@@ -71,6 +71,27 @@ class HashKey:
         return f"{self.part.value}.{self.name}" if self.name else self.part.value
 
 
+class StickinessType(enum.Enum):
+    """By what a client is bound to a target (ELB ``stickiness.type``)."""
+
+    LB_COOKIE = "lb_cookie"
+    APP_COOKIE = "app_cookie"
+    SOURCE_IP = "source_ip"
+
+
+@attrs.frozen(kw_only=True)
+class Stickiness:
+    """How a client comes back to the target that served it before."""
+
+    type: StickinessType
+
+    duration_seconds: float = 86400.0
+    """How long a cookie binds, 1-604800."""
+
+    cookie_name: str = ""
+    """The application's own cookie, for ``app_cookie``."""
+
+
 @attrs.frozen(kw_only=True)
 class TargetTls:
     """How connections to the targets of an HTTPS or TLS group are encrypted."""
@@ -103,6 +124,8 @@ class TargetGroup:
     hash_balance_factor: int = 0
     """How much of its fair share of what is in flight a target may have before a hashed request goes on to the next,
     in per cent; 0 for no bound."""
+
+    stickiness: Stickiness | None = None
 
     slow_start_seconds: float = 0.0
     """How long a target that becomes healthy among others takes to get its full share, 30-900; 0 for at once."""

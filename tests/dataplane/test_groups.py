@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
+from lbproxy.dataplane.balancer.seal import Seal
 from lbproxy.dataplane.deadlines import Deadlines
 from lbproxy.dataplane.groups import Groups
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
@@ -33,6 +34,7 @@ class Bench:
             array("q", [0] * 1000),
             0,
             Random(1),
+            Seal(),
             lambda group, key: self.gone.append((group, key)),
         )
         self.version = 0

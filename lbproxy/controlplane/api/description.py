@@ -45,6 +45,7 @@ def describe_status(state: ControlState, totals: Mapping[str, Any]) -> dict[str,
                 "fail_open": state.fail_open(name),
                 "serving": state.serving(name),
                 "removed": name not in groups,
+                "sources": [attrs.asdict(source) for source in state.sources(name)],
                 "targets": _describe_targets(state, name, group, targets.get(name, {})),
             }
             for name, group in snapshot.groups.items()
@@ -72,6 +73,7 @@ def _describe_targets(
             **counters.get(target.key, {}),
             "target": target.key,
             "address": target.address,
+            "name": target.name,
             "weight": target.weight,
             "zone": target.zone,
             "share": registered.share,

@@ -4,6 +4,7 @@
 
     forward app
     forward app weight=90, canary weight=10
+    forward stickiness=1h app weight=90, canary weight=10
     redirect https://#{host}:8443/#{path}?#{query} 301
     fixed-response 503 text/html "<h1>Back soon</h1>"
     fixed-response 503 text/html file:maintenance.html
@@ -17,13 +18,14 @@ from typing import Any
 
 import attrs
 
-from lbproxy.controlplane.config.values import Form, integer_from, items
+from lbproxy.controlplane.config.values import Form, duration_from, integer_from, items
 from lbproxy.model.rule import Action, FixedResponse, Forward, Redirect, WeightedGroup
 
 MAX_BODY_BYTES = 64 * 1024
 """A fixed response travels in every snapshot and is kept in memory by every worker."""
 
 WEIGHT = integer_from(0, 999)
+STICKINESS = duration_from("1s", "7d")
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 _NO_CONTENT = (204, 205)
 
@@ -95,6 +97,15 @@ def _weighted_group(text: str) -> WeightedGroup:
 
 
 def _forward(argument: str) -> Forward:
+    seconds = 0.0
+    first, *rest = argument.split(None, 1) or [""]
+    if first.startswith("stickiness="):
+        text = first.removeprefix("stickiness=")
+        try:
+            seconds = STICKINESS.parse(text)
+        except ValueError as error:
+            raise ValueError(f"stickiness {text}: {error}") from None
+        argument = rest[0] if rest else ""
     groups = tuple(_weighted_group(item) for item in items(argument))
     if not groups:
         raise ValueError("forward needs a target group; write forward NAME")
@@ -104,7 +115,7 @@ def _forward(argument: str) -> Forward:
         raise ValueError(f"target group {twice} is named twice; add the weights up")
     if not any(group.weight for group in groups):
         raise ValueError("all weights are zero; give at least one target group a weight from 1 to 999")
-    return Forward(groups)
+    return Forward(groups, seconds)
 
 
 def _redirect(argument: str) -> Redirect:

@@ -142,8 +142,16 @@ def _check_action(section: ReadSection, option: str, listener: ReadSection, sect
 def _check_forward(
     section: ReadSection, option: str, action: Forward, protocol: str, groups: Mapping[str, ReadSection]
 ) -> None:
+    if action.stickiness_seconds and protocol not in HTTP:
+        section.fail(f"{protocol} has no cookies; remove stickiness", option)
     for weighted in action.groups:
         group = groups.get(weighted.group)
+        if group is not None and len(action.groups) > 1 and _stickiness_type(group) == "app_cookie":
+            section.fail(
+                f"target group {weighted.group} has stickiness by app_cookie, which does not go with weights;"
+                " forward to it alone",
+                option,
+            )
         if group is None:
             section.fail(f"no such target group as {weighted.group}{suggest(weighted.group, groups)}", option)
         elif group.protocol is not None and (group.protocol in HTTP) != (protocol in HTTP):
@@ -172,13 +180,14 @@ def _check_group(group: ReadSection) -> None:
     if isinstance(targets, DemoTargets):
         if group.protocol in ENCRYPTED:
             group.fail("demo targets speak HTTP and TCP only; change protocol", "targets")
-    elif not targets:
+    elif not targets and "discovery" not in group:
         group.warn("has no targets: what is forwarded to it is answered with 503")
-    elif not any(target.weight for target in targets):
+    elif targets and not group["discovery"] and not any(target.weight for target in targets):
         group.fail("all weights are zero; give at least one target a weight from 1 to 999", "targets")
     _check_retries(group)
     _check_hashing(group)
     _check_slow_start(group)
+    _check_stickiness(group)
     probe = group["health-check-protocol"] if group.protocol is not None else None
     if probe == "TCP":
         for option in _PROBE_OPTIONS:
@@ -250,3 +259,28 @@ def _check_zone(group: ReadSection, settings: ReadSection | None) -> None:
 
 
 _WITHOUT_SLOW_START = ("least_outstanding_requests", "weighted_random", "first")
+
+
+def _stickiness_type(group: ReadSection) -> str | None:
+    return group["stickiness-type"] if group["stickiness"] else None
+
+
+def _check_stickiness(group: ReadSection) -> None:
+    kind = _stickiness_type(group)
+    if kind is None:
+        if group["stickiness"] is False:
+            for option in _STICKINESS_OPTIONS:
+                if option in group:
+                    group.warn("has no effect without stickiness = on", option)
+    elif kind == "app_cookie" and "stickiness-app-cookie-name" not in group:
+        group.fail("needs stickiness-app-cookie-name, for example JSESSIONID", "stickiness-type")
+    elif kind == "source_ip" and "algorithm" in group:
+        group.warn("has no effect with stickiness by source_ip, which hashes the client's address", "algorithm")
+
+
+_STICKINESS_OPTIONS = (
+    "stickiness-type",
+    "stickiness-lb-cookie-duration",
+    "stickiness-app-cookie-name",
+    "stickiness-app-cookie-duration",
+)

@@ -11,11 +11,16 @@ from twisted.logger import Logger
 from lbproxy.controlplane.api.admin import AdminService, why_not_unix
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem
 from lbproxy.controlplane.config.load import Loaded, load
+from lbproxy.controlplane.config.options import parse_target
 from lbproxy.controlplane.config.watch import FileWatch
+from lbproxy.controlplane.discovery.base import Context
+from lbproxy.controlplane.discovery.resolver import Resolver
+from lbproxy.controlplane.discovery.service import DiscoveryService
 from lbproxy.controlplane.health.checker import HealthService
 from lbproxy.controlplane.metrics import MetricsStore
-from lbproxy.controlplane.state import ControlState
+from lbproxy.controlplane.state import ControlState, Journal
 from lbproxy.controlplane.supervisor.demo import DemoTargets
+from lbproxy.controlplane.supervisor.keyring import FILE_NAME, KeyRing
 from lbproxy.controlplane.supervisor.launch import (
     DEFAULT_WORKER_COMMAND,
     InProcessLauncher,
@@ -106,6 +111,12 @@ def make_supervisor(
     allocator = CellAllocator(cells)
     state = ControlState(reactor, cells, allocator)
     metrics = MetricsStore(state)
+    folder = directory.path if directory.is_ours else None
+    discovery = DiscoveryService(
+        state,
+        Context(reactor=reactor, lookup=Resolver(reactor), parse_target=parse_target),
+        Journal(folder, "discovered.json"),
+    )
     launch: Launch
     if runs_in_process(loaded):
         launch = InProcessLauncher(reactor, make_worker)
@@ -117,13 +128,17 @@ def make_supervisor(
         loader=loader,
         state=state,
         metrics=metrics,
-        pool=WorkerPool(reactor, launch, sockets, cells.fd, metrics, allocator.zero_slot),
+        pool=WorkerPool(
+            reactor, launch, sockets, cells.fd, metrics, allocator.zero_slot, stickiness=_key_ring(directory)
+        ),
         sockets=sockets,
         directory=directory,
         demo=DemoTargets(reactor, worker_command),
+        discovery=discovery,
         notifier=notifier,
         watchdog_seconds=watchdog,
     )
+    discovery.setServiceParent(supervisor)
     HealthService(reactor, state).setServiceParent(supervisor)
     if loaded.settings.admin is not None:
         AdminService(reactor, loaded.settings.admin, state, metrics, supervisor).setServiceParent(supervisor)
@@ -155,6 +170,10 @@ def _state_directory(loader: FileLoader, loaded: Loaded) -> StateDirectory:
             f"cannot be used: {error.strerror}",
         )
         raise ConfigurationRefused([problem]) from error
+
+
+def _key_ring(directory: StateDirectory) -> KeyRing:
+    return KeyRing(directory.path / FILE_NAME if directory.is_ours else None)
 
 
 def _check_admin_address(loader: FileLoader, loaded: Loaded) -> None:

@@ -15,7 +15,7 @@ from lbproxy.dataplane.router.request import RoutableRequest
 from lbproxy.model.errors import InvalidModel
 from lbproxy.model.snapshot import GroupState
 from lbproxy.model.target import RegisteredTarget
-from lbproxy.model.target_group import TargetGroup
+from lbproxy.model.target_group import HashKey, StickinessType, TargetGroup
 
 
 class Cells(Protocol):
@@ -141,6 +141,12 @@ def make_balancer(circumstances: Circumstances) -> Balancer:
 
     Raises `InvalidModel` for an algorithm that is not known.
     """
+    stickiness = circumstances.group.stickiness
+    if stickiness is not None and stickiness.type is StickinessType.SOURCE_IP:
+        # All workers agree on the target of an address without remembering any.
+        circumstances = attrs.evolve(
+            circumstances, group=attrs.evolve(circumstances.group, algorithm="maglev", hash_key=HashKey())
+        )
     name = circumstances.group.algorithm
     algorithm = ALGORITHMS.get(name)
     if algorithm is None:

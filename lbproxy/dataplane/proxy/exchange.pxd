@@ -6,6 +6,7 @@ cdef class Upstream
 cdef class Exchange
 
 from lbproxy.dataplane.proxy.runtime cimport GroupRuntime, HttpRuntime, Pool
+from lbproxy.dataplane.router.groups cimport GroupChoice
 from lbproxy.dataplane.router.table cimport Match
 from lbproxy.native._clock cimport Clock as CClock
 from lbproxy.native._http1 cimport Codec as CCodec, RequestHead as CRequestHead, ResponseHead as CResponseHead
@@ -63,11 +64,14 @@ cdef class Exchange(HttpRecord):
     cdef public Upstream upstream
     cdef public Pool pool
     cdef readonly bint request_ended, response_started, tunnel, done
+    cdef public bint alone
     cdef readonly object tries
     cdef object _others, _chosen, _following, _kept_failed
     cdef bytes _data, _trailers, _block
     cdef tuple _earlier_tries
     cdef long long _framing
+    cdef str _sticky_group
+    cdef bint _sticky
     cdef bint _connecting, _counted, _paused_request, _paused_response, _repeatable
 
     cpdef begin_exchange(self, Downstream client, HttpRuntime runtime, CRequestHead head, double began)
@@ -110,6 +114,9 @@ cdef class Exchange(HttpRecord):
     cpdef fail(self, fault)
 
     cdef _answer(self, Match match)
+    cdef str _choose_group(self, GroupChoice forward)
+    cdef _bound_target(self)
+    cdef bytes _with_cookies(self, CResponseHead head)
     cdef _respond(self, int status, bytes content_type, bytes body, bytes fields=*)
     @cython.locals(pool=Pool, upstream=Upstream)
     cdef _try(self, chosen)

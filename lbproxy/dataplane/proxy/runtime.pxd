@@ -26,7 +26,7 @@ cdef class Pool:
 
 cdef class GroupRuntime:
     cdef readonly str name
-    cdef readonly object group, balancer, retrying
+    cdef readonly object group, balancer, retrying, stickiness
     cdef readonly dict pools
     cdef readonly double response_timeout
     cdef list _order
@@ -39,12 +39,14 @@ cdef class GroupRuntime:
 
 cdef class HttpRuntime:
     cdef readonly str name
-    cdef readonly object listener, access_log
+    cdef readonly object listener, access_log, group_stickiness
     cdef readonly Table table
     cdef readonly dict groups
     cdef readonly ListenerCounters counters
     cdef readonly TraceIds trace_ids
     cdef readonly double idle_timeout, header_timeout, client_keep_alive
+    cdef readonly int desync_refuses, desync_closes
+    cdef readonly bint drop_odd_names
     cdef readonly double min_request_rate, min_response_rate, slow_client_grace
     cdef readonly long long max_requests
 

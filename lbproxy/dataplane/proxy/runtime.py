@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lbproxy.model.listener import DesyncMitigationMode
+from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT, FIRST_AMBIGUOUS, FIRST_SEVERE
+
 if TYPE_CHECKING:
     from lbproxy.dataplane.balancer.base import Balancer, Cells
     from lbproxy.dataplane.balancer.observation import Observation
+    from lbproxy.dataplane.balancer.stickiness import GroupStickiness, TargetStickiness
     from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
     from lbproxy.dataplane.proxy.forwarded import TraceIds
     from lbproxy.dataplane.proxy.retry import Retrying
@@ -71,16 +75,24 @@ class GroupRuntime:
         "pools",
         "response_timeout",
         "retrying",
+        "stickiness",
     )
 
     def __init__(
-        self, group: TargetGroup, balancer: Balancer, pools: Mapping[int, Pool], retrying: Retrying | None = None
+        self,
+        group: TargetGroup,
+        balancer: Balancer,
+        pools: Mapping[int, Pool],
+        retrying: Retrying | None = None,
+        stickiness: TargetStickiness | None = None,
     ) -> None:
         self.name = group.name
         self.group = group
         self.balancer = balancer
         self.pools = pools
         """By the target's cell."""
+        self.stickiness = stickiness
+        """By which cookie clients come back to their targets, if by any."""
         self.response_timeout = group.response_timeout_seconds
         self.retrying = retrying
         """None where the policy is the default one, for which there is nothing to keep account of."""
@@ -111,6 +123,10 @@ class HttpRuntime:
         "access_log",
         "client_keep_alive",
         "counters",
+        "desync_closes",
+        "desync_refuses",
+        "drop_odd_names",
+        "group_stickiness",
         "groups",
         "header_timeout",
         "idle_timeout",
@@ -132,6 +148,7 @@ class HttpRuntime:
         counters: ListenerCounters,
         trace_ids: TraceIds,
         access_log: AccessLog | None,
+        group_stickiness: GroupStickiness | None = None,
     ) -> None:
         self.name = listener.name
         self.listener = listener
@@ -140,9 +157,18 @@ class HttpRuntime:
         self.counters = counters
         self.trace_ids = trace_ids
         self.access_log = access_log
+        self.group_stickiness = group_stickiness
+        """For forward actions with group stickiness."""
         self.idle_timeout = listener.idle_timeout_seconds
         self.header_timeout = listener.request_header_timeout_seconds
         self.client_keep_alive = listener.client_keep_alive_seconds
+        mode = listener.desync_mitigation_mode
+        self.desync_refuses = 1 if mode is DesyncMitigationMode.STRICTEST else FIRST_SEVERE
+        """Requests from this number of `wire.http.desync` on are refused."""
+        # RFC 9112 section 6.3: with two framings the connection ends, whatever one wants
+        self.desync_closes = BOTH_TE_CL_PRESENT if mode is DesyncMitigationMode.MONITOR else FIRST_AMBIGUOUS
+        """From this number on their connections serve no other request."""
+        self.drop_odd_names = listener.drop_invalid_header_fields
         self.min_request_rate = float(listener.min_request_rate)
         self.min_response_rate = float(listener.min_response_rate)
         self.slow_client_grace = listener.slow_client_grace_seconds
