@@ -104,6 +104,7 @@ cdef class Exchange(HttpRecord):
     cpdef take_over(self, Upstream upstream, Pool pool, chosen, double dispatched)
     cpdef fail(self, fault)
 
+    cdef bint _normalize_path(self, CRequestHead head, bint strict) except -1
     cdef _answer(self, Match match)
     cdef _respond(self, int status, bytes content_type, bytes body, bytes fields=*)
     cdef _try(self, chosen)
