@@ -511,8 +511,8 @@ OPTIONS: tuple[Option, ...] = (
         protocols=HTTP,
         default="safe",
         effect="What becomes of a path before the rules and the target see it: `safe` decodes encoded letters, resolves"
-        " `.` and `..`, and refuses hidden ones; `strict` also refuses `//`, `\\`, `%2f`, `%5c` and `%00`; `off` leaves it"
-        " as it came.",
+        " `.` and `..`, and refuses hidden ones; `strict` also refuses `//`, `\\`, `%2f`, `%5c` and `%00`; `off` leaves"
+        " it as it came.",
         example="strict",
     ),
     Option(
