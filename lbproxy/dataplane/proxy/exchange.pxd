@@ -4,9 +4,10 @@ cdef class Upstream
 cdef class Exchange
 
 from lbproxy.dataplane.proxy.runtime cimport GroupRuntime, HttpRuntime, Pool
+from lbproxy.dataplane.router.groups cimport GroupChoice
 from lbproxy.dataplane.router.table cimport Match
 from lbproxy.native._clock cimport Clock as CClock
-from lbproxy.native._http1 cimport RequestHead as CRequestHead, ResponseHead as CResponseHead
+from lbproxy.native._http1 cimport Codec as CCodec, RequestHead as CRequestHead, ResponseHead as CResponseHead
 from lbproxy.telemetry.records cimport HttpRecord
 
 
@@ -47,6 +48,7 @@ cdef class Upstream:
     cpdef close(self)
 
 
+cdef CCodec _CODEC
 cdef frozenset _IDEMPOTENT
 
 
@@ -66,6 +68,8 @@ cdef class Exchange(HttpRecord):
     cdef bytes _data, _trailers, _block
     cdef tuple _earlier_tries
     cdef long long _framing
+    cdef str _sticky_group
+    cdef bint _sticky
     cdef bint _connecting, _counted, _paused_request, _paused_response, _repeatable
 
     cpdef complete_record(self)
@@ -106,6 +110,9 @@ cdef class Exchange(HttpRecord):
 
     cdef bint _normalize_path(self, CRequestHead head, bint strict) except -1
     cdef _answer(self, Match match)
+    cdef str _choose_group(self, GroupChoice forward)
+    cdef _bound_target(self)
+    cdef bytes _with_cookies(self, CResponseHead head)
     cdef _respond(self, int status, bytes content_type, bytes body, bytes fields=*)
     cdef _try(self, chosen)
     cdef _try_instead(self, following, str reason, int status)

@@ -23,14 +23,14 @@ cdef class Pool:
 
 cdef class GroupRuntime:
     cdef readonly str name
-    cdef readonly object group, balancer, retrying
+    cdef readonly object group, balancer, retrying, stickiness
     cdef readonly dict pools
     cdef readonly double response_timeout
 
 
 cdef class HttpRuntime:
     cdef readonly str name
-    cdef readonly object listener, access_log
+    cdef readonly object listener, access_log, group_stickiness
     cdef readonly Table table
     cdef readonly dict groups
     cdef readonly ListenerCounters counters

@@ -15,6 +15,7 @@ from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT, FIRST_AMBIGUOUS, FIRST_
 if TYPE_CHECKING:
     from lbproxy.dataplane.balancer.base import Balancer
     from lbproxy.dataplane.balancer.observation import Observation
+    from lbproxy.dataplane.balancer.stickiness import GroupStickiness, TargetStickiness
     from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
     from lbproxy.dataplane.proxy.forwarded import TraceIds
     from lbproxy.dataplane.proxy.retry import Retrying
@@ -62,16 +63,23 @@ class Pool:
 class GroupRuntime:
     """A target group as a worker uses it."""
 
-    __slots__ = ("balancer", "group", "name", "pools", "response_timeout", "retrying")
+    __slots__ = ("balancer", "group", "name", "pools", "response_timeout", "retrying", "stickiness")
 
     def __init__(
-        self, group: TargetGroup, balancer: Balancer, pools: Mapping[int, Pool], retrying: Retrying | None = None
+        self,
+        group: TargetGroup,
+        balancer: Balancer,
+        pools: Mapping[int, Pool],
+        retrying: Retrying | None = None,
+        stickiness: TargetStickiness | None = None,
     ) -> None:
         self.name = group.name
         self.group = group
         self.balancer = balancer
         self.pools = pools
         """By the target's cell."""
+        self.stickiness = stickiness
+        """By which cookie clients come back to their targets, if by any."""
         self.response_timeout = group.response_timeout_seconds
         self.retrying = retrying
         """None where the policy is the default one, for which there is nothing to keep account of."""
@@ -87,6 +95,7 @@ class HttpRuntime:
         "desync_closes",
         "desync_refuses",
         "drop_odd_names",
+        "group_stickiness",
         "groups",
         "header_timeout",
         "idle_timeout",
@@ -110,6 +119,7 @@ class HttpRuntime:
         counters: ListenerCounters,
         trace_ids: TraceIds,
         access_log: AccessLog | None,
+        group_stickiness: GroupStickiness | None = None,
     ) -> None:
         self.name = listener.name
         self.listener = listener
@@ -118,6 +128,8 @@ class HttpRuntime:
         self.counters = counters
         self.trace_ids = trace_ids
         self.access_log = access_log
+        self.group_stickiness = group_stickiness
+        """For forward actions with group stickiness."""
         self.idle_timeout = listener.idle_timeout_seconds
         self.header_timeout = listener.request_header_timeout_seconds
         self.client_keep_alive = listener.client_keep_alive_seconds
