@@ -21,13 +21,14 @@ from lbproxy.dataplane.router.request import PlainRequest, RoutableRequest
 from lbproxy.dataplane.router.table import RuleTrace, Table
 from lbproxy.model.availability import is_good, serving_group
 from lbproxy.model.discovery import Discovery, NamesSource
-from lbproxy.model.listener import Bind, Listener, ListenerProtocol
+from lbproxy.model.listener import Bind, Listener, ListenerProtocol, PathNormalization
 from lbproxy.model.rule import Action, FixedResponse, Redirect
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
 from lbproxy.model.target_group import StickinessType, TargetGroup
 from lbproxy.wire.errors import RemoteProtocolError
-from lbproxy.wire.http1.head import scan_request
+from lbproxy.wire.http.path import use_normalized_path
+from lbproxy.wire.http1.head import RequestHead, scan_request
 
 Health = Mapping[str, Mapping[str, TargetHealth]]
 """By target group name and target key (``host:port``)."""
@@ -201,9 +202,13 @@ def explain(
         listener_protocol=chosen.listener.protocol.value,
         binds=tuple(str(bind) for bind in chosen.listener.binds),
     )
-    request: RoutableRequest
+    request: RoutableRequest = PlainRequest()
     try:
-        request = _request(parts, method, headers) if chosen.listener.protocol.is_http else PlainRequest()
+        if chosen.listener.protocol.is_http:
+            request = head = _request(parts, method, headers)
+            mode = chosen.listener.path_normalization
+            if mode is not PathNormalization.OFF and use_normalized_path(head, strict=mode is PathNormalization.STRICT):
+                notes.append(f"the rules and the target see the path {head.path.decode('ascii')}")
     except RemoteProtocolError as error:
         notes.append(str(error))
         return attrs.evolve(explanation, action="refuse", status=error.status, reason=error.reason, notes=tuple(notes))
@@ -312,7 +317,7 @@ def _binds(listener: Listener) -> str:
 # The request
 
 
-def _request(parts: SplitResult, method: str, headers: Iterable[tuple[str, str]]) -> RoutableRequest:
+def _request(parts: SplitResult, method: str, headers: Iterable[tuple[str, str]]) -> RequestHead:
     """Write the request as a client would, and read it as a listener does.
 
     Raises `RemoteProtocolError` where the listener refuses it.

@@ -159,6 +159,15 @@ def test_what_is_not_a_url_is_refused(url: str) -> None:
         explain(CONFIGURATION, url)
 
 
+def test_the_path_is_normalised_as_the_listener_does_it() -> None:
+    plain = explain(CONFIGURATION, "https://api.example.com:8443/v1/x")
+    dotted = explain(CONFIGURATION, "https://api.example.com:8443/y/%2e%2e/v%31/x")
+    assert dotted.rules == plain.rules
+    assert dotted.notes[0] == "the rules and the target see the path /v1/x"
+    hidden = explain(CONFIGURATION, "https://api.example.com:8443/v1/..%2fx")
+    assert (hidden.action, hidden.status, hidden.reason) == ("refuse", 400, "BadPath")
+
+
 def test_a_source_that_is_no_address_is_refused() -> None:
     with pytest.raises(ValueError, match="does not appear to be an IPv4 or IPv6 address"):
         explain(CONFIGURATION, "http://x.com:8080", source="me")
@@ -417,8 +426,8 @@ def test_it_tells_of_retries() -> None:
 @pytest.mark.parametrize(
     ("url", "method", "headers", "refused"),
     [
-        ("x.com:8080/a b", "GET", [], (400, "BadUri")),
-        ("x.com:8080/", "B D", [], (400, "BadUri")),
+        ("x.com:8080/a b", "GET", [], (400, "SpaceInUri")),
+        ("x.com:8080/", "B D", [], (400, "SpaceInUri")),
         ("x.com:8080/", "TRACE", [], (405, "MethodNotAllowed")),
         ("x.com:8080/", "GET", [("Host", "a"), ("Host", "b")], (400, "BadHost")),
         ("x.com:8080/", "GET", [("X Y", "a")], (400, "BadHeader")),

@@ -22,7 +22,15 @@ from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
 from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Source
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
-from lbproxy.model.listener import Bind, Certificate, DesyncMitigationMode, Listener, ListenerProtocol, XffMode
+from lbproxy.model.listener import (
+    Bind,
+    Certificate,
+    DesyncMitigationMode,
+    Listener,
+    ListenerProtocol,
+    PathNormalization,
+    XffMode,
+)
 from lbproxy.model.rule import (
     Action,
     Condition,
@@ -385,6 +393,7 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
             xff_mode=XffMode(section["xff-mode"]),
             xff_client_port=section["xff-client-port"],
             desync_mitigation_mode=DesyncMitigationMode(section["desync-mitigation-mode"]),
+            path_normalization=PathNormalization(section["path-normalization"]),
             drop_invalid_header_fields=section["drop-invalid-header-fields"],
         )
     if protocol.is_encrypted:

@@ -44,7 +44,7 @@ from lbproxy.controlplane.config.values import (
 )
 from lbproxy.ipc.cells import SLOT_LIMIT
 from lbproxy.model.health import HealthCheckProtocol
-from lbproxy.model.listener import Bind, DesyncMitigationMode, ListenerProtocol, XffMode
+from lbproxy.model.listener import Bind, DesyncMitigationMode, ListenerProtocol, PathNormalization, XffMode
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import Pattern
 from lbproxy.model.target import Target
@@ -554,6 +554,17 @@ OPTIONS: tuple[Option, ...] = (
         " uses the connections of an ambiguous one for nothing else, `strictest` refuses all that is not compliant."
         " [protocols.md](protocols.md) has the classes.",
         example="strictest",
+    ),
+    Option(
+        kind="listener",
+        name="path-normalization",
+        form=one_of(*(mode.value for mode in PathNormalization)),
+        protocols=HTTP,
+        default="safe",
+        effect="What becomes of a path before the rules and the target see it: `safe` decodes encoded letters, resolves"
+        " `.` and `..`, and refuses hidden ones; `strict` also refuses `//`, `\\`, `%2f`, `%5c` and `%00`; `off` leaves"
+        " it as it came.",
+        example="strict",
     ),
     Option(
         kind="listener",

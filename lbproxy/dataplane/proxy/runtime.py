@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lbproxy.model.listener import DesyncMitigationMode
+from lbproxy.model.listener import DesyncMitigationMode, PathNormalization
 from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT, FIRST_AMBIGUOUS, FIRST_SEVERE
 
 if TYPE_CHECKING:
@@ -135,7 +135,9 @@ class HttpRuntime:
         "min_request_rate",
         "min_response_rate",
         "name",
+        "normalizes_paths",
         "slow_client_grace",
+        "strict_paths",
         "table",
         "trace_ids",
     )
@@ -168,6 +170,8 @@ class HttpRuntime:
         # RFC 9112 section 6.3: with two framings the connection ends, whatever one wants
         self.desync_closes = BOTH_TE_CL_PRESENT if mode is DesyncMitigationMode.MONITOR else FIRST_AMBIGUOUS
         """From this number on their connections serve no other request."""
+        self.normalizes_paths = listener.path_normalization is not PathNormalization.OFF
+        self.strict_paths = listener.path_normalization is PathNormalization.STRICT
         self.drop_odd_names = listener.drop_invalid_header_fields
         self.min_request_rate = float(listener.min_request_rate)
         self.min_response_rate = float(listener.min_response_rate)
