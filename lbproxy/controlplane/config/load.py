@@ -46,6 +46,7 @@ from lbproxy.model.rule import (
 from lbproxy.model.snapshot import AccessLogSettings, Configuration
 from lbproxy.model.target_group import (
     CrossZone,
+    ProtocolVersion,
     ProxyProtocolVersion,
     Stickiness,
     StickinessType,
@@ -459,6 +460,7 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
             keep_alive_seconds=section["keep-alive-timeout"],
             max_idle_connections=section["max-idle-connections"],
             retry=retry_policy(section),
+            protocol_version=ProtocolVersion(section["protocol-version"]),
         )
     else:
         only.update(proxy_protocol=ProxyProtocolVersion(section["proxy-protocol"]))
