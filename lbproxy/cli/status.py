@@ -101,7 +101,9 @@ def _group_table(group: Mapping[str, Any]) -> Table:
     if group["protocol"]:
         title += f"  {group['protocol']}, {group['algorithm']}"
     if group["fail_open"]:
-        title += "  fails open: no target is healthy"
+        title += "  fails open: too few targets are healthy"
+    if group.get("serving", group["name"]) != group["name"]:
+        title += f"  served by its backup {group['serving']}"
     return make_table(
         title,
         ["target", "state", ">weight", ">in flight", ">requests", "reason"],
@@ -109,7 +111,7 @@ def _group_table(group: Mapping[str, Any]) -> Table:
             (
                 " ".join(filter(None, (target["target"], target.get("name")))),
                 show_state(target["state"]),
-                str(target["weight"]),
+                _weight(target),
                 show_count(target["in_flight"]),
                 show_count(target["requests"]),
                 Text(_why(target)),
@@ -121,12 +123,17 @@ def _group_table(group: Mapping[str, Any]) -> Table:
 
 def _why(target: Mapping[str, Any]) -> str:
     """Reason and description; what the checks say where an operator has decided otherwise."""
-    parts = [target["reason"], target["description"]]
+    parts = [target["reason"], target["description"], target.get("share_reason")]
     if target.get("checked"):
         parts.append(f"(its checks say {target['checked']})")
     elif target.get("override") and target["override"]["weight"] is not None:
         parts.append("(an operator has set its weight)")
     return " ".join(filter(None, parts))
+
+
+def _weight(target: Mapping[str, Any]) -> str:
+    share = target.get("share", 100)
+    return str(target["weight"]) if share == 100 else f"{target['weight']} x {share} %"
 
 
 def _sources_table(group: Mapping[str, Any]) -> Table:

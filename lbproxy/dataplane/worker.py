@@ -24,6 +24,7 @@ from lbproxy.ipc.messages import (
     Message,
     ReopenLogs,
     Report,
+    StickinessKeys,
     TicketKeys,
     Welcome,
 )
@@ -76,13 +77,16 @@ class Worker(Service):
         match message:
             case Welcome():
                 self._cells = SharedCells.attach(fds[0])
-                self._serving = Serving(self._reactor, self._cells.view, message.slot)
+                self._serving = Serving(self._reactor, self._cells.view, self._cells.tables, message.slot)
             case AddSockets():
                 assert self._serving is not None
                 for bind, fd in zip(message.binds, fds, strict=True):
                     self._serving.add_socket(bind, socket.socket(fileno=fd))
             case TicketKeys():
                 use_ticket_keys(message.keys)
+            case StickinessKeys():
+                assert self._serving is not None
+                self._serving.seal.use(message.keys)
             case ApplySnapshot():
                 self._apply(message)
             case Drain():

@@ -7,7 +7,8 @@ cdef class RequestHead:
     cdef public int minor
     cdef public bytes authority, host
     cdef public long long content_length
-    cdef public bint chunked, keep_alive, expect_continue, te_trailers
+    cdef public int desync
+    cdef public bint chunked, keep_alive, expect_continue, te_trailers, odd_names, odd_path
     cdef public bytes upgrade, forwarded, x_forwarded_for, trace_id, user_agent, referer
     cdef public object _fields
     cdef bytes data  # what the fields stand in
@@ -29,3 +30,15 @@ cdef class ResponseHead:
 
 cpdef RequestHead scan_request(bytes data, Py_ssize_t start=*)
 cpdef ResponseHead scan_response(bytes data, Py_ssize_t start=*)
+
+
+cdef class Codec:
+    cpdef RequestHead scan_request(self, bytes data, Py_ssize_t start=*)
+    cpdef ResponseHead scan_response(self, bytes data, Py_ssize_t start=*)
+    cpdef bytes piece(self, bytes data, Py_ssize_t start, Py_ssize_t end)
+    cpdef bytes request_block(
+        self, bytes method, bytes target, bytes authority, bytes forwarded, bytes origin, bytes trace_id, bytes more
+    )
+    cpdef bytes response(
+        self, int status, bytes reason, bytes fields, long long framing, int connection, bytes data
+    )

@@ -1,5 +1,6 @@
 cdef class HttpRecord:
     cdef public str kind, listener, client_host, scheme, target_group, target, rule, action, redirect_url, error_reason
+    cdef public str classification, classification_reason
     cdef public str retry_reason
     cdef public str server_name, tls_version, tls_cipher
     cdef public bytes method, authority, request_target, version, user_agent, referer, trace_id
@@ -7,3 +8,5 @@ cdef class HttpRecord:
     cdef public int client_port, status, target_status, priority
     cdef public long long received_bytes, sent_bytes
     cdef public tuple targets_tried
+
+    cpdef begin_record(self)

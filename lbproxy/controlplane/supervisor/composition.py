@@ -22,6 +22,7 @@ from lbproxy.controlplane.health.checker import HealthService
 from lbproxy.controlplane.metrics import MetricsStore
 from lbproxy.controlplane.state import ControlState, Journal, Overrides
 from lbproxy.controlplane.supervisor.demo import DemoTargets
+from lbproxy.controlplane.supervisor.keyring import FILE_NAME, KeyRing
 from lbproxy.controlplane.supervisor.launch import (
     DEFAULT_WORKER_COMMAND,
     InProcessLauncher,
@@ -118,7 +119,7 @@ def make_supervisor(
     folder = directory.path if directory.is_ours else None
     state = ControlState(reactor, cells, allocator, Overrides(Journal(folder, "overrides.json")))
     metrics = MetricsStore(state)
-    pool = WorkerPool(reactor, launch, sockets, cells.fd, metrics, allocator.zero_slot)
+    pool = WorkerPool(reactor, launch, sockets, cells.fd, metrics, allocator.zero_slot, stickiness=_key_ring(directory))
     state.version_in_force = lambda: pool.version_in_force
     registry = Registry(reactor, Journal(folder, "registrations.json"))
     discovery = DiscoveryService(
@@ -175,6 +176,10 @@ def _state_directory(loader: FileLoader, loaded: Loaded) -> StateDirectory:
             f"cannot be used: {error.strerror}",
         )
         raise ConfigurationRefused([problem]) from error
+
+
+def _key_ring(directory: StateDirectory) -> KeyRing:
+    return KeyRing(directory.path / FILE_NAME if directory.is_ours else None)
 
 
 def _check_admin_address(loader: FileLoader, loaded: Loaded) -> None:
