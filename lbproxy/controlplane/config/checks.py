@@ -9,6 +9,7 @@ import attrs
 
 from lbproxy.controlplane.config.actions import FixedResponseFile
 from lbproxy.controlplane.config.errors import Problem
+from lbproxy.controlplane.config.ingress import check_security_groups
 from lbproxy.controlplane.config.options import ENCRYPTED, HASHING, HTTP, TCP, DemoTargets, suggest
 from lbproxy.controlplane.config.sections import ReadSection, Report
 from lbproxy.controlplane.config.values import either
@@ -29,6 +30,7 @@ class Sections:
     listeners: Mapping[str, ReadSection]
     rules: Mapping[str, ReadSection]
     groups: Mapping[str, ReadSection]
+    security_groups: Mapping[str, ReadSection]
 
 
 def check(sections: Sections, report: Report) -> None:
@@ -41,12 +43,13 @@ def check(sections: Sections, report: Report) -> None:
     _check_rules(sections)
     for group in sections.groups.values():
         _check_group(group)
+    check_security_groups(sections.security_groups, sections.listeners)
 
 
 def _may_hide_listener(problem: Problem) -> bool:
     """Tell whether there may be a listener that we could not read as one: then its absence is no second mistake."""
     kind = (problem.section or "").partition(":")[0]
-    return kind not in ("lbproxy", "rule", "target-group")
+    return kind not in ("lbproxy", "rule", "target-group", "security-group")
 
 
 # Binds
