@@ -320,6 +320,11 @@ class _Collector(Collector):
         faults = CounterMetricFamily(
             "lbproxy_listener_faults", "Requests and connections that failed", labels=["listener", "cause"]
         )
+        desync = CounterMetricFamily(
+            "lbproxy_listener_desync_requests",
+            "Requests that were not compliant (desync mitigation)",
+            labels=["listener", "classification", "reason"],
+        )
         duration = HistogramMetricFamily(
             "lbproxy_listener_request_duration_seconds", "Whole requests, first byte to last", labels=["listener"]
         )
@@ -329,8 +334,10 @@ class _Collector(Collector):
                 requests.add_metric([listener, code], count)
             for cause, count in sorted(counters.faults.items()):
                 faults.add_metric([listener, cause], count)
+            for classified, count in sorted(counters.desync.items()):
+                desync.add_metric([listener, *classified.split()], count)
             duration.add_metric([listener], _buckets(counters.duration), counters.duration.sum)
-        yield from (active, requests, faults, duration)
+        yield from (active, requests, faults, desync, duration)
 
     def _targets(self) -> Iterator[Metric]:
         targets = self._store.targets()

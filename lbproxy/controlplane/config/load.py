@@ -23,7 +23,7 @@ from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
 from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Source
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
-from lbproxy.model.listener import Bind, Certificate, Listener, ListenerProtocol, XffMode
+from lbproxy.model.listener import Bind, Certificate, DesyncMitigationMode, Listener, ListenerProtocol, XffMode
 from lbproxy.model.rule import (
     Action,
     Condition,
@@ -378,6 +378,8 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
             max_requests_per_connection=section["max-requests-per-connection"],
             xff_mode=XffMode(section["xff-mode"]),
             xff_client_port=section["xff-client-port"],
+            desync_mitigation_mode=DesyncMitigationMode(section["desync-mitigation-mode"]),
+            drop_invalid_header_fields=section["drop-invalid-header-fields"],
         )
     if protocol.is_encrypted:
         only.update(certificates=files.certificates[section.name], tls_policy=section["tls-policy"])

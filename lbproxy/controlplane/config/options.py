@@ -44,7 +44,7 @@ from lbproxy.controlplane.config.values import (
 )
 from lbproxy.ipc.cells import SLOT_LIMIT
 from lbproxy.model.health import HealthCheckProtocol
-from lbproxy.model.listener import Bind, ListenerProtocol, XffMode
+from lbproxy.model.listener import Bind, DesyncMitigationMode, ListenerProtocol, XffMode
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import Pattern
 from lbproxy.model.target import Target
@@ -507,6 +507,26 @@ OPTIONS: tuple[Option, ...] = (
         protocols=HTTP,
         default="off",
         effect="Add the client's port to `X-Forwarded-For` (`append` only).",
+        example="on",
+    ),
+    Option(
+        kind="listener",
+        name="desync-mitigation-mode",
+        form=one_of(*(mode.value for mode in DesyncMitigationMode)),
+        protocols=HTTP,
+        default="defensive",
+        effect="What becomes of requests that another reader might take differently: `monitor` only tells, `defensive`"
+        " uses the connections of an ambiguous one for nothing else, `strictest` refuses all that is not compliant."
+        " [protocols.md](protocols.md) has the classes.",
+        example="strictest",
+    ),
+    Option(
+        kind="listener",
+        name="drop-invalid-header-fields",
+        form=_BOOLEAN,
+        protocols=HTTP,
+        default="off",
+        effect="Remove from requests the fields whose name has anything but letters, digits and hyphens.",
         example="on",
     ),
     Option(
