@@ -243,6 +243,8 @@ def _check_backup(group: ReadSection, groups: Mapping[str, ReadSection]) -> None
     if "backup" not in group:
         if "backup-percentage" in group:
             group.warn("has no effect without backup", "backup-percentage")
+    elif group["backup"] is None:
+        return  # it is reported already
     elif backup is None:
         group.fail(f"no such target group{suggest(group['backup'], groups)}", "backup")
     elif None not in (group.protocol, backup.protocol) and (group.protocol in HTTP) != (backup.protocol in HTTP):
