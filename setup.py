@@ -23,6 +23,7 @@ HOT = (
     "telemetry/records.py",
     "telemetry/histograms.py",
     "telemetry/counters.py",
+    "telemetry/accesslog.py",
     "dataplane/router/groups.py",
     "dataplane/router/table.py",
     "dataplane/proxy/forwarded.py",

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
-from lbproxy.dataplane.balancer import make_balancer
+from lbproxy.dataplane.balancer import Circumstances, Hashing, make_balancer
 from lbproxy.dataplane.router.groups import GroupChoice
 from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.request import PlainRequest, RoutableRequest
@@ -199,7 +199,8 @@ def explain(
     match = table.match(request, source)
     explanation = attrs.evolve(explanation, rules=table.trace(request, source), action=match.action_text)
     if match.forward is not None:
-        groups = _explain_groups(configuration, match.forward, health, source, demo or {}, notes)
+        asked = request if chosen.listener.protocol.is_http else None
+        groups = _explain_groups(configuration, match.forward, health, asked, source, demo or {}, notes)
         return attrs.evolve(explanation, groups=groups, notes=tuple(notes))
     return attrs.evolve(explanation, notes=tuple(notes), **_explain_answer(match.action, request, chosen, parts))
 
@@ -343,6 +344,7 @@ def _explain_groups(
     configuration: Configuration | Snapshot,
     choice: GroupChoice,
     health: Health | None,
+    request: RoutableRequest | None,
     source: str,
     demo: Mapping[str, int],
     notes: list[str],
@@ -358,7 +360,7 @@ def _explain_groups(
             state = configuration.groups.get(name, GroupState())
         else:
             state = _group_state(group, None if health is None else health.get(name, {}))
-        explanations.append(_explain_group(group, state, weight, share, source, demo.get(name, 0), notes))
+        explanations.append(_explain_group(group, state, weight, share, request, source, demo.get(name, 0), notes))
     return tuple(explanations)
 
 
@@ -367,13 +369,14 @@ def _explain_group(
     state: GroupState,
     weight: int,
     share: float,
+    request: RoutableRequest | None,
     source: str,
     demo_count: int,
     notes: list[str],
 ) -> GroupExplanation:
     # A draw from a fixed seed: the order is one of those possible, and the same each time.
-    balancer = make_balancer(group, state, _IdleCells(), 0, 1, Random(0))
-    order = list(balancer.candidates(source))
+    balancer = make_balancer(Circumstances(group=group, state=state, cells=_IdleCells(), random=Random(0)))
+    order = list(balancer.candidates(request, source))
     used = {target.cell for target in order}
     idle = [target for target in state.targets if target.cell not in used]
     if not state.targets and demo_count:
@@ -386,6 +389,11 @@ def _explain_group(
         notes.append(f"no target of {group.name} is known to be healthy: it fails open, all are used")
     if len(order) > 1 and group.algorithm in _ORDER_NOTES:
         notes.append(f"{group.name}: {_ORDER_NOTES[group.algorithm]}")
+    elif len(order) > 1 and isinstance(balancer, Hashing):
+        if balancer.key_of(request, source) is None:
+            notes.append(f"{group.name}: the request has no {group.hash_key}, so it takes its turn as in round robin")
+        else:
+            notes.append(f"{group.name}: every request with the same {group.hash_key} has this order")
     return GroupExplanation(
         name=group.name,
         weight=weight,
@@ -403,6 +411,9 @@ _ORDER_NOTES = {
     "round_robin": "each request starts one further in the order",
     "least_outstanding_requests": "the order is that of an idle group; under load the least busy is first",
     "weighted_random": "the order is drawn anew for each request",
+    "least_time": "the order is drawn as if nothing were known; the better of two drawn targets is first",
+    "random_two": "the order is drawn for an idle group; the less busy of two drawn targets is first",
+    "first": "the first takes all; the others stand by",
 }
 
 

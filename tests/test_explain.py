@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import attrs
 import pytest
 
+from lbproxy.dataplane.balancer import ALGORITHMS
 from lbproxy.explain import Explanation, Health, explain
 from lbproxy.model.health import HealthCheck
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
@@ -24,7 +26,7 @@ from lbproxy.model.rule import (
 )
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
-from lbproxy.model.target_group import TargetGroup, TargetProtocol
+from lbproxy.model.target_group import HashKey, HashPart, TargetGroup, TargetProtocol
 
 HEALTHY = TargetHealth(state=TargetState.HEALTHY)
 TIMED_OUT = TargetHealth(state=TargetState.UNHEALTHY, reason=TargetReason.TIMEOUT, description="Request timed out")
@@ -215,6 +217,42 @@ def test_health_decides_on_the_candidates() -> None:
     assert states(found) == [(1, "10.0.0.2:80", "healthy"), (None, "10.0.0.1:80", "unhealthy")]
     left_out = found.groups[0].candidates[1]
     assert (left_out.reason, left_out.description) == ("Target.Timeout", "Request timed out")
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_every_algorithm_is_explained(algorithm: str) -> None:
+    health: Health = {"app": {"10.0.0.1:80": HEALTHY, "10.0.0.2:80": HEALTHY}}
+    found = explain(with_app(algorithm=algorithm), "http://x.com/", health=health)
+    assert {order for order, _, _ in states(found)} == {1, 2}
+    assert any(note.startswith("app: ") for note in found.notes)
+
+
+def test_the_key_decides_where_the_algorithm_hashes() -> None:
+    configuration = with_app(algorithm="maglev", hash_key=HashKey(HashPart.COOKIE, "user"))
+    firsts = set()
+    for number in range(20):
+        found = explain(configuration, "http://x.com/", headers=[("cookie", f"user={number}")])
+        assert "app: every request with the same cookie.user has this order" in found.notes
+        firsts.add(states(found)[0][1])
+    assert firsts == {"10.0.0.1:80", "10.0.0.2:80"}
+    found = explain(configuration, "http://x.com/")
+    assert "app: the request has no cookie.user, so it takes its turn as in round robin" in found.notes
+
+
+def with_app(**settings: Any) -> Configuration:
+    return Configuration(
+        listeners=(
+            Listener(
+                name="web",
+                protocol=ListenerProtocol.HTTP,
+                binds=(Bind("0.0.0.0", 80),),
+                default_action=Forward((WeightedGroup("app"),)),
+            ),
+        ),
+        target_groups=(
+            TargetGroup(name="app", protocol=TargetProtocol.HTTP, targets=(target(1), target(2)), **settings),
+        ),
+    )
 
 
 def test_targets_that_only_the_running_one_knows_are_shown() -> None:

@@ -1,7 +1,6 @@
-"""What a worker serves now: its pools, groups and listeners, made to follow each snapshot.
+"""What a worker serves now: its groups and listeners, made to follow each snapshot.
 
-Each change keeps what it does not touch: pools keep their connections, listeners their
-sockets and clients, compiled rules their tables.
+Each change keeps what it does not touch: listeners their sockets and clients, compiled rules their tables.
 """
 
 from __future__ import annotations
@@ -14,23 +13,20 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
-from lbproxy.dataplane.balancer import make_balancer
 from lbproxy.dataplane.balancer.base import Cells
 from lbproxy.dataplane.deadlines import Deadlines
+from lbproxy.dataplane.groups import Groups
 from lbproxy.dataplane.l4.front import TcpFront, TcpRuntime
 from lbproxy.dataplane.listener.http1 import HttpFront
 from lbproxy.dataplane.listener.proxyprotocol import ProxyProtocolFactory
 from lbproxy.dataplane.listener.tls import ServerTls, describe
 from lbproxy.dataplane.proxy.forwarded import TraceIds
-from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime
+from lbproxy.dataplane.proxy.runtime import HttpRuntime
 from lbproxy.dataplane.router.table import Table
 from lbproxy.dataplane.upstream.connector import Connector
-from lbproxy.dataplane.upstream.pool import TargetPool
 from lbproxy.model.errors import InvalidModel
 from lbproxy.model.listener import Bind, Listener
-from lbproxy.model.snapshot import AccessLogSettings, GroupState, Snapshot
-from lbproxy.model.target import Target, TargetState
-from lbproxy.model.target_group import TargetGroup
+from lbproxy.model.snapshot import AccessLogSettings, Snapshot
 from lbproxy.native.tls import ServerTlsFactory
 from lbproxy.native.transport import Acceptor
 from lbproxy.telemetry.accesslog import AccessLog
@@ -75,9 +71,6 @@ class Serving:
         self._deadlines = Deadlines(reactor.callLater, time.monotonic)
         self._connector = Connector(reactor, self._deadlines)
         self._trace_ids = TraceIds(self._random, time.time)
-        self._snapshot: Snapshot | None = None
-        self._groups: dict[str, GroupRuntime] = {}
-        self._pools: dict[tuple[str, str], TargetPool] = {}
         self._tables: dict[str, tuple[Listener, Table]] = {}
         self._tls: dict[str, ServerTls] = {}
         self._sockets: dict[Bind, socket.socket] = {}
@@ -86,6 +79,9 @@ class Serving:
         self._log: AccessLog | None = None
         self._log_settings = AccessLogSettings()
         self.counters = WorkerCounters()
+        self._groups = Groups(
+            self._deadlines, self._connector, self.counters, cells, slot, self._random, self._target_gone
+        )
         self.draining = False
 
     def add_socket(self, bind: Bind, skt: socket.socket) -> None:
@@ -100,7 +96,7 @@ class Serving:
         configuration = snapshot.configuration
         if self._log_settings != configuration.access_log:
             self._open_log(configuration.access_log)
-        self._groups = self._make_groups(snapshot)
+        self._groups.apply(snapshot)
         problems = []
         for listener in configuration.listeners:
             try:
@@ -113,65 +109,13 @@ class Serving:
         for bind in [b for b in self._sockets if b not in wanted]:
             self._sockets.pop(bind).close()
         self._forget_listeners({listener.name for listener in configuration.listeners})
-        self.counters.keep_only({listener.name for listener in configuration.listeners}, set(self._pools))
-        self._snapshot = snapshot
+        self.counters.keep_only({listener.name for listener in configuration.listeners}, set(self._groups.pools))
         return problems
 
-    # Groups and pools
-
-    def _make_groups(self, snapshot: Snapshot) -> dict[str, GroupRuntime]:
-        before = self._snapshot
-        groups: dict[str, GroupRuntime] = {}
-        present: set[tuple[str, str]] = set()
-        configured = {group.name: group for group in snapshot.configuration.target_groups}
-        for name, state in snapshot.groups.items():
-            present.update((name, registered.target.key) for registered in state.targets)
-            group = configured.get(name)
-            if group is None:
-                continue  # its last targets are draining
-            if (
-                before is not None
-                and name in self._groups
-                and self._groups[name].group == group
-                and before.groups.get(name) == state
-                and before.worker_slots == snapshot.worker_slots
-            ):
-                groups[name] = self._groups[name]
-            else:
-                groups[name] = self._make_group(group, state, snapshot.worker_slots)
-        for key in [k for k in self._pools if k not in present]:
-            self._pools.pop(key).end_all()
-            for front in self._fronts():
-                if isinstance(front, TcpFront):
-                    front.target_gone(*key)
-        for name, state in snapshot.groups.items():
-            for registered in state.targets:
-                pool = self._pools.get((name, registered.target.key))
-                if pool is not None and registered.health.state is TargetState.DRAINING:
-                    pool.retire()
-        return groups
-
-    def _make_group(self, group: TargetGroup, state: GroupState, slots: int) -> GroupRuntime:
-        pools = {
-            registered.cell: self._pool(group, registered.target, registered.cell + self._slot)
-            for registered in state.targets
-            if registered.health.state is not TargetState.DRAINING
-        }
-        balancer = make_balancer(group, state, self._cells, self._slot, slots, self._random)
-        return GroupRuntime(group, balancer, pools)
-
-    def _pool(self, group: TargetGroup, target: Target, cell: int) -> TargetPool:
-        key = (group.name, target.key)
-        pool = self._pools.get(key)
-        if pool is not None and not pool.retired and pool.reaches(group, target, cell):
-            pool.use(group)
-            return pool
-        if pool is not None:
-            pool.retire()
-        counters = self.counters.target(*key)
-        pool = TargetPool(group, target, self._connector, self._deadlines, counters, self._cells, cell)
-        self._pools[key] = pool
-        return pool
+    def _target_gone(self, group: str, key: str) -> None:
+        for front in self._fronts():
+            if isinstance(front, TcpFront):
+                front.target_gone(group, key)
 
     # Listeners
 
@@ -217,7 +161,7 @@ class Serving:
             return TcpRuntime(
                 listener,
                 table,
-                self._groups,
+                self._groups.runtimes,
                 self.counters,
                 self._deadlines,
                 self._connector,
@@ -227,7 +171,7 @@ class Serving:
                 front.connections,
             )
         counters = self.counters.listener(listener.name)
-        return HttpRuntime(listener, table, self._groups, counters, self._trace_ids, self._log)
+        return HttpRuntime(listener, table, self._groups.runtimes, counters, self._trace_ids, self._log)
 
     def _factory(self, front: Front, listener: Listener, tls: ServerTls | None) -> Any:
         """The protocols around a connection, outermost first: PROXY header, TLS, and what the front speaks."""
@@ -336,8 +280,7 @@ class Serving:
         """Let go of everything."""
         for bind in list(self._accepting):
             self._accepting.pop(bind).acceptor.close()
-        for pool in self._pools.values():
-            pool.retire()
+        self._groups.close()
         self._deadlines.stop()
         if self._log is not None:
             self._log.close()

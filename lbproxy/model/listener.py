@@ -79,6 +79,15 @@ class Listener:
     client_keep_alive_seconds: float = 3600.0
     """Age at which a client connection is closed after the answer in progress (ALB client_keep_alive)."""
 
+    min_request_rate: int = 240
+    """Bytes a second in which a request's body has to come while it is waited for; 0 for any rate."""
+    min_response_rate: int = 240
+    """Bytes a second in which a client has to take its answer while it is waited for; 0 for any rate."""
+    slow_client_grace_seconds: float = 60.0
+    """What the rates are averaged over."""
+    max_requests_per_connection: int = 0
+    """After so many a client connection is closed; 0 for any number."""
+
     xff_mode: XffMode = XffMode.APPEND
     xff_client_port: bool = False
     """Add the client's port to X-Forwarded-For (``append`` only)."""

@@ -35,6 +35,30 @@ class ProxyProtocolVersion(enum.Enum):
     V2 = "v2"
 
 
+class HashPart(enum.Enum):
+    """Where a hash key is found."""
+
+    SOURCE = "source"
+    HOST = "host"
+    PATH = "path"
+    HEADER = "header"
+    COOKIE = "cookie"
+    QUERY = "query"
+
+
+@attrs.frozen
+class HashKey:
+    """What of a request decides on its target, for the algorithms that hash."""
+
+    part: HashPart = HashPart.SOURCE
+    name: str = ""
+    """Of the header (in lower case), cookie or query key."""
+
+    def __str__(self) -> str:
+        """As in the configuration."""
+        return f"{self.part.value}.{self.name}" if self.name else self.part.value
+
+
 @attrs.frozen(kw_only=True)
 class TargetTls:
     """How connections to the targets of an HTTPS or TLS group are encrypted."""
@@ -60,6 +84,13 @@ class TargetGroup:
 
     algorithm: str = "round_robin"
     """A name in ``dataplane.balancer``'s table of algorithms."""
+
+    hash_key: HashKey = HashKey()
+    """For ``maglev`` and ``rendezvous``."""
+
+    hash_balance_factor: int = 0
+    """How much of its fair share of what is in flight a target may have before a hashed request goes on to the next,
+    in per cent; 0 for no bound."""
 
     health_check: HealthCheck = HealthCheck()
 

@@ -1,3 +1,7 @@
+cdef class Turns:
+    cdef public long long current
+
+
 cdef class Clock:
     cdef object seconds
     cdef int kind

@@ -14,6 +14,13 @@ cdef extern from "<time.h>" nogil:
         CLOCK_REALTIME
 
 
+cdef class Turns:
+    """See `lbproxy.native.pure.clock.Turns`."""
+
+
+turns = Turns()
+
+
 cdef class Clock:
     """Tells the time, in seconds, by a function such as `time.monotonic`."""
 

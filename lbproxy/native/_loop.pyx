@@ -20,6 +20,10 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 from posix.unistd cimport close
 
+from lbproxy.native._clock cimport Turns
+
+from lbproxy.native._clock import turns as process_turns
+
 cdef extern from "<sys/epoll.h>" nogil:
     int EPOLL_CLOEXEC
     int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
@@ -36,6 +40,8 @@ cdef extern from "<sys/epoll.h>" nogil:
 cdef enum:
     BATCH = 512  # events taken at one wait
     LONGEST_WAIT = 0x7FFFFFFF  # milliseconds: what fits into epoll_wait's int
+
+cdef Turns TURNS = process_turns
 
 
 cdef class Descriptor:
@@ -342,6 +348,7 @@ cdef class Loop:
         else:
             with nogil:
                 count = epoll_wait(self.epfd, events, BATCH, milliseconds)
+        TURNS.current += 1
         if count < 0:
             if errno != EINTR:
                 PyErr_SetFromErrno(OSError)

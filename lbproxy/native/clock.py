@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from lbproxy.native.choice import available
 
 if TYPE_CHECKING or not available:
-    from lbproxy.native.pure.clock import Clock
+    from lbproxy.native.pure.clock import Clock, Turns, turns
 else:
-    from lbproxy.native._clock import Clock
+    from lbproxy.native._clock import Clock, Turns, turns
 
-__all__ = ["Clock"]
+__all__ = ["Clock", "Turns", "turns"]

@@ -16,6 +16,7 @@ from twisted.internet.main import installReactor
 from twisted.python import log
 
 from lbproxy.native.choice import available
+from lbproxy.native.clock import turns
 from lbproxy.native.pure.transport import Acceptor, StreamTransport
 
 if TYPE_CHECKING or available:
@@ -93,6 +94,7 @@ class LeanReactor(EPollReactor):
             events = self._poller.poll(-1 if timeout is None else timeout, max(1, len(self._selectables)))
         except InterruptedError:
             return
+        turns.current += 1
         serve = self._doReadOrWrite
         for fd, event in events:
             selectable = self._selectables.get(fd)

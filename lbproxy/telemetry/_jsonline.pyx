@@ -6,9 +6,10 @@ A record with anything that needs an escape, or that is very long, goes to the f
 
 import time
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.math cimport floor
 from libc.stdio cimport snprintf
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
 from lbproxy.telemetry.records cimport HttpRecord
@@ -46,7 +47,7 @@ def fall_back_to(formatter):
 
 cdef struct Line:
     Py_ssize_t size
-    char text[ROOM]
+    char* text  # there is room for ROOM
 
 
 # Each returns whether it could: there was room, and nothing to escape.
@@ -183,11 +184,55 @@ cdef bint put_tried(Line* line, tuple tried) except -1:
 def http_json(record):
     """See `lbproxy.telemetry.formats.http_json`."""
     cdef Line line
+    cdef char room[ROOM]
+    line.text = room
     if isinstance(record, HttpRecord) and write(&line, <HttpRecord>record):
         text = PyUnicode_New(line.size, 127)
         memcpy(PyUnicode_1BYTE_DATA(text), line.text, line.size)
         return text
     return pure_http_json(record)
+
+
+cdef class Lines:
+    """See `lbproxy.telemetry.lines.Lines`; the lines stand in memory as they will stand in the file."""
+
+    def __dealloc__(self):
+        free(self.text)
+
+    cdef int reserve(self, Py_ssize_t size) except -1:
+        """Make room for so many bytes more."""
+        cdef Py_ssize_t capacity
+        cdef char* text
+        if self.size + size > self.capacity:
+            capacity = max(self.size + size, self.capacity * 2)
+            text = <char*>realloc(self.text, capacity)
+            if text == NULL:
+                raise MemoryError
+            self.text = text
+            self.capacity = capacity
+        return 0
+
+    cpdef append(self, str line):
+        cdef bytes text = line.encode("ascii")
+        self.reserve(PyBytes_GET_SIZE(text))
+        memcpy(self.text + self.size, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+        self.size += PyBytes_GET_SIZE(text)
+        self.count += 1
+
+    cpdef append_http_json(self, record):
+        cdef Line line
+        self.reserve(ROOM)
+        line.text = self.text + self.size
+        if isinstance(record, HttpRecord) and write(&line, <HttpRecord>record):
+            self.size += line.size
+            self.count += 1
+        else:
+            self.append(pure_http_json(record))
+
+    cpdef bytes take(self):
+        cdef bytes taken = PyBytes_FromStringAndSize(self.text, self.size)
+        self.size = self.count = 0
+        return taken
 
 
 cdef bint write(Line* line, HttpRecord r) except -1:

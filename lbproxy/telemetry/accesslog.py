@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from lbproxy.model.snapshot import AccessLogSettings
 from lbproxy.telemetry.formats import FORMATS, TcpRecord
+from lbproxy.telemetry.lines import Lines
 from lbproxy.telemetry.records import HttpRecord
 
 BATCH_BYTES = 64 * 1024
@@ -30,7 +31,7 @@ MAX_QUEUED_BYTES = 16 * 1024 * 1024
 PIPE_BYTES = 4096
 """Writes up to PIPE_BUF to a pipe are not mixed with those of other processes (pipe(7))."""
 
-_log = Logger()
+_log = Logger(__name__)  # compiled, it could not see where it is made
 
 
 class AccessLog:
@@ -44,10 +45,10 @@ class AccessLog:
         self.enabled = settings.destination != "off"
         """False when `log` does nothing, so that a caller may spare the record."""
         form = FORMATS[settings.format]
+        self._is_json = settings.format == "json"
         self._format_http = form.http
         self._format_tcp = form.tcp
-        self._lines: list[str] = []
-        self._gathered = 0
+        self._lines = Lines()
         self._handed = 0
         self._dropped = 0
         self._problem = ""
@@ -65,31 +66,33 @@ class AccessLog:
 
     def log(self, record: HttpRecord) -> None:
         """Write down a request that ended."""
-        if self.enabled:
-            self._append(self._format_http(record))
+        if not self.enabled:
+            return
+        if self._is_json:
+            self._lines.append_http_json(record)
+        else:
+            self._lines.append(self._format_http(record))
+        if self._lines.size >= BATCH_BYTES:
+            self.flush()
 
     def log_tcp(self, record: TcpRecord) -> None:
         """Write down a TCP or TLS connection that ended."""
         if self.enabled:
-            self._append(self._format_tcp(record))
-
-    def _append(self, line: str) -> None:
-        self._lines.append(line)
-        self._gathered += len(line)
-        if self._gathered >= BATCH_BYTES:
-            self.flush()
+            self._lines.append(self._format_tcp(record))
+            if self._lines.size >= BATCH_BYTES:
+                self.flush()
 
     def flush(self) -> None:
         """Hand what is gathered to the writer; say so when the log's state has changed."""
-        lines = self._lines
-        if lines:
-            if self._handed - self._writer.taken + self._gathered > MAX_QUEUED_BYTES:
-                self._dropped += len(lines)
+        gathered = self._lines.size
+        if gathered:
+            count = self._lines.count
+            lines = self._lines.take()
+            if self._handed - self._writer.taken + gathered > MAX_QUEUED_BYTES:
+                self._dropped += count
             else:
-                self._handed += self._gathered
-                self._writer.queue.put("".join(lines).encode("ascii"))
-            self._lines = []
-            self._gathered = 0
+                self._handed += gathered
+                self._writer.queue.put(lines)
         problem = self._writer.problem
         if problem != self._problem:
             self._problem = problem

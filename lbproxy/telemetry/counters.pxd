@@ -1,10 +1,16 @@
+cimport cython
+
 from lbproxy.telemetry.histograms cimport Histogram
+
+
+cdef Py_ssize_t _STATUSES
 
 
 cdef class ListenerCounters:
     cdef public str name
     cdef public long long connections, active, received_bytes, sent_bytes, tls_handshakes, tls_failures, tls_resumed
-    cdef public object requests_by_status, faults
+    cdef public object faults
+    cdef long long[::1] _statuses
     cdef public Histogram duration
 
     cpdef finished(self, int status, double seconds, long long received_bytes, long long sent_bytes)
@@ -13,8 +19,9 @@ cdef class ListenerCounters:
 cdef class TargetCounters:
     cdef public str group, key
     cdef public long long requests, connects, connect_failures, reused, sent_bytes, received_bytes
-    cdef public list responses
+    cdef long long[::1] _classes
     cdef public object faults
     cdef public Histogram response_time
 
+    @cython.locals(klass=Py_ssize_t)
     cpdef responded(self, int status, double seconds)

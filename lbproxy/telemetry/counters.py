@@ -9,24 +9,28 @@ reports of all workers.
 from __future__ import annotations
 
 import resource
+from array import array
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from lbproxy.telemetry.histograms import Histogram
 
+_STATUSES = 1000
+"""Any status of three digits."""
+
 
 class ListenerCounters:
     """What happened at one listener."""
 
     __slots__ = (
+        "_statuses",
         "active",
         "connections",
         "duration",
         "faults",
         "name",
         "received_bytes",
-        "requests_by_status",
         "sent_bytes",
         "tls_failures",
         "tls_handshakes",
@@ -39,8 +43,7 @@ class ListenerCounters:
         """Accepted since the start."""
         self.active = 0
         """Open now."""
-        self.requests_by_status: dict[int, int] = defaultdict(int)
-        """Requests that ended, by the status the client got (460 and the like included)."""
+        self._statuses = array("q", bytes(8 * _STATUSES))
         self.received_bytes = 0
         """From clients."""
         self.sent_bytes = 0
@@ -55,13 +58,18 @@ class ListenerCounters:
         """Seconds of whole requests, first byte in to last byte out."""
 
     @property
+    def requests_by_status(self) -> dict[int, int]:
+        """Requests that ended, by the status the client got (460 and the like included)."""
+        return {status: count for status, count in enumerate(self._statuses) if count}
+
+    @property
     def requests(self) -> int:
         """How many requests ended."""
-        return sum(self.requests_by_status.values())
+        return sum(self._statuses)
 
     def finished(self, status: int, seconds: float, received_bytes: int, sent_bytes: int) -> None:
         """Count a request that ended."""
-        self.requests_by_status[status] += 1
+        self._statuses[status if 0 <= status < _STATUSES else 0] += 1
         self.received_bytes += received_bytes
         self.sent_bytes += sent_bytes
         self.duration.observe(seconds)
@@ -86,7 +94,7 @@ class ListenerCounters:
         self.connections += report["connections"]
         self.active += report["active"]
         for status, count in report["requests_by_status"].items():
-            self.requests_by_status[int(status)] += count
+            self._statuses[int(status)] += count
         self.received_bytes += report["received_bytes"]
         self.sent_bytes += report["sent_bytes"]
         for reason, count in report["faults"].items():
@@ -101,6 +109,7 @@ class TargetCounters:
     """What happened with one target in one target group."""
 
     __slots__ = (
+        "_classes",
         "connect_failures",
         "connects",
         "faults",
@@ -109,7 +118,6 @@ class TargetCounters:
         "received_bytes",
         "requests",
         "response_time",
-        "responses",
         "reused",
         "sent_bytes",
     )
@@ -120,8 +128,7 @@ class TargetCounters:
         """The target's ``host:port``."""
         self.requests = 0
         """Requests (for TCP: connections) sent to the target, each attempt one."""
-        self.responses = [0] * 6
-        """By class: [2] counts 2xx; [0] what is outside 100-599."""
+        self._classes = array("q", bytes(8 * 6))
         self.connects = 0
         """New connections that succeeded."""
         self.connect_failures = 0
@@ -136,16 +143,22 @@ class TargetCounters:
         self.response_time = Histogram()
         """Seconds from dispatch to the first byte of the answer."""
 
+    @property
+    def responses(self) -> list[int]:
+        """Answers by class: [2] counts 2xx; [0] what is outside 100-599."""
+        return list(self._classes)
+
     def responded(self, status: int, seconds: float) -> None:
         """Count an answer whose first byte came this long after the dispatch."""
-        self.responses[status // 100 if 100 <= status < 600 else 0] += 1
+        klass = status // 100 if 100 <= status < 600 else 0
+        self._classes[klass] += 1
         self.response_time.observe(seconds)
 
     def report(self) -> dict[str, Any]:
         """Give the values in a form that JSON knows; see `add`."""
         return {
             "requests": self.requests,
-            "responses": list(self.responses),
+            "responses": self.responses,
             "connects": self.connects,
             "connect_failures": self.connect_failures,
             "reused": self.reused,
@@ -158,7 +171,7 @@ class TargetCounters:
     def add(self, report: Mapping[str, Any]) -> None:
         """Add the values of a `report`."""
         self.requests += report["requests"]
-        self.responses = [a + b for a, b in zip(self.responses, report["responses"], strict=True)]
+        self._classes = array("q", [a + b for a, b in zip(self._classes, report["responses"], strict=True)])
         self.connects += report["connects"]
         self.connect_failures += report["connect_failures"]
         self.reused += report["reused"]

@@ -6,7 +6,7 @@ a worker's former lives) add up bucket by bucket.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from array import array
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,28 +15,36 @@ BOUNDS: tuple[float, ...] = (
 )  # fmt: skip
 """Upper bounds of the buckets in seconds, inclusive; one more bucket takes what is longer."""
 
-_FIRST_BOUND = BOUNDS[0]
+_BOUNDS = array("d", BOUNDS)
+_LAST = len(BOUNDS)
 
 
 class Histogram:
     """Counts of durations by bucket, with their sum."""
 
-    __slots__ = ("counts", "sum")
+    __slots__ = ("_counts", "sum")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
-        """How many fell into each bucket; the last is for those above every bound."""
+        self._counts = array("q", bytes(8 * (_LAST + 1)))
         self.sum = 0.0
         """Seconds altogether."""
 
     @property
+    def counts(self) -> list[int]:
+        """How many fell into each bucket; the last is for those above every bound."""
+        return list(self._counts)
+
+    @property
     def count(self) -> int:
         """How many durations were observed."""
-        return sum(self.counts)
+        return sum(self._counts)
 
     def observe(self, seconds: float) -> None:
         """Count one duration."""
-        self.counts[0 if seconds <= _FIRST_BOUND else bisect_left(BOUNDS, seconds)] += 1
+        index = 0
+        while index < _LAST and seconds > _BOUNDS[index]:
+            index += 1
+        self._counts[index] += 1
         self.sum += seconds
 
     def quantile(self, q: float) -> float:
@@ -47,23 +55,26 @@ class Histogram:
         rank = q * self.count
         below = 0
         lower = 0.0
-        for bound, count in zip(BOUNDS, self.counts, strict=False):
+        counts = self.counts
+        for bound, count in zip(BOUNDS, counts, strict=False):
             if count and below + count >= rank:
                 return lower + (bound - lower) * (rank - below) / count
             below += count
             lower = bound
-        return BOUNDS[-1] if self.counts[-1] else 0.0
+        return BOUNDS[-1] if counts[-1] else 0.0
 
     def merge(self, other: Histogram) -> None:
         """Add another histogram's observations to this one."""
-        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
-        self.sum += other.sum
+        self._add(other.counts, other.sum)
 
     def report(self) -> dict[str, Any]:
         """Give the values in a form that JSON knows; see `add`."""
-        return {"counts": list(self.counts), "sum": self.sum}
+        return {"counts": self.counts, "sum": self.sum}
 
     def add(self, report: Mapping[str, Any]) -> None:
         """Add the observations of a `report`."""
-        self.counts = [a + b for a, b in zip(self.counts, report["counts"], strict=True)]
-        self.sum += report["sum"]
+        self._add(report["counts"], report["sum"])
+
+    def _add(self, counts: list[int], seconds: float) -> None:
+        self._counts = array("q", [a + b for a, b in zip(self._counts, counts, strict=True)])
+        self.sum += seconds

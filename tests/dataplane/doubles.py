@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from lbproxy.dataplane.balancer import make_balancer
+from lbproxy.dataplane.balancer import Circumstances, make_balancer
 from lbproxy.dataplane.deadlines import Deadlines
 from lbproxy.dataplane.listener.http1 import ClientConnection, HttpFront
 from lbproxy.dataplane.proxy.faults import Fault
@@ -280,7 +280,7 @@ class World:
         state = GroupState(cell=0, targets=tuple(registered(number) for number in range(1, targets + 1)))
         self.cells = [0] * (targets + 1)
         self.pools = {each.cell: self._pool(each) for each in state.targets}
-        balancer = make_balancer(self.group, state, self.cells, 0, 1, Random(1))
+        balancer = make_balancer(Circumstances(group=self.group, state=state, cells=self.cells, random=Random(1)))
         self.listener = Listener(
             name="web",
             binds=(Bind("198.51.100.1", 8080),),

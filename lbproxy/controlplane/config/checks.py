@@ -9,11 +9,12 @@ import attrs
 
 from lbproxy.controlplane.config.actions import FixedResponseFile
 from lbproxy.controlplane.config.errors import Problem
-from lbproxy.controlplane.config.options import ENCRYPTED, HTTP, DemoTargets, suggest
+from lbproxy.controlplane.config.options import ENCRYPTED, HASHING, HTTP, TCP, DemoTargets, suggest
 from lbproxy.controlplane.config.sections import ReadSection, Report
 from lbproxy.controlplane.config.values import either
 from lbproxy.model.listener import Bind
 from lbproxy.model.rule import Action, Forward, Redirect
+from lbproxy.model.target_group import HashPart
 
 _CONDITIONS = ("host", "path", "method", "query", "source-ip")
 _PROBE_OPTIONS = ("health-check-path", "health-check-host", "matcher")
@@ -173,6 +174,7 @@ def _check_group(group: ReadSection) -> None:
         group.warn("has no targets: what is forwarded to it is answered with 503")
     elif not any(target.weight for target in targets):
         group.fail("all weights are zero; give at least one target a weight from 1 to 999", "targets")
+    _check_hashing(group)
     probe = group["health-check-protocol"] if group.protocol is not None else None
     if probe == "TCP":
         for option in _PROBE_OPTIONS:
@@ -182,3 +184,13 @@ def _check_group(group: ReadSection) -> None:
     if timeout is not None and interval is not None and timeout > interval:
         where = "health-check-interval" if "health-check-interval" in group else "the default health-check-interval"
         group.fail(f"longer than {where} ({interval:g}s); write at most that", "health-check-timeout")
+
+
+def _check_hashing(group: ReadSection) -> None:
+    if group["algorithm"] is not None and group["algorithm"] not in HASHING:
+        for option in ("hash-key", "hash-balance-factor"):
+            if option in group:
+                group.warn(f"has no effect unless algorithm = {either(HASHING)}", option)
+    key = group["hash-key"]
+    if group.protocol in TCP and key is not None and key.part is not HashPart.SOURCE:
+        group.fail("a connection has only a source; write hash-key = source", "hash-key")

@@ -393,6 +393,10 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
     if protocol.is_http:
         only.update(
             client_keep_alive_seconds=section["client-keep-alive"],
+            min_request_rate=section["min-request-rate"],
+            min_response_rate=section["min-response-rate"],
+            slow_client_grace_seconds=section["slow-client-grace"],
+            max_requests_per_connection=section["max-requests-per-connection"],
             xff_mode=XffMode(section["xff-mode"]),
             xff_client_port=section["xff-client-port"],
         )
@@ -477,6 +481,8 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
             for target in targets
         ),
         algorithm=section["algorithm"],
+        hash_key=section["hash-key"],
+        hash_balance_factor=section["hash-balance-factor"],
         health_check=_health_check(section, protocol),
         deregistration_delay_seconds=section["deregistration-delay"],
         connect_timeout_seconds=section["connect-timeout"],

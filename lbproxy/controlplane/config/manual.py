@@ -34,7 +34,7 @@ default-action = forward ${GROUP:-app}
 
 * A file is UTF-8. A `;` after white space starts a comment, unless it is inside `"double quotes"`.
 * `${NAME}` is replaced from the environment; `${NAME:-default}` has a default for a missing or empty one; `$$` is `$`.
-* Durations take `ms`, `s`, `m`, `h` or `d`; a bare number is seconds.
+* Durations take `ms`, `s`, `m`, `h` or `d`; a bare number is seconds. Sizes take `k`, `m` or `g` (1024 and so on).
 * On and off may be written `on`, `off`, `yes`, `no`, `true` or `false`.
 * Relative paths start at the folder of the file.
 * A wildcard `*` in `certificates` is that of a shell.

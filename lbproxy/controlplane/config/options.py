@@ -34,6 +34,7 @@ from lbproxy.controlplane.config.values import (
     query_pattern,
     ranges,
     request_path,
+    size_from,
     split_address,
     value_pattern,
 )
@@ -41,14 +42,24 @@ from lbproxy.ipc.cells import SLOT_LIMIT
 from lbproxy.model.health import HealthCheckProtocol
 from lbproxy.model.listener import Bind, ListenerProtocol, XffMode
 from lbproxy.model.rule import Pattern
-from lbproxy.model.target_group import ProxyProtocolVersion, TargetProtocol
+from lbproxy.model.target_group import HashKey, HashPart, ProxyProtocolVersion, TargetProtocol
 from lbproxy.model.tls_policy import DEFAULT_TLS_POLICY, TLS_POLICIES
 
 HTTP = ("HTTP", "HTTPS")
 TCP = ("TCP", "TLS")
 ENCRYPTED = ("HTTPS", "TLS")
 
-ALGORITHMS = ("round_robin", "least_outstanding_requests", "weighted_random")
+ALGORITHMS = (
+    "round_robin",
+    "least_outstanding_requests",
+    "weighted_random",
+    "least_time",
+    "random_two",
+    "maglev",
+    "rendezvous",
+    "first",
+)
+HASHING = ("maglev", "rendezvous")
 SELF_SIGNED = "self-signed"
 
 
@@ -160,6 +171,30 @@ def _algorithm(text: str) -> str:
     raise ValueError(f"no such algorithm{suggest(text, ALGORITHMS) or '; write ' + either(ALGORITHMS)}")
 
 
+def _hash_key(text: str) -> HashKey:
+    word, dot, name = text.partition(".")
+    try:
+        part = HashPart(word.lower())
+    except ValueError:
+        raise ValueError(f"write {either(_HASH_KEYS)}") from None
+    if (part in _NAMED_HASH_PARTS) != bool(name) or (dot and not name):
+        raise ValueError(f"write {part.value}.NAME" if part in _NAMED_HASH_PARTS else f"write {part.value} alone")
+    if part is HashPart.HEADER:
+        name = field_name(name)
+    return HashKey(part, name)
+
+
+_NAMED_HASH_PARTS = (HashPart.HEADER, HashPart.COOKIE, HashPart.QUERY)
+_HASH_KEYS = tuple(f"{part.value}.NAME" if part in _NAMED_HASH_PARTS else part.value for part in HashPart)
+
+
+def _balance_factor(text: str) -> int:
+    factor = integer_from(0, 1000).parse(text)
+    if 0 < factor <= 100:
+        raise ValueError("no target may then have its fair share; write 0 for no bound, or 101 to 1000")
+    return factor
+
+
 def _probe_port(text: str) -> int | None:
     if text == "traffic-port":
         return None
@@ -216,6 +251,7 @@ _BOOLEAN = Form("on or off", boolean)
 _PATTERN_LIST = "list of patterns"
 _CIDR_LIST = list_of(Form("", network), "list of CIDR blocks")
 _HEALTH_THRESHOLD = integer_from(1, 10)
+_BYTES_A_SECOND = size_from("0", "1g", "bytes a second")
 
 
 OPTIONS: tuple[Option, ...] = (
@@ -352,6 +388,44 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         kind="listener",
+        name="min-request-rate",
+        form=_BYTES_A_SECOND,
+        protocols=HTTP,
+        default="240",
+        effect="A request whose body comes slower than this while lbproxy waits for it is ended with 408, averaged over"
+        " `slow-client-grace`; 0 lets it take any time. One whose answer has begun is a conversation and is let be.",
+        example="1k",
+    ),
+    Option(
+        kind="listener",
+        name="min-response-rate",
+        form=_BYTES_A_SECOND,
+        protocols=HTTP,
+        default="240",
+        effect="A client that takes its answer slower than this while lbproxy waits for it is cut off; 0 lets it"
+        " take any time. Also in WebSockets.",
+        example="1k",
+    ),
+    Option(
+        kind="listener",
+        name="slow-client-grace",
+        form=duration_from("1s", "1h"),
+        protocols=HTTP,
+        default="60s",
+        effect="What `min-request-rate` and `min-response-rate` are averaged over, again and again.",
+        example="15s",
+    ),
+    Option(
+        kind="listener",
+        name="max-requests-per-connection",
+        form=integer_from(0, 1_000_000_000),
+        protocols=HTTP,
+        default="0",
+        effect="A client's connection is closed after so many requests; 0 for any number.",
+        example="10000",
+    ),
+    Option(
+        kind="listener",
         name="xff-mode",
         form=one_of(*(mode.value for mode in XffMode)),
         protocols=HTTP,
@@ -484,8 +558,26 @@ OPTIONS: tuple[Option, ...] = (
         name="algorithm",
         form=Form(either(ALGORITHMS), _algorithm),
         default="round_robin",
-        effect="How a target is chosen.",
+        effect="How a target is chosen; see [balancing.md](balancing.md).",
         example="least_outstanding_requests",
+    ),
+    Option(
+        kind="target-group",
+        name="hash-key",
+        form=Form(either(_HASH_KEYS), _hash_key),
+        default="source",
+        effect="What `maglev` and `rendezvous` hash, so that requests with the same value go to the same target; only"
+        " `source`, the client's address, in TCP and TLS groups. A request without the value takes its turn.",
+        example="cookie.session",
+    ),
+    Option(
+        kind="target-group",
+        name="hash-balance-factor",
+        form=Form("0, or per cent from 101 to 1000", _balance_factor),
+        default="0",
+        effect="How much of its fair share of what is in flight a target may have before `maglev` and `rendezvous` go"
+        " on to the key's next target; 0 is no bound.",
+        example="150",
     ),
     Option(
         kind="target-group",

@@ -95,6 +95,11 @@ def integer_from(low: int, high: int) -> Form[int]:
     return Form(f"number, {low} to {high}", _bounded(integer, low, high, f"{low} to {high}"))
 
 
+def size_from(low: str, high: str, what: str = "size") -> Form[int]:
+    """A number of bytes in these bounds, both included."""
+    return Form(f"{what}, {low} to {high}", _bounded(size, size(low), size(high), f"{low} to {high}"))
+
+
 def _bounded(parse: Callable[[str], Any], low: float, high: float, words: str) -> Callable[[str], Any]:
     def bounded(text: str) -> Any:
         value = parse(text)

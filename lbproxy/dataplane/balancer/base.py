@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from random import Random
 from typing import Protocol, overload
 
+import attrs
+
 from lbproxy.dataplane.balancer.availability import eligible
+from lbproxy.dataplane.balancer.observation import Observation
+from lbproxy.dataplane.router.request import RoutableRequest
 from lbproxy.model.errors import InvalidModel
 from lbproxy.model.snapshot import GroupState
 from lbproxy.model.target import RegisteredTarget
@@ -24,44 +28,79 @@ class Cells(Protocol):
     def __setitem__(self, index: int, value: int, /) -> None: ...
 
 
+def _no_time() -> float:
+    return 0.0
+
+
+@attrs.frozen(kw_only=True)
+class Circumstances:
+    """What a balancer is made for and works with."""
+
+    group: TargetGroup
+    state: GroupState
+    cells: Cells
+    slots: int = 1
+    """How many workers share the traffic, and so the length of each target's run of cells in use."""
+    random: Random
+    observations: Mapping[int, Observation] = attrs.Factory(dict)
+    """By target's cell, for the algorithms of `OBSERVING`; a target without one counts as not seen yet."""
+    now: Callable[[], float] = _no_time
+    """The clock of ``observations``."""
+
+
 class Balancer(ABC):
     """Chooses among the targets of one group; one object for each worker and state of the group."""
 
-    __slots__ = ("_cells", "_position_cell", "_random", "_slots", "fail_open", "targets")
+    __slots__ = ("_cells", "_position_cell", "_random", "_slots", "fail_open", "targets", "weights")
 
     targets: tuple[RegisteredTarget, ...]
     """Those that may take traffic (`lbproxy.dataplane.balancer.availability`)."""
+    weights: tuple[int, ...]
+    """Their shares of the traffic, each above 0."""
     fail_open: bool
     """Whether they do so only because none is healthy."""
 
-    def __init_subclass__(cls, *, algorithm: str) -> None:
-        """Enter the class in `ALGORITHMS` as ``algorithm``."""
-        ALGORITHMS[algorithm] = cls
+    def __init_subclass__(cls, *, algorithm: str = "", observing: bool = False) -> None:
+        """Enter the class in `ALGORITHMS` as ``algorithm``; ``observing``: it needs `Circumstances.observations`."""
+        if algorithm:
+            ALGORITHMS[algorithm] = cls
+        if observing:
+            OBSERVING.add(algorithm)
 
-    def __init__(self, state: GroupState, cells: Cells, slots: int, random: Random) -> None:
-        """``slots`` is how many workers share the traffic, and so the length of each target's run of cells in use."""
-        chosen = eligible(state)
+    def __init__(self, circumstances: Circumstances) -> None:
+        chosen = eligible(circumstances.state)
         self.targets = chosen.targets
+        self.weights = tuple(target.target.weight for target in chosen.targets)
         self.fail_open = chosen.fail_open
-        self._cells = cells
-        self._position_cell = state.cell
-        self._slots = slots
-        self._random = random
+        self._cells = circumstances.cells
+        self._position_cell = circumstances.state.cell
+        self._slots = circumstances.slots
+        self._random = circumstances.random
 
     @abstractmethod
-    def pick(self) -> RegisteredTarget | None:
-        """The target for the next request, or None when there is none at all."""
+    def pick(self, request: RoutableRequest | None, source: str) -> RegisteredTarget | None:
+        """The target for the next request, or None when there is none at all.
+
+        ``source`` is the client's address; ``request`` is None for a TCP connection.
+        """
 
     @abstractmethod
-    def others(self, first: RegisteredTarget, source: str) -> Iterator[RegisteredTarget]:
+    def others(
+        self, first: RegisteredTarget, request: RoutableRequest | None, source: str
+    ) -> Iterator[RegisteredTarget]:
         """Every other target once, in the order to try after ``first`` has failed."""
 
-    def candidates(self, source: str) -> Iterator[RegisteredTarget]:
-        """Every target once, in the order to try, for a client at ``source``; each is chosen when asked for."""
-        first = self.pick()
+    def candidates(self, request: RoutableRequest | None, source: str) -> Iterator[RegisteredTarget]:
+        """Every target once, in the order to try; each is chosen when asked for."""
+        first = self.pick(request, source)
         if first is not None:
             yield first
-            yield from self.others(first, source)
+            yield from self.others(first, request, source)
+
+    def in_flight(self, cell: int) -> int:
+        """What all workers have in flight to the target of this cell."""
+        slots = self._slots
+        return self._cells[cell] if slots == 1 else sum(self._cells[cell : cell + slots])
 
     def _next_position(self) -> int:
         """Take the group's next place in the rotation, counted over all workers.
@@ -78,15 +117,17 @@ class Balancer(ABC):
 ALGORITHMS: dict[str, type[Balancer]] = {}
 """By name in the configuration; importing `lbproxy.dataplane.balancer` fills it."""
 
+OBSERVING: set[str] = set()
+"""Those that decide by what was observed of the targets."""
 
-def make_balancer(
-    group: TargetGroup, state: GroupState, cells: Cells, slot: int, slots: int, random: Random
-) -> Balancer:
-    """The balancer of a group in its present state, for the worker in ``slot`` of ``slots``.
+
+def make_balancer(circumstances: Circumstances) -> Balancer:
+    """The balancer of a group in its present state.
 
     Raises `InvalidModel` for an algorithm that is not known.
     """
-    algorithm = ALGORITHMS.get(group.algorithm)
+    name = circumstances.group.algorithm
+    algorithm = ALGORITHMS.get(name)
     if algorithm is None:
-        raise InvalidModel("algorithm", f"{group.algorithm!r} is not one of {', '.join(sorted(ALGORITHMS))}")
-    return algorithm(state, cells, slots, random)
+        raise InvalidModel("algorithm", f"{name!r} is not one of {', '.join(sorted(ALGORITHMS))}")
+    return algorithm(circumstances)

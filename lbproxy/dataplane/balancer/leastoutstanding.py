@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from random import Random
 
-from lbproxy.dataplane.balancer.base import Balancer, Cells
+from lbproxy.dataplane.balancer.base import Balancer, Circumstances
 from lbproxy.dataplane.balancer.rotation import smooth_order
-from lbproxy.model.snapshot import GroupState
+from lbproxy.dataplane.router.request import RoutableRequest
 from lbproxy.model.target import RegisteredTarget
 
 
@@ -19,13 +18,15 @@ class LeastOutstandingRequests(Balancer, algorithm="least_outstanding_requests")
 
     __slots__ = ("_circle", "_starts")
 
-    def __init__(self, state: GroupState, cells: Cells, slots: int, random: Random) -> None:
-        super().__init__(state, cells, slots, random)
-        self._starts = smooth_order([target.target.weight for target in self.targets])
+    def __init__(self, circumstances: Circumstances) -> None:
+        super().__init__(circumstances)
+        self._starts = smooth_order(self.weights)
         # twice around, so that a turn from any start is one slice
-        self._circle = [(target.cell, target.target.weight, target) for target in self.targets] * 2
+        self._circle = [
+            (target.cell, weight, target) for target, weight in zip(self.targets, self.weights, strict=True)
+        ] * 2
 
-    def pick(self) -> RegisteredTarget | None:
+    def pick(self, request: RoutableRequest | None, source: str) -> RegisteredTarget | None:
         if not self._starts:
             return None
         cells = self._cells
@@ -41,13 +42,15 @@ class LeastOutstandingRequests(Balancer, algorithm="least_outstanding_requests")
                 best, best_load, best_weight = target, load, weight
         return best
 
-    def others(self, first: RegisteredTarget, source: str) -> Iterator[RegisteredTarget]:
+    def others(
+        self, first: RegisteredTarget, request: RoutableRequest | None, source: str
+    ) -> Iterator[RegisteredTarget]:
         """By load at this moment, lightest first."""
         if not self._starts:
             return
         start = self._starts[self._next_position() % len(self._starts)]
         loads = [
-            (sum(self._cells[cell : cell + self._slots]) / weight, target)
+            (self.in_flight(cell) / weight, target)
             for cell, weight, target in self._circle[start : start + len(self.targets)]
             if cell != first.cell
         ]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from random import Random
 
-from lbproxy.dataplane.balancer.base import Balancer, Cells
+from lbproxy.dataplane.balancer.base import Balancer, Circumstances
 from lbproxy.dataplane.balancer.rotation import smooth_order
-from lbproxy.model.snapshot import GroupState
+from lbproxy.dataplane.router.request import RoutableRequest
 from lbproxy.model.target import RegisteredTarget
 
 
@@ -19,12 +18,12 @@ class RoundRobin(Balancer, algorithm="round_robin"):
 
     __slots__ = ("_length", "_order")
 
-    def __init__(self, state: GroupState, cells: Cells, slots: int, random: Random) -> None:
-        super().__init__(state, cells, slots, random)
-        self._order = [self.targets[index] for index in smooth_order([t.target.weight for t in self.targets])]
+    def __init__(self, circumstances: Circumstances) -> None:
+        super().__init__(circumstances)
+        self._order = [self.targets[index] for index in smooth_order(self.weights)]
         self._length = len(self._order)
 
-    def pick(self) -> RegisteredTarget | None:
+    def pick(self, request: RoutableRequest | None, source: str) -> RegisteredTarget | None:
         if not self._length:
             return None
         # _next_position, written out: this is once for each request
@@ -34,7 +33,9 @@ class RoundRobin(Balancer, algorithm="round_robin"):
         cells[cell] = position + 1
         return self._order[position % self._length]
 
-    def others(self, first: RegisteredTarget, source: str) -> Iterator[RegisteredTarget]:
+    def others(
+        self, first: RegisteredTarget, request: RoutableRequest | None, source: str
+    ) -> Iterator[RegisteredTarget]:
         """On from the shared position.
 
         The position moves by one, so that what a dead target's requests fall back to is

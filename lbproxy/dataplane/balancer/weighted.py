@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import accumulate
-from random import Random
 
-from lbproxy.dataplane.balancer.base import Balancer, Cells
-from lbproxy.model.snapshot import GroupState
+from lbproxy.dataplane.balancer.base import Balancer, Circumstances
+from lbproxy.dataplane.balancer.draw import Draw
+from lbproxy.dataplane.router.request import RoutableRequest
 from lbproxy.model.target import RegisteredTarget
 
 
 class WeightedRandom(Balancer, algorithm="weighted_random"):
     """Needs no memory and nothing shared: good where requests differ much in cost."""
 
-    __slots__ = ("_bounds", "_draw", "_last", "_total")
+    __slots__ = ("_draw",)
 
-    def __init__(self, state: GroupState, cells: Cells, slots: int, random: Random) -> None:
-        super().__init__(state, cells, slots, random)
-        self._bounds = list(accumulate(target.target.weight for target in self.targets))
-        self._total = self._bounds[-1] if self._bounds else 0
-        self._last = len(self._bounds) - 1
-        self._draw = random.random
+    def __init__(self, circumstances: Circumstances) -> None:
+        super().__init__(circumstances)
+        self._draw = Draw(self.weights, circumstances.random)
 
-    def pick(self) -> RegisteredTarget | None:
-        if not self._total:
-            return None
-        # the upper bound: a product rounded up to the total must not run off the end
-        return self.targets[bisect_right(self._bounds, self._draw() * self._total, 0, self._last)]
+    def pick(self, request: RoutableRequest | None, source: str) -> RegisteredTarget | None:
+        return self.targets[self._draw.index()] if self.targets else None
 
-    def others(self, first: RegisteredTarget, source: str) -> Iterator[RegisteredTarget]:
+    def others(
+        self, first: RegisteredTarget, request: RoutableRequest | None, source: str
+    ) -> Iterator[RegisteredTarget]:
         """Drawn in the same way from those not tried yet."""
-        left = [target for target in self.targets if target.cell != first.cell]
+        left = [pair for pair in zip(self.targets, self.weights, strict=True) if pair[0].cell != first.cell]
         while left:
-            weights = [target.target.weight for target in left]
-            index = self._random.choices(range(len(left)), weights)[0]
-            yield left.pop(index)
+            index = self._random.choices(range(len(left)), [weight for _, weight in left])[0]
+            yield left.pop(index)[0]

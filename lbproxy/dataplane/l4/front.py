@@ -48,12 +48,12 @@ class TcpRuntime:
         self._worker_counters = counters
         self._access_log = access_log
 
-    def choose(self) -> tuple[TargetGroup, Iterator[RegisteredTarget]]:
-        """A target group by weight, and its targets in the order to try."""
+    def choose(self, source: str) -> tuple[TargetGroup, Iterator[RegisteredTarget]]:
+        """A target group by weight, and its targets in the order to try for a client at this address."""
         forward = self._table.default.forward
         assert forward is not None
         group = self._groups[forward.pick()]
-        return group.group, group.balancer.candidates("")
+        return group.group, group.balancer.candidates(None, source)
 
     def target_counters(self, group: TargetGroup, target: Target) -> TargetCounters:
         return self._worker_counters.target(group.name, target.key)

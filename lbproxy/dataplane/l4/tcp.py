@@ -137,8 +137,8 @@ class TcpContext(Protocol):
     def connections(self) -> set[TcpClientSide]:
         """Those open now; a connection adds and removes itself."""
 
-    def choose(self) -> tuple[TargetGroup, Iterator[RegisteredTarget]]:
-        """Choose a target group and its targets in the order to try, none twice."""
+    def choose(self, source: str) -> tuple[TargetGroup, Iterator[RegisteredTarget]]:
+        """Choose a target group and, for a client at this address, its targets in the order to try, none twice."""
 
     def target_counters(self, group: TargetGroup, target: Target) -> TargetCounts: ...
 
@@ -329,7 +329,7 @@ class TcpClientSide(_Side):
         self._began_connecting = self._now()
         self.context.deadlines.set(self, self._began_connecting + self._idle_seconds)
         self.transport.pauseProducing()
-        self.group, self._candidates = self.context.choose()
+        self.group, self._candidates = self.context.choose(self._addr.host)
         self._record.target_group = self.group.name
         self._try_next()
 

@@ -27,12 +27,12 @@ cdef class ClientConnection(Downstream):
     cdef public double deadline
     cdef HttpFront _front
     cdef HttpRuntime _runtime
-    cdef object _transport, _chunks, _forwarded_for, _tls
+    cdef object _transport, _chunks, _forwarded_for, _tls, _giving, _taking
     cdef ForwardedFields _forwarded
     cdef bytes _buffer
     cdef double _began, _age_limit
     cdef int _reading
-    cdef long long _remaining, _untaken
+    cdef long long _remaining, _untaken, _requests_left
     cdef Exchange _exchange
     cdef bint _starting, _keep, _chunked_out, _half_closed, _write_paused, _reading_paused
 
@@ -51,6 +51,9 @@ cdef class ClientConnection(Downstream):
     cdef _refuse_unread(self, int status, reason)
     cdef _set_deadline(self, double at)
     cdef bint _is_taking(self) except -1
+    cdef _watch_giving(self)
+    cdef _watch_taking(self)
+    cdef _await_taken(self)
     cdef _close(self)
     cdef _linger(self)
     cdef _lose_write(self)

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 from lbproxy.dataplane.deadlines import NEVER, TICK_SECONDS, Deadlines
+from lbproxy.dataplane.listener.pace import Pace
 from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phrase
 from lbproxy.dataplane.proxy.exchange import Downstream, Exchange
 from lbproxy.dataplane.proxy.faults import Fault
@@ -28,7 +29,7 @@ from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http1.body import LAST_CHUNK, ChunkedReader, encode_chunk, last_chunk
 from lbproxy.wire.http1.head import RequestHead, scan_request
 
-_log = Logger()
+_log = Logger(__name__)  # compiled, it could not see where it is made
 
 _WALL = Clock(time.time)
 
@@ -134,13 +135,16 @@ class ClientConnection(Downstream):
         "_forwarded",
         "_forwarded_for",
         "_front",
+        "_giving",
         "_half_closed",
         "_keep",
         "_reading",
         "_reading_paused",
         "_remaining",
+        "_requests_left",
         "_runtime",
         "_starting",
+        "_taking",
         "_tls",
         "_transport",
         "_untaken",
@@ -179,6 +183,9 @@ class ClientConnection(Downstream):
         self._forwarded_for: Any = None
         self._tls: TlsDescription | None = None
         self._age_limit = 0.0
+        self._requests_left = self._runtime.max_requests
+        self._giving: Pace | None = None
+        self._taking: Pace | None = None
 
     # The transport calls
 
@@ -243,6 +250,8 @@ class ClientConnection(Downstream):
         self._runtime.counters.active -= 1
         self._reading = _CLOSING
         self._front.deadlines.clear(self)
+        if self._taking is not None:
+            self._taking.stop()
         exchange = self._exchange
         if exchange is not None:
             exchange.client_lost()
@@ -252,6 +261,7 @@ class ClientConnection(Downstream):
     def pauseProducing(self) -> None:
         self._write_paused = True
         self._untaken = self._transport.untaken()
+        self._watch_taking()
         exchange = self._exchange
         if exchange is not None:
             exchange.pause_response()
@@ -259,6 +269,8 @@ class ClientConnection(Downstream):
     def resumeProducing(self) -> None:
         self._write_paused = False
         self._untaken = 0
+        if self._taking is not None:
+            self._taking.hold()
         exchange = self._exchange
         if exchange is not None:
             exchange.resume_response()
@@ -291,6 +303,49 @@ class ClientConnection(Downstream):
         """
         before, self._untaken = self._untaken, self._transport.untaken()
         return 0 < self._untaken < before
+
+    # How fast the client is
+
+    def _watch_giving(self) -> None:
+        """The rest of a request's body is awaited from now on."""
+        rate = self._runtime.min_request_rate
+        if rate > 0.0:
+            if self._giving is None:
+                self._giving = Pace(self._front.deadlines, self.given, self.gave_too_slowly)
+            self._giving.begin(rate, self._runtime.slow_client_grace)
+
+    def _watch_taking(self) -> None:
+        """The client has to take something before there can be more."""
+        rate = self._runtime.min_response_rate
+        if rate > 0.0:
+            if self._taking is None:
+                self._taking = Pace(self._front.deadlines, self.taken, self.took_too_slowly)
+            self._taking.begin(rate, self._runtime.slow_client_grace)
+
+    def given(self) -> int:
+        """How much of the present request has come."""
+        exchange = self._exchange
+        return 0 if exchange is None else exchange.received_bytes
+
+    def taken(self) -> int:
+        """How much of what waits for the client it has taken, from any start."""
+        untaken: int = self._transport.untaken()
+        return -untaken
+
+    def gave_too_slowly(self) -> None:
+        """End the request, unless it is a conversation: who is answered already may take time to think."""
+        exchange = self._exchange
+        if exchange is not None and not exchange.response_started:
+            exchange.client_failed(Fault.CLIENT_TOO_SLOW)
+
+    def took_too_slowly(self) -> None:
+        """End the connection: the client does not read what it asked for."""
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.client_failed(Fault.CLIENT_TOO_SLOW)
+        else:
+            self._runtime.counters.faults[Fault.CLIENT_TOO_SLOW.reason] += 1
+        self._abort()
 
     def drain(self) -> None:
         """No request after the present one, or the one that comes within a moment."""
@@ -380,7 +435,8 @@ class ClientConnection(Downstream):
                 self._reading = _LENGTH
         if ended:
             self._reading = _NOTHING
-        self._keep = head.keep_alive
+        self._requests_left -= 1
+        self._keep = head.keep_alive and self._requests_left != 0
         self._chunked_out = False
         exchange = self._exchange = Exchange(self, runtime, head, self._began)
         exchange.received_bytes = head.end - start + len(body)
@@ -393,6 +449,8 @@ class ClientConnection(Downstream):
             _log.failure("a request could not be handled")
             exchange.fail(Fault.INTERNAL)
         self._starting = False
+        if not ended and not self._reading_paused and self._exchange is exchange:
+            self._watch_giving()
         return end
 
     def _describe_tls(self, exchange: Exchange) -> None:
@@ -429,6 +487,8 @@ class ClientConnection(Downstream):
             exchange.request_data(data)
             return
         self._reading = _NOTHING
+        if self._giving is not None:
+            self._giving.stop()
         if remaining < 0:
             self._buffer = data[remaining:]
             data = data[:remaining]
@@ -451,6 +511,8 @@ class ClientConnection(Downstream):
             self._chunks = None
             self._reading = _NOTHING
             self._buffer = chunks.rest
+            if self._giving is not None:
+                self._giving.stop()
         if body:
             exchange.request_data(body)
         if chunks.ended and self._exchange is exchange:
@@ -504,11 +566,15 @@ class ClientConnection(Downstream):
     def pause_request(self) -> None:
         if not self._reading_paused and self._reading != _CLOSING:
             self._reading_paused = True
+            if self._giving is not None:
+                self._giving.hold()
             self._transport.pauseProducing()
 
     def resume_request(self) -> None:
         if self._reading_paused and self._reading != _CLOSING:
             self._reading_paused = False
+            if self._reading == _LENGTH or self._reading == _CHUNKS:
+                self._watch_giving()
             self._transport.resumeProducing()
 
     def send_informational(self, status: int, reason: bytes, fields: bytes) -> None:
@@ -587,6 +653,8 @@ class ClientConnection(Downstream):
     def exchange_done(self) -> None:
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
+        if self._giving is not None:
+            self._giving.stop()
         if self._reading == _CLOSING:
             return
         if not self._keep or not exchange.request_ended:
@@ -611,22 +679,26 @@ class ClientConnection(Downstream):
         """Close when all is written; what the client still sends is not awaited."""
         self._reading = _CLOSING
         self._buffer = b""
-        self._untaken = self._transport.untaken()
-        self._front.deadlines.set(self, self.clock.now() + self._runtime.idle_timeout)
-        self._transport.unregisterProducer()
+        self._await_taken()
         if self._reading_paused:  # TLS waits for the client's close_notify
             self._reading_paused = False
             self._transport.resumeProducing()
         self._transport.loseConnection()
+
+    def _await_taken(self) -> None:
+        """Let the client take what is written, as long as it goes on doing so."""
+        self._untaken = self._transport.untaken()
+        if self._untaken:
+            self._watch_taking()
+        self._front.deadlines.set(self, self.clock.now() + self._runtime.idle_timeout)
+        self._transport.unregisterProducer()
 
     def _linger(self) -> None:
         """Close when all is sent, after taking in what the client sends for a little while."""
         self._reading = _CLOSING
         self._buffer = b""
         self._chunks = None
-        self._untaken = self._transport.untaken()
-        self._front.deadlines.set(self, self.clock.now() + self._runtime.idle_timeout)
-        self._transport.unregisterProducer()
+        self._await_taken()
         if self._reading_paused:
             self._reading_paused = False
             self._transport.resumeProducing()

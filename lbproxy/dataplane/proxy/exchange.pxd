@@ -99,6 +99,7 @@ cdef class Exchange(HttpRecord):
     cdef bint _may_retry(self, fault, bint reused) except -1
     cdef bint _may_repeat(self) except -1
     cdef _next_candidate(self)
+    cdef _count_target_fault(self, fault)
     cdef _end_try(self)
     cdef _drop_upstream(self)
     cdef _leave_tunnel(self)

@@ -249,7 +249,7 @@ class Exchange(HttpRecord):
             return
         group = self.group = runtime.groups[match.forward.pick()]
         self.target_group = group.name
-        chosen = group.balancer.pick()
+        chosen = group.balancer.pick(head, self.client.host)
         if chosen is None:
             self.fail(Fault.NO_TARGETS)
             return
@@ -325,8 +325,13 @@ class Exchange(HttpRecord):
             self.client.end_tunnel()
             self._finish()
         elif self.response_started:
-            self.fail(Fault.CLIENT_TIMEOUT if self._paused_response else Fault.TARGET_STALLED)
+            if self._paused_response:
+                self.fail(Fault.CLIENT_TIMEOUT)
+            else:
+                self._count_target_fault(Fault.TARGET_STALLED)
+                self.fail(Fault.TARGET_STALLED)
         elif self.request_ended or self._paused_request:
+            self._count_target_fault(Fault.RESPONSE_TIMEOUT)
             self.fail(Fault.RESPONSE_TIMEOUT)
         else:
             self.fail(Fault.CLIENT_TIMEOUT)
@@ -367,7 +372,10 @@ class Exchange(HttpRecord):
         self.answered = now = client.clock.now()
         self.target_status = self.status = status = head.status
         assert self.group is not None
-        self.pool.counters.responded(status, now - self.dispatched)
+        pool = self.pool
+        pool.counters.responded(status, now - self.dispatched)
+        if pool.observation is not None:
+            pool.observation.responded(status, now - self.dispatched, now)
         self.response_started = True
         if ended:
             self.upstream = None
@@ -410,7 +418,7 @@ class Exchange(HttpRecord):
         ``reused``: it had served another exchange before and failed without a byte of an answer.
         """
         self.upstream = None
-        self.pool.counters.faults[fault.reason] += 1
+        self._count_target_fault(fault)
         chosen = self._chosen
         assert chosen is not None
         if not self.response_started and self._may_retry(fault, reused):
@@ -559,8 +567,16 @@ class Exchange(HttpRecord):
         assert self.group is not None
         assert self._chosen is not None
         if self._others is None:
-            self._others = iter(self.group.balancer.others(self._chosen, self.client.host))
+            self._others = iter(self.group.balancer.others(self._chosen, self.head, self.client.host))
         return next(self._others, None)
+
+    def _count_target_fault(self, fault: Fault) -> None:
+        """The target of this try has failed."""
+        pool = self.pool
+        pool.counters.faults[fault.reason] += 1
+        if pool.observation is not None:
+            now = self.client.clock.now()
+            pool.observation.failed(now - self.dispatched if self.dispatched else 0.0, now)
 
     def _end_try(self) -> None:
         if self._counted:

@@ -12,6 +12,7 @@ cdef class Pool:
     cdef public str key
     cdef public bytes authority
     cdef public TargetCounters counters
+    cdef public object observation
 
     cpdef begin(self)
     cpdef end(self)
@@ -35,5 +36,7 @@ cdef class HttpRuntime:
     cdef readonly ListenerCounters counters
     cdef readonly TraceIds trace_ids
     cdef readonly double idle_timeout, header_timeout, client_keep_alive
+    cdef readonly double min_request_rate, min_response_rate, slow_client_grace
+    cdef readonly long long max_requests
 
     cpdef finished(self, Exchange exchange)

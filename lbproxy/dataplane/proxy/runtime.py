@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.balancer.base import Balancer
+    from lbproxy.dataplane.balancer.observation import Observation
     from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
     from lbproxy.dataplane.proxy.forwarded import TraceIds
     from lbproxy.dataplane.router.table import Table
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 class Pool:
     """One worker's connections to one target."""
 
-    __slots__ = ("authority", "counters", "key")
+    __slots__ = ("authority", "counters", "key", "observation")
 
     key: str
     """The target's ``host:port``."""
     authority: bytes
     """The same, for a Host field."""
     counters: TargetCounters
+    observation: Observation | None
+    """Told how requests fare, where somebody wants to know."""
 
     def begin(self) -> None:
         """Count a request as in flight."""
@@ -77,7 +80,11 @@ class HttpRuntime:
         "header_timeout",
         "idle_timeout",
         "listener",
+        "max_requests",
+        "min_request_rate",
+        "min_response_rate",
         "name",
+        "slow_client_grace",
         "table",
         "trace_ids",
     )
@@ -101,6 +108,11 @@ class HttpRuntime:
         self.idle_timeout = listener.idle_timeout_seconds
         self.header_timeout = listener.request_header_timeout_seconds
         self.client_keep_alive = listener.client_keep_alive_seconds
+        self.min_request_rate = float(listener.min_request_rate)
+        self.min_response_rate = float(listener.min_response_rate)
+        self.slow_client_grace = listener.slow_client_grace_seconds
+        self.max_requests = listener.max_requests_per_connection
+        """0 for any number."""
 
     def finished(self, exchange: Exchange) -> None:
         """Account for an exchange that is over."""

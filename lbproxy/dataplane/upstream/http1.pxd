@@ -2,9 +2,12 @@ cdef class TargetConnection
 
 from lbproxy.dataplane.proxy.exchange cimport Exchange, Upstream
 from lbproxy.dataplane.upstream.pool cimport TargetPool
+from lbproxy.native._clock cimport Turns as CTurns
 from lbproxy.native._http1 cimport ResponseHead as CResponseHead
 
 
+cdef CTurns _TURNS
+cdef int _FULL_READ
 cdef int _HEAD, _LENGTH, _CHUNKS, _CLOSE, _TUNNEL, _CLOSING
 
 
@@ -16,9 +19,9 @@ cdef class TargetConnection(Upstream):
     cdef readonly object _transport
     cdef object _chunks
     cdef bytes _buffer, _method
-    cdef bint _full, _keep, _paused, _request_chunked, _request_ended, _seen
-    cdef int _reading
-    cdef long long _remaining, _untaken
+    cdef bint _full, _in_pieces, _keep, _paused, _request_chunked, _request_ended, _seen
+    cdef int _reading, _informational
+    cdef long long _remaining, _untaken, _last_read, _sent_in
 
     cpdef dataReceived(self, bytes data)
     cpdef bint is_quiet(self) except -1
@@ -29,4 +32,4 @@ cdef class TargetConnection(Upstream):
     cdef _end_chunks(self, Exchange exchange)
     cdef _switch(self, Exchange exchange, CResponseHead head, bytes rest)
     cdef _release(self, bint surplus)
-    cdef _fail(self, fault)
+    cdef _fail(self, fault, bint reused)

@@ -13,6 +13,7 @@ from zope.interface import classImplements
 from lbproxy.dataplane.deadlines import NEVER
 from lbproxy.dataplane.proxy.exchange import CHUNKED, NO_BODY, Exchange, Upstream
 from lbproxy.dataplane.proxy.faults import Fault
+from lbproxy.native.clock import turns
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http1.body import ChunkedReader, encode_chunk, last_chunk
 from lbproxy.wire.http1.head import ResponseHead, scan_response
@@ -20,7 +21,15 @@ from lbproxy.wire.http1.head import ResponseHead, scan_response
 if TYPE_CHECKING:
     from lbproxy.dataplane.upstream.pool import TargetPool
 
-_log = Logger()
+_log = Logger(__name__)  # compiled, it could not see where it is made
+
+_TURNS = turns
+
+MAX_INFORMATIONAL = 100
+"""Interim answers (1xx) to one request; a target that sends more of them would hold the client for ever."""
+
+_FULL_READ = 16384
+"""A read that brought so much may have left something behind."""
 
 # What of an answer is awaited.
 _HEAD = 0
@@ -41,7 +50,10 @@ class TargetConnection(Upstream):
         "_buffer",
         "_chunks",
         "_full",
+        "_in_pieces",
+        "_informational",
         "_keep",
+        "_last_read",
         "_method",
         "_paused",
         "_pool",
@@ -50,6 +62,7 @@ class TargetConnection(Upstream):
         "_request_chunked",
         "_request_ended",
         "_seen",
+        "_sent_in",
         "_transport",
         "_untaken",
         "armed",
@@ -71,7 +84,10 @@ class TargetConnection(Upstream):
         self._buffer = b""
         self._chunks: ChunkedReader | None = None
         self._full = False
+        self._in_pieces = False
+        self._informational = 0
         self._keep = False
+        self._last_read = 0
         self._method = b""
         self._paused = False
         self._reading = _HEAD
@@ -79,6 +95,7 @@ class TargetConnection(Upstream):
         self._request_chunked = False
         self._request_ended = True
         self._seen = False
+        self._sent_in = 0
 
     # Connecting
 
@@ -105,7 +122,10 @@ class TargetConnection(Upstream):
         """Send a request head and the first piece of its body."""
         self._method = method
         self._request_ended = ended
+        self._in_pieces = not ended
+        self._informational = 0
         self._seen = False
+        self._sent_in = _TURNS.current
         self._request_chunked = False
         self.deadline = NEVER
         if framing == NO_BODY:
@@ -207,10 +227,17 @@ class TargetConnection(Upstream):
         if exchange is None:
             if self._reading != _CLOSING:
                 # Nothing was asked: what comes now could be taken for the answer to the next request.
+                self._pool.counters.faults[Fault.UNASKED_RESPONSE.reason] += 1
                 self._pool.lost(self)
                 self.abort()
             return
-        self._seen = True
+        if not self._seen:
+            if self.reused and self._sent_in == _TURNS.current and self._sent_in:
+                # It was here before the request was sent, so it answers something else.
+                self._fail(Fault.UNASKED_RESPONSE, True)
+                return
+            self._seen = True
+        self._last_read = len(data)
         self._pool.counters.received_bytes += len(data)
         reading = self._reading
         try:
@@ -224,7 +251,7 @@ class TargetConnection(Upstream):
                 exchange.response_data(data)
         except RemoteProtocolError as error:
             _log.debug("bad answer from {target}: {error}", target=self._pool.key, error=error)
-            self._fail(Fault.BAD_RESPONSE)
+            self._fail(Fault.BAD_RESPONSE, False)
 
     def _read_head(self, exchange: Exchange, data: bytes) -> None:
         start = 0
@@ -240,6 +267,9 @@ class TargetConnection(Upstream):
             if status == 101:
                 self._switch(exchange, head, data[start:])
                 return
+            self._informational += 1
+            if self._informational > MAX_INFORMATIONAL:
+                raise RemoteProtocolError("too many interim answers", reason="TooManyInformational")
             exchange.informational(head)
             if self.exchange is not exchange:
                 return
@@ -314,23 +344,33 @@ class TargetConnection(Upstream):
             exchange.response_data(rest)
 
     def _release(self, surplus: bool) -> None:
-        """The answer is whole: keep the connection for another request, or close it."""
+        """The answer is whole: keep the connection for another request, or close it.
+
+        It is kept only if nothing is left on it that could pass for the next answer, and nothing of this request
+        that the target could take for the next one.
+        """
         self.exchange = None
         self._reading = _HEAD
+        unread = self._last_read >= _FULL_READ
         if self._paused:
             # the end of the answer was more than the client took at once; that is no longer our concern
             self.resume_response()
+            unread = True
+        if unread and not surplus:
+            surplus = not self.is_quiet()
+        if self._in_pieces and not surplus:
+            surplus = self._transport.untaken() > 0
         if surplus or self._full or not self._request_ended:
             self.abort()
         elif not self._keep or not self._pool.put(self):
             self.close()
 
-    def _fail(self, fault: Fault) -> None:
+    def _fail(self, fault: Fault, reused: bool) -> None:
         exchange, self.exchange = self.exchange, None
         self._transport.unregisterProducer()
         self._transport.abortConnection()
         if exchange is not None:
-            exchange.upstream_failed(fault, False)
+            exchange.upstream_failed(fault, reused)
 
     def connectionLost(self, reason: Failure) -> None:
         exchange, self.exchange = self.exchange, None

@@ -62,6 +62,7 @@ class TargetPool(Pool):
         self.key = target.key
         self.authority = target.key.encode("ascii")
         self.counters = counters
+        self.observation = None
         self.idle: list[TargetConnection] = []
         """The one used last is at the right; it is used first, so that the others may grow old."""
         self.connections: set[TargetConnection] = set()

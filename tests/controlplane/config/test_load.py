@@ -35,7 +35,7 @@ from lbproxy.model.rule import (
 )
 from lbproxy.model.snapshot import AccessLogSettings
 from lbproxy.model.target import Target
-from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup, TargetProtocol, TargetTls
+from lbproxy.model.target_group import HashKey, HashPart, ProxyProtocolVersion, TargetGroup, TargetProtocol, TargetTls
 from tests.controlplane.config.pem import NOW, make_certificate, make_key, make_pem
 
 WEB = """
@@ -448,11 +448,32 @@ def test_source_stands_for_the_file(path: Path) -> None:
         ("[lbproxy]\nadmin = 0.0.0.0:9901\n" + WEB + APP, "anyone who reaches this address may administer"),
         (WEB + "proxy-protocol-trusted = 10.0.0.0/8\n" + APP, "has no effect without proxy-protocol = on"),
         (WEB + "xff-mode = remove\nxff-client-port = on\n" + APP, "has no effect unless xff-mode = append"),
+        (WEB + APP + "hash-key = path\n", "has no effect unless algorithm = maglev or rendezvous"),
     ],
 )
 def test_warning(path: Path, text: str, words: str) -> None:
     (warning,) = read(path, text).warnings
     assert words in str(warning)
+
+
+# Target groups
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("source", HashKey()),
+        ("host", HashKey(HashPart.HOST)),
+        ("path", HashKey(HashPart.PATH)),
+        ("header.X-Tenant", HashKey(HashPart.HEADER, "x-tenant")),
+        ("cookie.Session", HashKey(HashPart.COOKIE, "Session")),
+        ("query.user.id", HashKey(HashPart.QUERY, "user.id")),
+    ],
+)
+def test_hash_key(path: Path, text: str, expected: HashKey) -> None:
+    read_text = WEB + APP + f"algorithm = maglev\nhash-key = {text}\nhash-balance-factor = 150\n"
+    (group,) = read(path, read_text).configuration.target_groups
+    assert (group.hash_key, group.hash_balance_factor) == (expected, 150)
 
 
 # Mistakes
@@ -650,9 +671,28 @@ def test_problem_has_its_parts(path: Path) -> None:
             "lb.ini:9: [target-group:app] targets = demo:3: demo targets speak HTTP and TCP only; change protocol",
         ),
         (
-            WEB + APP + "algorithm = maglev\n",
-            "lb.ini:10: [target-group:app] algorithm = maglev: no such algorithm; "
-            "write round_robin, least_outstanding_requests or weighted_random",
+            WEB + APP + "algorithm = fastest\n",
+            "lb.ini:10: [target-group:app] algorithm = fastest: no such algorithm; "
+            "write round_robin, least_outstanding_requests, weighted_random, least_time, random_two, maglev, rendezvous"
+            " or first",
+        ),
+        (
+            WEB + APP + "hash-key = cookie\n",
+            "lb.ini:10: [target-group:app] hash-key = cookie: write cookie.NAME",
+        ),
+        (
+            WEB + APP + "hash-key = uri\n",
+            "lb.ini:10: [target-group:app] hash-key = uri: "
+            "write source, host, path, header.NAME, cookie.NAME or query.NAME",
+        ),
+        (
+            WEB + APP + "hash-balance-factor = 100\n",
+            "lb.ini:10: [target-group:app] hash-balance-factor = 100: "
+            "no target may then have its fair share; write 0 for no bound, or 101 to 1000",
+        ),
+        (
+            TCP + "algorithm = maglev\nhash-key = path\n",
+            "lb.ini:10: [target-group:db] hash-key = path: a connection has only a source; write hash-key = source",
         ),
         (
             WEB + APP + "health-check-interval = 1s\nhealth-check-timeout = 2s\n",

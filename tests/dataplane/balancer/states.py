@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
+from typing import Any
 
-from lbproxy.dataplane.balancer import Balancer, Cells, make_balancer
+from lbproxy.dataplane.balancer import Balancer, Cells, Circumstances, Observation, make_balancer
+from lbproxy.dataplane.router.request import PlainRequest
 from lbproxy.model.snapshot import GroupState
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
 from lbproxy.model.target_group import TargetGroup, TargetProtocol
+
+REQUEST = PlainRequest(host=b"example.com", path=b"/")
+SOURCE = "192.0.2.1"
 
 SLOTS = 64
 """Length of each target's run of cells."""
@@ -39,10 +44,27 @@ def cells_for(state: GroupState) -> list[int]:
 
 
 def balancer(
-    algorithm: str, state: GroupState, *, cells: Cells | None = None, slot: int = 0, slots: int = 1, seed: int = 1
+    algorithm: str,
+    state: GroupState,
+    *,
+    cells: Cells | None = None,
+    slots: int = 1,
+    seed: int = 1,
+    observations: Mapping[int, Observation] | None = None,
+    now: Callable[[], float] = lambda: 0.0,
+    **group: Any,
 ) -> Balancer:
-    group = TargetGroup(name="app", protocol=TargetProtocol.HTTP, algorithm=algorithm)
-    return make_balancer(group, state, cells_for(state) if cells is None else cells, slot, slots, Random(seed))
+    return make_balancer(
+        Circumstances(
+            group=TargetGroup(name="app", protocol=TargetProtocol.HTTP, algorithm=algorithm, **group),
+            state=state,
+            cells=cells_for(state) if cells is None else cells,
+            slots=slots,
+            random=Random(seed),
+            observations=observations or {},
+            now=now,
+        )
+    )
 
 
 def number_of(target: RegisteredTarget | None) -> int | None:
@@ -50,4 +72,4 @@ def number_of(target: RegisteredTarget | None) -> int | None:
 
 
 def picks(balancer: Balancer, count: int) -> list[int | None]:
-    return [number_of(balancer.pick()) for _ in range(count)]
+    return [number_of(balancer.pick(REQUEST, SOURCE)) for _ in range(count)]

@@ -166,7 +166,7 @@ class FakeContext:
         self.by_target: dict[str, Any] = defaultdict(target_counts)
         self.records: list[TcpRecord] = []
 
-    def choose(self) -> tuple[TargetGroup, Iterator[RegisteredTarget]]:
+    def choose(self, source: str) -> tuple[TargetGroup, Iterator[RegisteredTarget]]:
         return self.group, iter(self.targets)
 
     def target_counters(self, group: TargetGroup, target: Target) -> Any:

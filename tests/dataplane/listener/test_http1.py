@@ -727,7 +727,7 @@ def test_a_client_that_stops_reading_is_cut() -> None:
 @pytest.mark.parametrize("whole", [False, True], ids=["in-the-answer", "closing"])
 def test_a_client_that_reads_slowly_is_served_as_long_as_it_reads(whole: bool) -> None:
     """The kernel tells that there is room when a third of its buffer is free, which may be a megabyte."""
-    world = World(idle_timeout_seconds=20.0)
+    world = World(idle_timeout_seconds=20.0, min_response_rate=0)
     client = world.client()
     client.deliver(request("/", "Connection: close"))
     target = world.target()

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from lbproxy.dataplane.balancer import make_balancer
+from lbproxy.dataplane.balancer import Circumstances, make_balancer
 from lbproxy.dataplane.proxy.exchange import CHUNKED, NO_BODY, Downstream, Exchange, Upstream
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import TraceIds
@@ -191,6 +191,7 @@ class FakePool(Pool):
         self.key = key
         self.authority = key.encode()
         self.counters = TargetCounters("app", key)
+        self.observation = None
         self.begun = 0
         self.ended = 0
         self.kept: list[FakeUpstream] = []
@@ -254,10 +255,11 @@ class Scene:
             idle_timeout_seconds=IDLE,
         )
         self.counters = ListenerCounters("web")
+        balancer = make_balancer(Circumstances(group=group, state=state, cells=cells, random=Random(1)))
         self.runtime = HttpRuntime(
             listener,
             Table.compile(listener, Random(1)),
-            {"app": GroupRuntime(group, make_balancer(group, state, cells, 0, 1, Random(1)), self.pools)},  # type: ignore[arg-type]
+            {"app": GroupRuntime(group, balancer, self.pools)},  # type: ignore[arg-type]
             self.counters,
             TraceIds(Random(1), lambda: 1.0),
             self.log,  # type: ignore[arg-type]
@@ -336,6 +338,53 @@ def test_an_answer_in_pieces() -> None:
     upstream.let_go().response_ended(b"X: 1\r\n")
     assert (scene.client.body, scene.client.whole, scene.client.trailers) == (b"hello", True, b"X: 1\r\n")
     scene.check_over()
+
+
+class Seen:
+    """An `Observation` that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, float, float]] = []
+
+    def responded(self, status: int, seconds: float, now: float) -> None:
+        self.told.append((status, seconds, now))
+
+    def failed(self, seconds: float, now: float) -> None:
+        self.told.append(("failed", seconds, now))
+
+
+def observed() -> tuple[Scene, Seen]:
+    scene, seen = Scene(), Seen()
+    scene.pools[1].observation = seen  # type: ignore[assignment]
+    return scene, seen
+
+
+def test_an_answer_is_observed() -> None:
+    scene, seen = observed()
+    exchange = scene.ask(GET)
+    upstream = scene.pool.succeed()
+    scene.client.time += 0.25
+    upstream.let_go().response(response_head(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"), False, b"", True)
+    assert exchange.done
+    assert seen.told == [(503, 0.25, scene.client.time)]
+
+
+def test_a_failed_connection_is_observed() -> None:
+    scene, seen = observed()
+    scene.ask(GET)
+    scene.pool.fail()
+    assert seen.told == [("failed", 0.0, scene.client.time)]
+    assert scene.pools[1].counters.faults == {"ConnectRefused": 1}
+
+
+def test_an_answer_that_does_not_come_is_observed_once() -> None:
+    scene, seen = observed()
+    exchange = scene.ask(GET)
+    scene.pool.succeed()
+    scene.client.time += RESPONSE
+    exchange.timed_out()
+    assert seen.told == [("failed", RESPONSE, scene.client.time)]
+    assert scene.pools[1].counters.faults == {"ResponseTimeout": 1}
 
 
 def test_what_comes_of_the_body_while_connecting_is_kept() -> None:

@@ -10,7 +10,8 @@ from zope.interface.verify import verifyObject
 
 from lbproxy.dataplane.proxy.exchange import CHUNKED
 from lbproxy.dataplane.proxy.faults import Fault
-from lbproxy.dataplane.upstream.http1 import TargetConnection
+from lbproxy.dataplane.upstream.http1 import MAX_INFORMATIONAL, TargetConnection
+from lbproxy.native.clock import turns
 from lbproxy.testing.splits import splits
 from tests.dataplane.doubles import CHUNKED_ANSWER, FakeTransport, World, answer
 from tests.dataplane.upstream.exchanges import FakeExchange
@@ -235,6 +236,49 @@ def test_what_comes_on_an_idle_connection_ends_it(surplus: bytes) -> None:
     link.transport.deliver(surplus)
     assert not link.pool.idle
     assert link.transport.ended == "aborted"
+
+
+@pytest.mark.parametrize(("later", "fault"), [(0, Fault.UNASKED_RESPONSE), (1, None)])
+def test_what_was_there_before_the_request_is_no_answer(
+    later: int, fault: Fault | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that the reactor learned of in the turn in which the request was sent came before it."""
+    link = Link()
+    link.exchange.ask()
+    link.transport.deliver(answer())
+    following = FakeExchange(link.pool)
+    monkeypatch.setattr(turns, "current", 7)
+    following.begin()
+    following.ask()
+    turns.current += later
+    link.transport.deliver(answer(b"whose?"))
+    assert following.fault is fault
+    assert following.body == (b"" if fault else b"whose?")
+    if fault:
+        assert following.may_have_gone, "it may be sent again"
+        assert link.transport.ended == "aborted"
+
+
+def test_an_answer_that_filled_the_read_is_followed_by_a_look() -> None:
+    link = Link()
+    link.exchange.ask()
+    link.transport.is_quiet = lambda: False  # type: ignore[method-assign]
+    link.transport.deliver(answer(b"x" * 20000))
+    assert link.exchange.ended
+    assert link.transport.ended == "aborted"
+
+
+def test_interim_answers_are_counted() -> None:
+    link = Link()
+    for _ in range(2):
+        link.exchange.ask()
+        link.transport.deliver(b"HTTP/1.1 102 Processing\r\n\r\n" * MAX_INFORMATIONAL + answer())
+        assert link.exchange.ended
+        link.exchange = FakeExchange(link.pool)
+        link.exchange.begin()
+    link.exchange.ask()
+    link.transport.deliver(b"HTTP/1.1 102 Processing\r\n\r\n" * (MAX_INFORMATIONAL + 1))
+    assert link.exchange.fault is Fault.BAD_RESPONSE
 
 
 def test_a_body_in_an_answer_to_head_ends_the_connection() -> None:

@@ -1,0 +1,53 @@
+"""What a worker has seen of a target lately: how fast it answers.
+
+Kept for as long as the worker knows the target, over all changes of its group.  Each worker sees only what
+it serves itself, so two workers may rate a target differently; each is right about its own traffic.
+"""
+
+from __future__ import annotations
+
+from math import exp
+
+DECAY_SECONDS = 10.0
+"""After this an observation counts for 1/e: long enough to stay away from a slow target, short enough to find out
+within half a minute that it has recovered."""
+
+FAILURE_SECONDS = 1.0
+"""A failed request counts as one that took at least this long, or a target that fails fast would look attractive."""
+
+
+class Observation:
+    """One target's response time as a peak-sensitive moving average.
+
+    A slower answer than expected counts in full at once, a faster one only little by little (the "peak EWMA" of
+    Twitter's Finagle).  What is not renewed fades, so that a target that was slow is asked again.
+    """
+
+    __slots__ = ("_at", "_seconds", "known")
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._at = 0.0
+        self.known = False
+        """Whether anything has been seen at all."""
+
+    def responded(self, status: int, seconds: float, now: float) -> None:
+        """An answer's first byte has come this long after the request was sent."""
+        self._observe(max(seconds, FAILURE_SECONDS) if status >= 500 else seconds, now)
+
+    def failed(self, seconds: float, now: float) -> None:
+        """The target could not be reached, broke off or did not answer in time."""
+        self._observe(max(seconds, FAILURE_SECONDS), now)
+
+    def response_seconds(self, now: float) -> float:
+        """The expected time to the first byte of an answer; 0 when nothing is known."""
+        return self._seconds * exp(min(self._at - now, 0.0) / DECAY_SECONDS)
+
+    def _observe(self, seconds: float, now: float) -> None:
+        kept = exp(min(self._at - now, 0.0) / DECAY_SECONDS)
+        if not self.known or seconds > self._seconds * kept:
+            self._seconds = seconds
+        else:
+            self._seconds = seconds * (1.0 - kept) + self._seconds * kept
+        self._at = now
+        self.known = True

@@ -1,0 +1,134 @@
+"""The target groups that a worker serves: their pools and balancers, made to follow each snapshot.
+
+Pools keep their connections and observations what they have learnt, whatever changes around them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+from lbproxy.dataplane.balancer import OBSERVING, Circumstances, Observation, make_balancer
+from lbproxy.dataplane.proxy.runtime import GroupRuntime
+from lbproxy.dataplane.upstream.pool import TargetPool
+from lbproxy.model.snapshot import GroupState, Snapshot
+from lbproxy.model.target import Target, TargetState
+from lbproxy.model.target_group import TargetGroup
+
+if TYPE_CHECKING:
+    from lbproxy.dataplane.balancer import Cells
+    from lbproxy.dataplane.deadlines import Deadlines
+    from lbproxy.dataplane.upstream.connector import Connector
+    from lbproxy.telemetry.counters import WorkerCounters
+
+PoolKey = tuple[str, str]
+"""Target group name and the target's ``host:port``."""
+
+
+class Groups:
+    """All target groups of a worker.
+
+    ``cells`` is the memory that all workers share, ``slot`` this worker's number.
+    """
+
+    def __init__(
+        self,
+        deadlines: Deadlines,
+        connector: Connector,
+        counters: WorkerCounters,
+        cells: Cells,
+        slot: int,
+        random: Random,
+        on_gone: Callable[[str, str], None],
+    ) -> None:
+        """``on_gone`` is told the group and key of each target whose time to finish is over."""
+        self.runtimes: dict[str, GroupRuntime] = {}
+        """By name; a new mapping for each snapshot, since exchanges keep the one that they began with."""
+        self.pools: dict[PoolKey, TargetPool] = {}
+        self._deadlines = deadlines
+        self._connector = connector
+        self._counters = counters
+        self._cells = cells
+        self._slot = slot
+        self._random = random
+        self._on_gone = on_gone
+        self._snapshot: Snapshot | None = None
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Follow this snapshot."""
+        before = self._snapshot
+        runtimes: dict[str, GroupRuntime] = {}
+        present: set[PoolKey] = set()
+        configured = {group.name: group for group in snapshot.configuration.target_groups}
+        for name, state in snapshot.groups.items():
+            present.update((name, registered.target.key) for registered in state.targets)
+            group = configured.get(name)
+            if group is None:
+                continue  # its last targets are draining
+            known = self.runtimes.get(name)
+            if (
+                known is not None
+                and before is not None
+                and known.group == group
+                and before.groups.get(name) == state
+                and before.worker_slots == snapshot.worker_slots
+            ):
+                runtimes[name] = known
+            else:
+                runtimes[name] = self._make_group(group, state, snapshot.worker_slots)
+        self._let_go(snapshot, present)
+        self.runtimes = runtimes
+        self._snapshot = snapshot
+
+    def close(self) -> None:
+        """Keep no connection any more."""
+        for pool in self.pools.values():
+            pool.retire()
+
+    def _let_go(self, snapshot: Snapshot, present: set[PoolKey]) -> None:
+        for key in [k for k in self.pools if k not in present]:
+            self.pools.pop(key).end_all()
+            self._on_gone(*key)
+        for name, state in snapshot.groups.items():
+            for registered in state.targets:
+                pool = self.pools.get((name, registered.target.key))
+                if pool is not None and registered.health.state is TargetState.DRAINING:
+                    pool.retire()
+
+    def _make_group(self, group: TargetGroup, state: GroupState, slots: int) -> GroupRuntime:
+        pools = {
+            registered.cell: self._pool(group, registered.target, registered.cell + self._slot)
+            for registered in state.targets
+            if registered.health.state is not TargetState.DRAINING
+        }
+        observations = {cell: pool.observation for cell, pool in pools.items() if pool.observation is not None}
+        balancer = make_balancer(
+            Circumstances(
+                group=group,
+                state=state,
+                cells=self._cells,
+                slots=slots,
+                random=self._random,
+                observations=observations,
+                now=self._deadlines.now,
+            )
+        )
+        return GroupRuntime(group, balancer, pools)
+
+    def _pool(self, group: TargetGroup, target: Target, cell: int) -> TargetPool:
+        key = (group.name, target.key)
+        pool = self.pools.get(key)
+        if pool is not None and not pool.retired and pool.reaches(group, target, cell):
+            pool.use(group)
+        else:
+            if pool is not None:
+                pool.retire()
+            counters = self._counters.target(*key)
+            pool = TargetPool(group, target, self._connector, self._deadlines, counters, self._cells, cell)
+            self.pools[key] = pool
+        if group.algorithm not in OBSERVING:
+            pool.observation = None
+        elif pool.observation is None:
+            pool.observation = Observation()
+        return pool
