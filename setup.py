@@ -12,6 +12,7 @@ from setuptools.command.build_ext import build_ext
 
 NATIVE = (
     "native/_clock.pyx",
+    "native/_relay.pyx",
     "native/_loop.pyx",
     "native/_stream.pyx",
     "native/_contexts.pyx",
@@ -20,6 +21,16 @@ NATIVE = (
     "telemetry/_jsonline.pyx",
 )
 HOT = (
+    "wire/http2/huffman.py",
+    "wire/http2/fieldline.py",
+    "wire/http2/hpack.py",
+    "wire/http2/encoder.py",
+    "wire/http2/frames.py",
+    "wire/http2/events.py",
+    "wire/http2/stream.py",
+    "wire/http2/abuse.py",
+    "wire/http2/heads.py",
+    "wire/http2/connection.py",
     "telemetry/records.py",
     "telemetry/histograms.py",
     "telemetry/counters.py",

@@ -6,7 +6,7 @@ the running workers, the place in the rotation and what is in flight, counts as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from random import Random
 from typing import Any
@@ -69,6 +69,8 @@ class GroupExplanation:
     """No target is known to be healthy, so all are used."""
     candidates: tuple[CandidateExplanation, ...]
     """In the order to try, those without traffic last."""
+    retries: tuple[str, ...] = ()
+    """When this request goes to another target than its first, and the times that bound it; for HTTP and HTTPS."""
 
 
 @attrs.frozen(kw_only=True)
@@ -142,6 +144,7 @@ class Explanation:
                 for candidate in group.candidates
             ]
             lines += [f"  {row}" for row in _aligned(rows)]
+            lines += [f"  {line}" for line in group.retries]
         return lines
 
 
@@ -200,7 +203,7 @@ def explain(
     explanation = attrs.evolve(explanation, rules=table.trace(request, source), action=match.action_text)
     if match.forward is not None:
         asked = request if chosen.listener.protocol.is_http else None
-        groups = _explain_groups(configuration, match.forward, health, asked, source, demo or {}, notes)
+        groups = _explain_groups(configuration, match.forward, method, health, asked, source, demo or {}, notes)
         return attrs.evolve(explanation, groups=groups, notes=tuple(notes))
     return attrs.evolve(explanation, notes=tuple(notes), **_explain_answer(match.action, request, chosen, parts))
 
@@ -343,6 +346,7 @@ def _explain_answer(action: Action, request: RoutableRequest, chosen: _Chosen, p
 def _explain_groups(
     configuration: Configuration | Snapshot,
     choice: GroupChoice,
+    method: str,
     health: Health | None,
     request: RoutableRequest | None,
     source: str,
@@ -360,8 +364,34 @@ def _explain_groups(
             state = configuration.groups.get(name, GroupState())
         else:
             state = _group_state(group, None if health is None else health.get(name, {}))
-        explanations.append(_explain_group(group, state, weight, share, request, source, demo.get(name, 0), notes))
+        explained = _explain_group(group, state, weight, share, request, source, demo.get(name, 0), notes)
+        explanations.append(attrs.evolve(explained, retries=tuple(_explain_retries(group, method))))
     return tuple(explanations)
+
+
+def _explain_retries(group: TargetGroup, method: str) -> Iterator[str]:
+    policy = group.retry
+    if policy.is_default or not group.protocol.is_http:
+        return
+    if not policy.on_connect_failure:
+        yield "no other target is tried when one cannot be connected to"
+    if policy.sends_again:
+        causes = ["after a reset"] if policy.on_reset else []
+        if policy.statuses:
+            ranges = (str(low) if low == high else f"{low}-{high}" for low, high in policy.statuses)
+            causes.append(f"instead of an answer with {', '.join(ranges)}")
+        if policy.try_timeout_seconds is not None:
+            causes.append(f"after {policy.try_timeout_seconds:g}s without an answer")
+        if policy.hedge_delay_seconds is not None:
+            causes.append(f"beside the first after {policy.hedge_delay_seconds:g}s")
+        if method in policy.methods:
+            times = "once more" if policy.attempts == 1 else f"up to {policy.attempts} times more"
+            yield f"sent {times}, each to another target: {'; '.join(causes)}"
+            yield f"as long as that is no more than {policy.budget_percent}% of the group's requests"
+        else:
+            yield f"{method} is sent once: it is not among retry-methods"
+    if policy.request_timeout_seconds is not None:
+        yield f"all in all at most {policy.request_timeout_seconds:g}s"
 
 
 def _explain_group(

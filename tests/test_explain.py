@@ -12,6 +12,7 @@ from lbproxy.dataplane.balancer import ALGORITHMS
 from lbproxy.explain import Explanation, Health, explain
 from lbproxy.model.health import HealthCheck
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
+from lbproxy.model.retry import RetryPolicy
 from lbproxy.model.rule import (
     FixedResponse,
     Forward,
@@ -334,6 +335,37 @@ def test_text_of_other_outcomes(url: str, line: str) -> None:
 def test_text_of_a_fixed_response() -> None:
     found = explain(CONFIGURATION, "https://x.com:8443/", source="10.0.0.1")
     assert "fixed-response 410 text/plain: moved away" in found.to_text().splitlines()
+
+
+def test_it_tells_of_retries() -> None:
+    policy = RetryPolicy(
+        on_reset=True,
+        statuses=((502, 504), (500, 500)),
+        attempts=1,
+        budget_percent=10,
+        try_timeout_seconds=2.0,
+        hedge_delay_seconds=0.25,
+        request_timeout_seconds=30.0,
+    )
+
+    def lines(method: str, policy: RetryPolicy) -> list[str]:
+        configuration = Configuration(
+            listeners=(attrs.evolve(WEB, default_action=FORWARD_APP),), target_groups=(attrs.evolve(APP, retry=policy),)
+        )
+        text = explain(configuration, "x.com:8080/", method=method).to_text().splitlines()
+        return [line.strip() for line in text if line.startswith("  ") and "10.0.0." not in line]
+
+    assert lines("GET", policy) == [
+        "sent once more, each to another target: after a reset; instead of an answer with 502-504, 500; after 2s"
+        " without an answer; beside the first after 0.25s",
+        "as long as that is no more than 10% of the group's requests",
+        "all in all at most 30s",
+    ]
+    assert lines("POST", policy) == ["POST is sent once: it is not among retry-methods", "all in all at most 30s"]
+    assert lines("GET", RetryPolicy(on_connect_failure=False)) == [
+        "no other target is tried when one cannot be connected to"
+    ]
+    assert lines("GET", RetryPolicy()) == []
 
 
 # What the parser has to say

@@ -245,6 +245,7 @@ _TARGET_COUNTERS = (
     ("connects", "connects", "Connections made to the target"),
     ("connect_failures", "connect_failures", "Connections to the target that failed"),
     ("reused", "connection_reuses", "Requests that found a connection in the pool"),
+    ("retries_over_budget", "retries_over_budget", "Retries that the target group's budget did not allow"),
     ("sent_bytes", "sent_bytes", "Bytes sent to the target"),
     ("received_bytes", "received_bytes", "Bytes received from the target"),
 )
@@ -337,6 +338,9 @@ class _Collector(Collector):
             yield family
         responses = CounterMetricFamily("lbproxy_target_responses", "Answers by class", labels=[*labels, "code"])
         faults = CounterMetricFamily("lbproxy_target_faults", "Attempts that failed", labels=[*labels, "cause"])
+        retries = CounterMetricFamily(
+            "lbproxy_target_retries", "Attempts that followed one with this target", labels=[*labels, "cause"]
+        )
         time = HistogramMetricFamily(
             "lbproxy_target_response_time_seconds", "From dispatch to the answer's first byte", labels=labels
         )
@@ -346,8 +350,10 @@ class _Collector(Collector):
                     responses.add_metric([*pair, f"{klass}xx" if klass else "other"], count)
             for cause, count in sorted(counters.faults.items()):
                 faults.add_metric([*pair, cause], count)
+            for cause, count in sorted(counters.retries.items()):
+                retries.add_metric([*pair, cause], count)
             time.add_metric(pair, _buckets(counters.response_time), counters.response_time.sum)
-        yield from (responses, faults, time)
+        yield from (responses, faults, retries, time)
 
     def _state(self, state: MetricsState) -> Iterator[Metric]:
         snapshot = state.snapshot

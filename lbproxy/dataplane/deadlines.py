@@ -25,7 +25,7 @@ TICK_SECONDS = 0.1
 """Width of a bucket, and so how late a deadline may be noticed."""
 
 _HORIZON_TICKS = 50
-"""How far ahead an item is put at most: each is looked at every five seconds, and a closed one is let go by then."""
+"""How far ahead an item is put at most: each is looked at every five seconds."""
 
 _SLACK_SECONDS = 0.001
 """A bucket's time has come when the clock is this close to it: tenths of a second have no exact numbers."""
@@ -56,7 +56,7 @@ class Deadlines:
         self.clock = Clock(seconds)
         """The same, for those who ask often."""
         self._call_later = call_later
-        self._buckets: dict[int, list[Expiring]] = {}
+        self._buckets: dict[int, dict[Expiring, None]] = {}
         self._call: Any = None
         self._call_tick: float = NEVER
         """When the next look is due; minus infinity during a look, which sees to it at its end."""
@@ -71,18 +71,30 @@ class Deadlines:
             self._arm(item, min(tick, int(self.now() / TICK_SECONDS) + _HORIZON_TICKS))
 
     def clear(self, item: Expiring) -> None:
-        """Take the deadline away; the wheel lets go of ``item`` within five seconds."""
+        """Take the deadline away, and let go of ``item``.
+
+        What a busy listener has closed in five seconds would else be there for the garbage collector to look through.
+        """
         item.deadline = NEVER
+        if item.armed:
+            bucket = self._buckets.get(item.armed)
+            if bucket is not None:
+                bucket.pop(item, None)
+            item.armed = 0
 
     def _arm(self, item: Expiring, tick: int) -> None:
+        if item.armed:
+            former = self._buckets.get(item.armed)
+            if former is not None:
+                former.pop(item, None)
         item.armed = tick
         bucket = self._buckets.get(tick)
         if bucket is None:
-            self._buckets[tick] = [item]
+            self._buckets[tick] = {item: None}
             if tick < self._call_tick:
                 self._schedule(tick)
         else:
-            bucket.append(item)
+            bucket[item] = None
 
     def _schedule(self, tick: int) -> None:
         if self._call is not None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lbproxy.dataplane.balancer import OBSERVING, Circumstances, Observation, make_balancer
+from lbproxy.dataplane.proxy.retry import Retrying
 from lbproxy.dataplane.proxy.runtime import GroupRuntime
 from lbproxy.dataplane.upstream.pool import TargetPool
 from lbproxy.model.snapshot import GroupState, Snapshot
@@ -40,9 +41,11 @@ class Groups:
         cells: Cells,
         slot: int,
         random: Random,
+        call_later: Callable[..., Any],
         on_gone: Callable[[str, str], None],
     ) -> None:
-        """``on_gone`` is told the group and key of each target whose time to finish is over."""
+        """``on_gone`` is told the group and key of each target whose time to finish is over, ``call_later`` is a
+        reactor's."""
         self.runtimes: dict[str, GroupRuntime] = {}
         """By name; a new mapping for each snapshot, since exchanges keep the one that they began with."""
         self.pools: dict[PoolKey, TargetPool] = {}
@@ -52,6 +55,7 @@ class Groups:
         self._cells = cells
         self._slot = slot
         self._random = random
+        self._call_later = call_later
         self._on_gone = on_gone
         self._snapshot: Snapshot | None = None
 
@@ -114,7 +118,16 @@ class Groups:
                 now=self._deadlines.now,
             )
         )
-        return GroupRuntime(group, balancer, pools)
+        return GroupRuntime(group, balancer, pools, self._retrying(group, slots))
+
+    def _retrying(self, group: TargetGroup, slots: int) -> Retrying | None:
+        """The group's policy at work; what it remembers of the traffic outlives changes of the targets."""
+        if group.retry.is_default:
+            return None
+        known = self.runtimes.get(group.name)
+        if known is not None and known.retrying is not None and known.retrying.follows(group.retry, slots):
+            return known.retrying
+        return Retrying(group.retry, slots, self._call_later, self._deadlines.now)
 
     def _pool(self, group: TargetGroup, target: Target, cell: int) -> TargetPool:
         key = (group.name, target.key)

@@ -80,7 +80,14 @@ class Serving:
         self._log_settings = AccessLogSettings()
         self.counters = WorkerCounters()
         self._groups = Groups(
-            self._deadlines, self._connector, self.counters, cells, slot, self._random, self._target_gone
+            self._deadlines,
+            self._connector,
+            self.counters,
+            cells,
+            slot,
+            self._random,
+            reactor.callLater,
+            self._target_gone,
         )
         self.draining = False
 
@@ -245,6 +252,9 @@ class Serving:
 
     def report(self) -> Mapping[str, Any]:
         """The counters, for the supervisor."""
+        for front in self._fronts():
+            if isinstance(front, TcpFront):
+                front.settle()
         if self._log is not None:
             self.counters.access_log_dropped = self._log.dropped
         return self.counters.report()

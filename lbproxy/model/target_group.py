@@ -7,6 +7,7 @@ import enum
 import attrs
 
 from lbproxy.model.health import HealthCheck
+from lbproxy.model.retry import RetryPolicy
 from lbproxy.model.target import Target
 
 
@@ -108,6 +109,8 @@ class TargetGroup:
 
     max_idle_connections: int = 256
     """Unused connections that each worker keeps for each target."""
+
+    retry: RetryPolicy = RetryPolicy()
 
     proxy_protocol: ProxyProtocolVersion = ProxyProtocolVersion.OFF
 

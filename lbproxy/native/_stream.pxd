@@ -2,6 +2,7 @@
 from libc.stdint cimport uint32_t
 
 from lbproxy.native._loop cimport Descriptor
+from lbproxy.native._relay cimport Flow, Pipe
 
 
 cdef class StreamTransport(Descriptor):
@@ -20,6 +21,10 @@ cdef class StreamTransport(Descriptor):
     cdef Py_ssize_t first, offset, queued
     cdef Py_ssize_t read_size
     cdef int number
+    cdef Flow flow  # set while what comes is relayed: the account of it,
+    cdef StreamTransport sink  # where it goes,
+    cdef Pipe pipe  # and at the sink, what holds its first `piped` bytes of the queue
+    cdef Py_ssize_t piped
     cdef bint connecting, aborting, write_closing, write_closed, no_delay
 
     cdef int begin(self) except -1
@@ -27,10 +32,14 @@ cdef class StreamTransport(Descriptor):
     cdef int fail(self, int number) except -1
     cdef int receive(self, bint hung_up) except -1
     cdef int read_ended(self) except -1
+    cdef int relay_received(self, bint hung_up) except -1
+    cdef Py_ssize_t splice_to(self, StreamTransport sink) except? -1
+    cdef int take(self, const char* data, Py_ssize_t size) except -1
     cdef int send_bytes(self, bytes data) except -1
     cdef int enqueue(self, bytes data) except -1
     cdef int slow_producer(self) except -1
     cdef int flush(self) except -1
+    cdef int flush_pipe(self) except -1
     cdef int consumed(self, Py_ssize_t size) except -1
     cdef int flushed(self) except -1
     cdef int close_writing(self) except -1

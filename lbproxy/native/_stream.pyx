@@ -25,7 +25,9 @@ from libc.stdint cimport uint16_t, uint32_t
 from libc.string cimport memset
 from posix.unistd cimport close
 
+from lbproxy.native._clock cimport Clock
 from lbproxy.native._loop cimport Descriptor
+from lbproxy.native._relay cimport Flow, Pipe, borrow_pipe, give_back
 
 cdef extern from "Python.h":
     PyObject* new_bytes "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size) except NULL
@@ -35,6 +37,7 @@ cdef extern from *:
     """
     #define _GNU_SOURCE 1
     #include <arpa/inet.h>
+    #include <fcntl.h>
     #include <net/if.h>
     #include <netinet/in.h>
     #include <netinet/tcp.h>
@@ -52,6 +55,7 @@ cdef extern from *:
         MSG_NOSIGNAL, MSG_PEEK, MSG_DONTWAIT
         SHUT_WR, SHUT_RDWR
         INET6_ADDRSTRLEN
+        SPLICE_F_MOVE, SPLICE_F_NONBLOCK
     ctypedef unsigned int socklen_t
     struct in_addr:
         pass
@@ -90,6 +94,7 @@ cdef extern from *:
     Py_ssize_t recv(int fd, void* buffer, size_t size, int flags) nogil
     Py_ssize_t send(int fd, const void* buffer, size_t size, int flags) nogil
     Py_ssize_t sendmsg(int fd, const msghdr* message, int flags) nogil
+    Py_ssize_t splice(int source, void* none, int sink, void* nothing, size_t size, unsigned int flags) nogil
     const char* inet_ntop(int family, const void* source, char* text, socklen_t size) nogil
     int inet_pton(int family, const char* text, void* address) nogil
     int ioctl(int fd, unsigned long request, int* value) nogil
@@ -101,6 +106,8 @@ cdef extern from *:
 cdef enum:
     SMALL_READ = 16384  # of an ordinary connection: a request or answer with room to spare
     LARGE_READ = 262144  # of one that fills what it is given
+    RELAY_READ = 65536  # relayed at once where splice cannot be had
+    SPLICED = 1048576  # moved by one splice at most
     FULL_QUEUE = 65536  # bytes queued beyond which a producer is paused, as in Twisted
     PIECES = 64  # of the queue that go into one system call
     FLUSH_ROUNDS = 4  # system calls at most for the queue in a turn, so that nobody starves
@@ -116,6 +123,7 @@ cdef enum:
 cdef double ACCEPT_PAUSE_SECONDS = 0.5  # rest after running out of descriptors or memory
 
 cdef char buffer[SMALL_READ]  # filled and copied without letting another thread run
+cdef char relay_buffer[RELAY_READ]
 
 cdef object _log = Logger("lbproxy.native.transport")
 cdef object DONE = Failure(main.CONNECTION_DONE)
@@ -342,6 +350,8 @@ cdef class StreamTransport(Descriptor):
         cdef Py_ssize_t size, count
         cdef int rounds
         cdef bytes data
+        if self.flow is not None:
+            return self.relay_received(hung_up)
         for rounds in range(READ_ROUNDS):
             size = self.read_size
             if size <= SMALL_READ:
@@ -364,6 +374,68 @@ cdef class StreamTransport(Descriptor):
             if not hung_up or self.fd < 0 or not self.wanted & EPOLLIN:
                 return FINE
         return FINE
+
+    cdef int relay_received(self, bint hung_up) except -1:
+        """Read, and write what came to the sink.
+
+        A source that fills the ordinary buffer is spliced from, until it sends little again.
+        """
+        cdef Flow flow = self.flow
+        cdef StreamTransport sink = self.sink
+        cdef Py_ssize_t count
+        cdef int rounds
+        cdef bint large
+        for rounds in range(READ_ROUNDS):
+            large = self.read_size > SMALL_READ
+            if large and not flow.copying and sink.queued == 0 and sink.connected and not sink.write_closed:
+                count = self.splice_to(sink)
+                if count == -EINVAL:
+                    flow.copying = True
+                    continue
+            else:
+                count = recv(self.fd, relay_buffer, RELAY_READ if large else SMALL_READ, 0)
+                if count < 0:
+                    count = -errno
+                elif count > 0:
+                    sink.take(relay_buffer, count)
+            if count < 0:
+                return FINE if count == -EAGAIN or count == -EINTR else BROKEN
+            if count == 0:
+                return ENDED
+            flow.count(count)
+            if count >= SMALL_READ:
+                self.read_size = LARGE_READ
+            elif count <= SMALL_READ // 2:
+                self.read_size = SMALL_READ
+            if not hung_up or self.fd < 0 or self.flow is None or not self.wanted & EPOLLIN:
+                return FINE
+        return FINE
+
+    cdef Py_ssize_t splice_to(self, StreamTransport sink) except? -1:
+        """Move what has come to a plain sink with an empty queue; give its size, or minus the error number."""
+        cdef Pipe pipe = borrow_pipe()
+        cdef Py_ssize_t count, sent
+        if pipe is None:
+            return -EINVAL
+        count = splice(self.fd, NULL, pipe.writing, NULL, SPLICED, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
+        if count <= 0:
+            if count < 0:
+                count = -errno
+            give_back(pipe)
+            return count
+        sent = splice(pipe.reading, NULL, sink.fd, NULL, count, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
+        if sent == count:
+            give_back(pipe)
+            return count
+        # The kernel takes no more now, or there is an error that the next flush meets again and reports.
+        sink.pipe = pipe
+        sink.piped = sink.queued = count - max(sent, <Py_ssize_t>0)
+        if not sink.aborting:
+            sink.start_writing()
+        if sink.producer is not None and sink.streamingProducer:
+            sink.producerPaused = True
+            sink.producer.pauseProducing()
+        return count
 
     cdef int read_ended(self) except -1:
         """The peer sends no more: end the connection, unless the protocol can go on with half of it."""
@@ -404,6 +476,20 @@ cdef class StreamTransport(Descriptor):
         """Send several pieces, as one."""
         self.write(b"".join(iovec))
 
+    cdef int take(self, const char* data, Py_ssize_t size) except -1:
+        """Send this now as far as the kernel takes it, queue a copy of the rest."""
+        cdef Py_ssize_t sent = 0
+        if not self.connected or self.write_closed or self.aborting:
+            return 0
+        if self.queued == 0:
+            sent = send(self.fd, data, size, MSG_NOSIGNAL)
+            if sent == size:
+                return 0
+            if sent < 0:
+                sent = 0
+        self.queued += size - sent
+        return self.enqueue(PyBytes_FromStringAndSize(data + sent, size - sent))
+
     cdef int send_bytes(self, bytes data) except -1:
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef Py_ssize_t sent = 0
@@ -441,6 +527,10 @@ cdef class StreamTransport(Descriptor):
         cdef Py_ssize_t count, index, total, sent
         cdef int rounds
         cdef bytes data
+        if self.piped:
+            count = self.flush_pipe()
+            if count != FINE or self.piped:
+                return count
         for rounds in range(FLUSH_ROUNDS):
             if self.queued == 0:
                 break
@@ -469,6 +559,20 @@ cdef class StreamTransport(Descriptor):
             return FINE
         self.stop_writing()
         return self.flushed()
+
+    cdef int flush_pipe(self) except -1:
+        """Send what the kernel takes of the pipe, which goes before the rest of the queue."""
+        cdef Py_ssize_t sent = splice(
+            self.pipe.reading, NULL, self.fd, NULL, self.piped, SPLICE_F_MOVE | SPLICE_F_NONBLOCK
+        )
+        if sent < 0:
+            return FINE if errno == EAGAIN or errno == EINTR or errno == ENOBUFS else BROKEN
+        self.piped -= sent
+        self.queued -= sent
+        if self.piped == 0:
+            give_back(self.pipe)
+            self.pipe = None
+        return FINE
 
     cdef int consumed(self, Py_ssize_t size) except -1:
         """Take what is sent from the queue's head."""
@@ -591,7 +695,8 @@ cdef class StreamTransport(Descriptor):
         cdef int fd = self.fd
         cdef bint shared = self.handle is not None
         self.queue = []
-        self.queued = self.first = self.offset = 0
+        self.queued = self.first = self.offset = self.piped = 0
+        self.flow = self.sink = self.pipe = None
         if fd < 0:
             return 0
         self.detach(shared)
@@ -811,6 +916,25 @@ cdef class Acceptor(Descriptor):
 
 
 classImplements(Acceptor, interfaces.IReadDescriptor)
+
+
+def relay(source, sink, clock):
+    """From now on write what comes from ``source`` to ``sink``, and give the account of it.
+
+    Gives None where one of them is no transport of this package: it goes on giving what comes to its protocol.
+    A source that relays tells its protocol of the end as ever.  The sink's producer is paused and resumed as
+    by `StreamTransport.write`.
+    """
+    cdef StreamTransport native
+    if not isinstance(source, StreamTransport) or not isinstance(sink, StreamTransport):
+        return None
+    cdef Flow flow = Flow(clock)
+    flow.copying = type(source) is not StreamTransport or type(sink) is not StreamTransport
+    native = <StreamTransport>source
+    if native.fd >= 0:
+        native.flow = flow
+        native.sink = <StreamTransport>sink
+    return flow
 
 
 def connect(reactor, str host, int port, protocol, failed):

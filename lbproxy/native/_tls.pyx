@@ -22,6 +22,7 @@ from libc.stdint cimport uint32_t, uintptr_t
 from libc.string cimport memcpy
 
 from lbproxy.native._contexts cimport ServerContexts
+from lbproxy.native._relay cimport Flow
 from lbproxy.native._stream cimport StreamTransport
 
 cdef extern from "Python.h":
@@ -55,6 +56,7 @@ cdef enum:
     RECORD = 16384  # the most that one TLS record carries (RFC 8446 section 5.1)
     LARGE_READ = 131072  # gathered for the protocol from a connection that sends whole records
     FLUSH_RECORDS = 16  # written at most of the queue in a turn, so that nobody starves
+    RELAY_READ = 65536  # gathered for the other end of a relay
     READ_ROUNDS = 4  # times at most in a turn that the protocol is given something
 
 # What became of a step; the first three are _stream.pyx's.
@@ -65,6 +67,7 @@ cdef enum:
     GIVEN = 3  # a read gave something to the protocol
 
 cdef char buffer[RECORD]  # filled and copied, or gathered and encrypted, without letting another thread run
+cdef char relay_buffer[RELAY_READ]
 
 cdef object _log = Logger("lbproxy.native.tls")
 cdef object DONE = Failure(main.CONNECTION_DONE)
@@ -458,6 +461,8 @@ cdef class TlsTransport(StreamTransport):
         cdef PyObject* large
         cdef int count, size = 0
         cdef bytes data
+        if self.flow is not None:
+            return self.relay_once()
         self.read_wants_write = self.read_cut = False
         ERR_clear_error()
         if self.read_size <= RECORD:
@@ -484,6 +489,27 @@ cdef class TlsTransport(StreamTransport):
             self.protocol.dataReceived(data)
             return GIVEN
         return self.read_stopped(count)
+
+    cdef int relay_once(self) except -1:
+        """Read what is there, up to ``read_size``, and write it to the relay's sink."""
+        cdef Flow flow = self.flow
+        cdef StreamTransport sink = self.sink
+        cdef int count, size = 0
+        self.read_wants_write = self.read_cut = False
+        while True:
+            ERR_clear_error()
+            count = SSL_read(self.ssl, relay_buffer + size, RECORD)
+            if count > 0:
+                size += count
+            if count <= 0 or self.read_size <= RECORD or size > RELAY_READ - RECORD:
+                break
+        if size == 0:
+            return self.read_stopped(count)
+        self.read_cut = count <= 0 and SSL_get_error(self.ssl, count) != SSL_ERROR_WANT_READ
+        self.read_size = LARGE_READ if size >= RECORD else RECORD
+        flow.count(size)
+        sink.take(relay_buffer, size)
+        return GIVEN
 
     cdef int read_stopped(self, int result) except -1:
         """Nothing can be read: see why."""
@@ -552,6 +578,22 @@ cdef class TlsTransport(StreamTransport):
             self.offset = sent
         self.queued += size - sent
         self.queue.append(data)
+        self.arm()
+        return self.slow_producer()
+
+    cdef int take(self, const char* data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t sent = 0
+        if not self.connected or self.write_closed or self.broken or (self.disconnecting and self.producer is None):
+            return 0
+        if self.queued == 0 and self.handshaken and not self.aborting:
+            sent = self.encrypt(data, size)
+            if self.broken:
+                self.later()
+                return 0
+            if sent == size:
+                return 0
+        self.queued += size - sent
+        self.queue.append(PyBytes_FromStringAndSize(data + sent, size - sent))
         self.arm()
         return self.slow_producer()
 

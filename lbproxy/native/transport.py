@@ -7,6 +7,9 @@ Twisted's own transports put every write into a buffer and ask the reactor to be
 `Acceptor` and `connect` make such transports from a listening socket and to an address, without the log lines, name
 resolution and per-connection timers that a proxy does not want.
 
+`relay` has what comes from one transport written to another without a detour through their protocols, where both are
+compiled.
+
 Both kinds run under any Twisted reactor; `lbproxy.native.reactor` serves them without detours.
 """
 
@@ -17,9 +20,9 @@ from typing import TYPE_CHECKING
 from lbproxy.native.choice import available
 
 if TYPE_CHECKING or not available:
-    from lbproxy.native.pure.transport import Acceptor, Factory, StreamTransport, connect, stream_address
+    from lbproxy.native.pure.transport import Acceptor, Factory, Flow, StreamTransport, connect, relay, stream_address
 else:
-    from lbproxy.native._stream import Acceptor, StreamTransport, connect, stream_address
-    from lbproxy.native.pure.transport import Factory
+    from lbproxy.native._stream import Acceptor, StreamTransport, connect, relay, stream_address
+    from lbproxy.native.pure.transport import Factory, Flow
 
-__all__ = ["Acceptor", "Factory", "StreamTransport", "connect", "stream_address"]
+__all__ = ["Acceptor", "Factory", "Flow", "StreamTransport", "connect", "relay", "stream_address"]

@@ -18,9 +18,9 @@ cdef class ListenerCounters:
 
 cdef class TargetCounters:
     cdef public str group, key
-    cdef public long long requests, connects, connect_failures, reused, sent_bytes, received_bytes
+    cdef public long long requests, connects, connect_failures, reused, retries_over_budget, sent_bytes, received_bytes
     cdef long long[::1] _classes
-    cdef public object faults
+    cdef public object faults, retries
     cdef public Histogram response_time
 
     @cython.locals(klass=Py_ssize_t)

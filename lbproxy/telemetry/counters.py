@@ -118,6 +118,8 @@ class TargetCounters:
         "received_bytes",
         "requests",
         "response_time",
+        "retries",
+        "retries_over_budget",
         "reused",
         "sent_bytes",
     )
@@ -136,6 +138,10 @@ class TargetCounters:
         """Requests that found a connection in the pool."""
         self.faults: dict[str, int] = defaultdict(int)
         """Attempts that failed, by the fault's reason."""
+        self.retries: dict[str, int] = defaultdict(int)
+        """Attempts that followed one with this target, by what led to them (`HttpRecord.retry_reason`)."""
+        self.retries_over_budget = 0
+        """Those that the group's budget did not allow."""
         self.sent_bytes = 0
         """To the target."""
         self.received_bytes = 0
@@ -163,6 +169,8 @@ class TargetCounters:
             "connect_failures": self.connect_failures,
             "reused": self.reused,
             "faults": dict(self.faults),
+            "retries": dict(self.retries),
+            "retries_over_budget": self.retries_over_budget,
             "sent_bytes": self.sent_bytes,
             "received_bytes": self.received_bytes,
             "response_time": self.response_time.report(),
@@ -177,6 +185,9 @@ class TargetCounters:
         self.reused += report["reused"]
         for reason, count in report["faults"].items():
             self.faults[reason] += count
+        for reason, count in report["retries"].items():
+            self.retries[reason] += count
+        self.retries_over_budget += report["retries_over_budget"]
         self.sent_bytes += report["sent_bytes"]
         self.received_bytes += report["received_bytes"]
         self.response_time.add(report["response_time"])

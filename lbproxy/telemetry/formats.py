@@ -9,8 +9,8 @@ The ``json`` fields of an HTTP line, in order::
 
     time kind listener client_address client_port method scheme host request_target version status
     received_bytes sent_bytes duration request_time target_time response_time target_group target
-    target_status targets_tried rule priority action redirect_url error_reason user_agent referer
-    tls_version tls_cipher server_name trace_id
+    target_status targets_tried retry_reason rule priority action redirect_url error_reason user_agent
+    referer tls_version tls_cipher server_name trace_id
 
 and of a TCP or TLS line::
 
@@ -173,7 +173,8 @@ def http_json(record: HttpRecord) -> str:
         f'"duration":{record.duration:.6f},"request_time":{record.request_time:.6f},'
         f'"target_time":{record.target_time:.6f},"response_time":{record.response_time:.6f},'
         f'{_json_target(record.target_group, record.target)},"target_status":{record.target_status},'
-        f'"targets_tried":[{tried_json}],{_json_rule(record.rule, record.priority, record.action)},'
+        f'"targets_tried":[{tried_json}],"retry_reason":"{record.retry_reason}",'
+        f"{_json_rule(record.rule, record.priority, record.action)},"
         f'"redirect_url":{redirect_url},"error_reason":{error_reason},"user_agent":"{user_agent}",'
         f'"referer":"{referer}","tls_version":"{record.tls_version}","tls_cipher":"{record.tls_cipher}",'
         f'"server_name":{server_name},"trace_id":"{trace_id}"}}\n'

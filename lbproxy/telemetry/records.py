@@ -28,6 +28,7 @@ class HttpRecord:
         "request_target",
         "request_time",
         "response_time",
+        "retry_reason",
         "rule",
         "scheme",
         "sent_bytes",
@@ -71,6 +72,8 @@ class HttpRecord:
         """``host:port``, empty when no target was chosen."""
         self.targets_tried: Sequence[tuple[str, int]] = ()
         """(``host:port``, status or 0) for each attempt, in order."""
+        self.retry_reason = ""
+        """Why each attempt after the first was made, in order, separated by commas: a fault, a status or ``Hedge``."""
         self.status = 0
         """What the client got, or would have got had it waited (460)."""
         self.target_status = 0

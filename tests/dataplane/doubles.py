@@ -16,6 +16,7 @@ from lbproxy.dataplane.deadlines import Deadlines
 from lbproxy.dataplane.listener.http1 import ClientConnection, HttpFront
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import TraceIds
+from lbproxy.dataplane.proxy.retry import Retrying
 from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime
 from lbproxy.dataplane.router.table import Table
 from lbproxy.dataplane.upstream.pool import TargetPool
@@ -291,13 +292,17 @@ class World:
         self.runtime = HttpRuntime(
             self.listener,
             Table.compile(self.listener, Random(1)),
-            {"app": GroupRuntime(self.group, balancer, self.pools)},
+            {"app": GroupRuntime(self.group, balancer, self.pools, self._retrying())},
             self.counters,
             TraceIds(Random(1), lambda: 1.0),
             self.log,  # type: ignore[arg-type]
         )
         self.front = HttpFront(8080, self.deadlines)
         self.front.runtime = self.runtime
+
+    def _retrying(self) -> Retrying | None:
+        policy = self.group.retry
+        return None if policy.is_default else Retrying(policy, 1, self.clock.callLater, self.clock.seconds)
 
     def _pool(self, target: RegisteredTarget) -> TargetPool:
         return TargetPool(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lbproxy.dataplane.proxy.faults import Fault
+from lbproxy.model.retry import RetryPolicy
 from tests.dataplane.doubles import CHUNKED_ANSWER, CHUNKED_REQUEST, FakeTransport, World, answer, request
 
 UPGRADE = request("/", "Connection: upgrade", "Upgrade: websocket")
@@ -37,6 +38,7 @@ FROM_CLIENT = [
 FROM_TARGET = [
     answer(),
     answer(b""),
+    answer(b"busy", status="503 Service Unavailable"),
     answer(b"hello", "Connection: close"),
     answer() + b"surplus",
     CHUNKED_ANSWER,
@@ -54,11 +56,26 @@ FROM_TARGET = [
 class Walk(RuleBasedStateMachine):
     """Three targets, some clients."""
 
-    @initialize(limit=st.integers(0, 2))
-    def begin(self, limit: int) -> None:
+    @initialize(
+        limit=st.integers(0, 2),
+        retry=st.builds(
+            RetryPolicy,
+            on_reset=st.booleans(),
+            statuses=st.sampled_from([(), ((503, 503),)]),
+            try_timeout_seconds=st.sampled_from([None, 1.0]),
+            request_timeout_seconds=st.sampled_from([None, 10.0]),
+            hedge_delay_seconds=st.sampled_from([None, 1.0]),
+        ),
+    )
+    def begin(self, limit: int, retry: RetryPolicy) -> None:
         self.world = World(
             targets=3,
-            group={"response_timeout_seconds": 4.0, "keep_alive_seconds": 6.0, "max_idle_connections": limit},
+            group={
+                "response_timeout_seconds": 4.0,
+                "keep_alive_seconds": 6.0,
+                "max_idle_connections": limit,
+                "retry": retry,
+            },
             idle_timeout_seconds=5.0,
             request_header_timeout_seconds=3.0,
             client_keep_alive_seconds=30.0,
@@ -150,7 +167,8 @@ class Walk(RuleBasedStateMachine):
         world = self.world
         open_now = [client for client in self.clients if client.connected]
         assert world.counters.active == len(world.front.connections) == len(open_now)
-        assert 0 <= world.in_flight <= len(open_now)
+        hedged = 1 + (world.group.retry.hedge_delay_seconds is not None)
+        assert 0 <= world.in_flight <= len(open_now) * hedged
         assert all(cell >= 0 for cell in world.cells)
         for pool in world.pools.values():
             for connection in pool.idle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import ssl
@@ -196,6 +197,56 @@ def test_the_idle_timeout_ends_both_sides(world: World) -> None:
         with pytest.raises(ConnectionResetError):
             skt.recv(10)
         assert 0.8 < time.monotonic() - began < 2.5
+
+
+def test_traffic_puts_the_idle_timeout_off(world: World) -> None:
+    with socket.create_connection((HOST, world.ports["idle"]), timeout=5) as skt:
+        for _ in range(8):
+            time.sleep(0.3)
+            skt.sendall(b"x")
+            assert skt.recv(10) == b"x"
+        began = time.monotonic()
+        with pytest.raises(ConnectionResetError):
+            skt.recv(10)
+        assert 0.8 < time.monotonic() - began < 2.5
+
+
+def _counted(world: World, listener: str) -> tuple[int, int]:
+    """What the metrics say that a listener has received and sent."""
+    text = world.balancer.get("/metrics")[1].decode()
+    values = (
+        re.search(rf'^lbproxy_listener_{way}_bytes_total{{.*listener="{listener}".*}} ([0-9.e+]+)$', text, re.MULTILINE)
+        for way in ("received", "sent")
+    )
+    received, sent = (int(float(value[1])) if value else 0 for value in values)
+    return received, sent
+
+
+@pytest.mark.parametrize("listener", ["tcp", "tls"])
+def test_bytes_are_counted_while_a_connection_lives_and_when_it_ends(world: World, listener: str) -> None:
+    size = 3_000_000
+    wait_until(lambda: _active(world) == 0, 5)
+    time.sleep(1.1)  # the last report of connections before
+    before = _counted(world, listener)
+    with socket.create_connection((HOST, world.ports[listener]), timeout=10) as raw:
+        skt = raw if listener == "tcp" else _context().wrap_socket(raw, server_hostname="localhost")
+        with skt:
+            threading.Thread(target=skt.sendall, args=(bytes(size),), daemon=True).start()
+            received = 0
+            while received < size:
+                received += len(skt.recv(1 << 16))
+            local = skt.getsockname()[1]
+            counted = (before[0] + size, before[1] + size)
+            wait_until(lambda: _counted(world, listener) == counted, 5, "the metrics have it")
+    [line] = wait_until(lambda: [line for line in world.balancer.access_log() if line["client_port"] == local], 5)
+    assert (line["received_bytes"], line["sent_bytes"], line["error_reason"]) == (size, size, "")
+    time.sleep(1.1)
+    assert _counted(world, listener) == counted, "and not twice"
+
+
+def _active(world: World) -> int:
+    text = world.balancer.get("/metrics")[1].decode()
+    return sum(int(float(n)) for n in re.findall(r"^lbproxy_listener_active_connections{.*} (.*)$", text, re.MULTILINE))
 
 
 def test_proxy_protocol_v1_out(world: World) -> None:

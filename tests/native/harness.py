@@ -17,6 +17,7 @@ from twisted.internet.selectreactor import SelectReactor
 from zope.interface import implementer
 
 from lbproxy.native import available
+from lbproxy.native.clock import Clock
 from lbproxy.native.pure import transport as pure
 from lbproxy.native.reactor import LeanReactor, NativeReactor
 
@@ -28,6 +29,7 @@ BUILDS = {
 }
 if available:
     from lbproxy.native import _stream
+    from lbproxy.native._relay import pipes_open
 
     BUILDS |= {
         "native on ours": (_stream, NativeReactor),
@@ -99,12 +101,52 @@ class HalfCloser(Recorder):
         self._happened("write lost")
 
 
+class Relaying(HalfCloser):
+    """One end of a relay; as a producer it is slowed down by the other."""
+
+    other: Relaying | None = None
+    flow: Any = None
+
+    def relay(self, world: World) -> Any:
+        """Have the transport give the other end what comes, if it can."""
+        assert self.other is not None
+        self.flow = world.transports.relay(self.transport, self.other.transport, Clock(time.monotonic))
+        return self.flow
+
+    def _happened(self, what: str) -> None:
+        super()._happened(what)
+        transport = self.transport
+        if what == "pause":
+            transport.pauseProducing()
+        elif what == "resume" and "read lost" not in self.events:
+            transport.resumeProducing()
+        other = self.other
+        if other is None or other.transport is None:
+            return
+        if what == "data":
+            data, self.data = self.data, b""
+            other.transport.write(data)
+        elif what == "read lost":
+            other.transport.unregisterProducer()
+            if "read lost" in other.events:
+                for side in (self, other):
+                    side.transport.unregisterProducer()
+                    side.transport.loseConnection()
+            else:
+                other.transport.loseWriteConnection()
+        elif what == "lost" and other.reason is None:
+            other.transport.unregisterProducer()
+            other.transport.loseConnection()
+
+
 class World:
     """One build of the transports, on a reactor of its own."""
 
     def __init__(self, name: str) -> None:
         self.transports, reactor = BUILDS[name]
         self.native = self.transports is not pure
+        self.relaying = False
+        """Whether a test has transports relay by themselves; for it to say."""
         self.reactor: Any = reactor()
         self._closing: list[Any] = []
 
@@ -180,6 +222,6 @@ def reset(skt: socket.socket) -> None:
 
 
 def descriptors() -> int:
-    """How many file descriptors this process has, besides those that only garbage holds."""
+    """How many file descriptors this process has, besides those that only garbage holds and pipes kept for use."""
     gc.collect()
-    return len(os.listdir("/proc/self/fd"))
+    return len(os.listdir("/proc/self/fd")) - (2 * pipes_open() if available else 0)

@@ -9,49 +9,19 @@ from random import Random
 
 import pytest
 
-from tests.native.harness import BUILDS, HOST, HalfCloser, World, descriptors, reset
+from tests.native.harness import BUILDS, HOST, Relaying, World, descriptors, reset
 
 CONNECTIONS = 60
 STEPS = 4000
 CHUNK = bytes(range(251)) * 400  # about 100 kB, of a length that shows a shift
 
 
-@pytest.fixture(params=BUILDS)
+@pytest.fixture(params=[*BUILDS, *(f"{name}, relaying" for name in BUILDS if name.startswith("native"))])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    world = World(request.param)
+    world = World(request.param.removesuffix(", relaying"))
+    world.relaying = request.param.endswith("relaying")
     yield world
     world.end()
-
-
-class Relaying(HalfCloser):
-    """One end of a relay; as a producer it is slowed down by the other."""
-
-    other: Relaying | None = None
-
-    def _happened(self, what: str) -> None:
-        super()._happened(what)
-        transport = self.transport
-        if what == "pause":
-            transport.pauseProducing()
-        elif what == "resume" and "read lost" not in self.events:
-            transport.resumeProducing()
-        other = self.other
-        if other is None or other.transport is None:
-            return
-        if what == "data":
-            data, self.data = self.data, b""
-            other.transport.write(data)
-        elif what == "read lost":
-            other.transport.unregisterProducer()
-            if "read lost" in other.events:
-                for side in (self, other):
-                    side.transport.unregisterProducer()
-                    side.transport.loseConnection()
-            else:
-                other.transport.loseWriteConnection()
-        elif what == "lost" and other.reason is None:
-            other.transport.unregisterProducer()
-            other.transport.loseConnection()
 
 
 class Storm:
@@ -77,6 +47,9 @@ class Storm:
             client.transport.registerProducer(target, True)
             target.transport.registerProducer(client, True)
             client.transport.resumeProducing()
+            if self.world.relaying:
+                assert client.relay(self.world)
+                assert target.relay(self.world)
 
         def accepted(_: object) -> None:
             client.transport.pauseProducing()

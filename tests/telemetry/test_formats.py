@@ -50,6 +50,7 @@ class Http:
     redirect_url: str = ""
     error_reason: str = ""
     targets_tried: Sequence[tuple[str, int]] = (("10.0.0.1:8080", 200),)
+    retry_reason: str = ""
 
 
 @attrs.define
@@ -85,7 +86,7 @@ def test_json_http_fields_and_their_order() -> None:
     assert " ".join(line) == (
         "time kind listener client_address client_port method scheme host request_target version status "
         "received_bytes sent_bytes duration request_time target_time response_time target_group target "
-        "target_status targets_tried rule priority action redirect_url error_reason user_agent referer "
+        "target_status targets_tried retry_reason rule priority action redirect_url error_reason user_agent referer "
         "tls_version tls_cipher server_name trace_id"
     )
     assert line["time"] == "2023-11-14T22:13:20.250Z"
@@ -117,8 +118,9 @@ def test_json_of_what_was_not_forwarded() -> None:
 
 
 def test_json_of_several_attempts() -> None:
-    line = json.loads(http_json(Http(targets_tried=[("a:1", 0), ("b:1", 502)])))
+    line = json.loads(http_json(Http(targets_tried=[("a:1", 0), ("b:1", 502)], retry_reason="TargetReset")))
     assert line["targets_tried"] == [{"target": "a:1", "status": 0}, {"target": "b:1", "status": 502}]
+    assert line["retry_reason"] == "TargetReset"
 
 
 def test_json_tcp_fields() -> None:

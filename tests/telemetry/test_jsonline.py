@@ -46,6 +46,7 @@ def record(**values: Any) -> HttpRecord:
     made.started = 1_700_000_000.25
     made.client_port = 40000
     made.targets_tried = (("10.0.0.1:80", 0), ("10.0.0.2:80", 200))
+    made.retry_reason = "ConnectRefused"
     for name, value in values.items():
         setattr(made, name, value)
     return made

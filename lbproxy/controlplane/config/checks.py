@@ -174,6 +174,7 @@ def _check_group(group: ReadSection) -> None:
         group.warn("has no targets: what is forwarded to it is answered with 503")
     elif not any(target.weight for target in targets):
         group.fail("all weights are zero; give at least one target a weight from 1 to 999", "targets")
+    _check_retries(group)
     _check_hashing(group)
     probe = group["health-check-protocol"] if group.protocol is not None else None
     if probe == "TCP":
@@ -184,6 +185,23 @@ def _check_group(group: ReadSection) -> None:
     if timeout is not None and interval is not None and timeout > interval:
         where = "health-check-interval" if "health-check-interval" in group else "the default health-check-interval"
         group.fail(f"longer than {where} ({interval:g}s); write at most that", "health-check-timeout")
+
+
+_SENDING_AGAIN = ("retry-attempts", "retry-methods", "retry-budget")
+
+
+def _check_retries(group: ReadSection) -> None:
+    if group.protocol not in HTTP:
+        return
+    on = group["retry-on"]
+    again = on is None or on.reset or on.statuses or "try-timeout" in group or "hedge-delay" in group
+    for option in _SENDING_AGAIN:
+        if option in group and not again:
+            group.warn("has no effect; add reset or status codes to retry-on, try-timeout or hedge-delay", option)
+    for option in ("try-timeout", "hedge-delay"):
+        value, limit = group.values.get(option), group["response-timeout"]
+        if value is not None and limit is not None and value >= limit:
+            group.warn(f"has no effect; it is not less than response-timeout ({limit:g}s)", option)
 
 
 def _check_hashing(group: ReadSection) -> None:

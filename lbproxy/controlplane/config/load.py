@@ -19,6 +19,7 @@ from lbproxy.controlplane.config.certificates import ReadCertificate
 from lbproxy.controlplane.config.checks import Sections, check
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem, reason_of
 from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, TargetText
+from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import Bind, Certificate, Listener, ListenerProtocol, XffMode
@@ -460,6 +461,7 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
             response_timeout_seconds=section["response-timeout"],
             keep_alive_seconds=section["keep-alive-timeout"],
             max_idle_connections=section["max-idle-connections"],
+            retry=retry_policy(section),
         )
     else:
         only.update(proxy_protocol=ProxyProtocolVersion(section["proxy-protocol"]))

@@ -78,6 +78,11 @@ class TcpFront:
     def buildProtocol(self, addr: Any) -> TcpClientSide:
         return TcpClientSide(self.runtime, addr)
 
+    def settle(self) -> None:
+        """Bring the counters up to date."""
+        for connection in self.connections:
+            connection.settle()
+
     def drain(self) -> None:
         """Connections live on: where a TCP conversation may be cut only its ends know."""
         self.draining = True

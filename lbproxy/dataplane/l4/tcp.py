@@ -38,6 +38,8 @@ from lbproxy.dataplane.proxy.faults import Fault, Side
 from lbproxy.model.listener import Listener
 from lbproxy.model.target import RegisteredTarget, Target
 from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup
+from lbproxy.native.clock import Clock
+from lbproxy.native.transport import Flow, relay
 from lbproxy.wire.proxyprotocol import encode_v1, encode_v2
 
 _log = Logger()
@@ -66,6 +68,9 @@ class Deadlines(Protocol):
     """The worker's deadlines (`lbproxy.dataplane.deadlines`)."""
 
     def now(self) -> float: ...
+
+    @property
+    def clock(self) -> Clock: ...
 
     def set(self, item: TcpClientSide, at: float) -> None: ...
 
@@ -293,6 +298,9 @@ class TcpClientSide(_Side):
         """Received before the target was connected: no more than was read when reading was paused."""
         self._target: TcpTargetSide | None = None
         self._relaying = False
+        self._up: Flow | None = None
+        self._down: Flow | None = None
+        """What the transports relay by themselves, to the target and back; not counted yet."""
         self._held_cell: int | None = None
         self._failure = Fault.NO_TARGETS
         """Of the last attempt to connect."""
@@ -397,7 +405,11 @@ class TcpClientSide(_Side):
             side.transport.write(data)
         if self.lost:
             side.close()
-        elif self.finished:
+            return
+        clock = self.context.deadlines.clock
+        self._up = relay(self.transport, side.transport, clock)
+        self._down = relay(side.transport, self.transport, clock)
+        if self.finished:
             self._carry_end(self, side)
 
     # Relay
@@ -493,7 +505,16 @@ class TcpClientSide(_Side):
         elif self._connecting is not None:
             self.abort(Fault.CONNECT_TIMEOUT)
         else:
-            self.abort(Fault.IDLE_TIMEOUT)
+            self._idle_since(now)
+
+    def _idle_since(self, now: float) -> None:
+        """The idle timeout is over, unless the transports have relayed something meanwhile."""
+        if self._up is not None and self._down is not None:
+            until = max(self._up.last, self._down.last) + self._idle_seconds
+            if until > now:
+                self.context.deadlines.set(self, until)
+                return
+        self.abort(Fault.IDLE_TIMEOUT)
 
     def abort(self, fault: Fault) -> None:
         """End the connection for this reason: both ends are reset, what is in flight is lost."""
@@ -550,12 +571,27 @@ class TcpClientSide(_Side):
         self._connecting.cancel()
         self._forget_target()
 
+    def settle(self) -> None:
+        """Count what the transports have relayed by themselves."""
+        up, down, side = self._up, self._down, self._target
+        if up is None or down is None or side is None:
+            return
+        size = up.settle()
+        self._record.received_bytes += size
+        self._counters.received_bytes += size
+        side.counters.sent_bytes += size
+        size = down.settle()
+        self._record.sent_bytes += size
+        self._counters.sent_bytes += size
+        side.counters.received_bytes += size
+
     def _conclude(self) -> None:
         """Both connections are gone."""
         if self._concluded:
             return
         self._concluded = True
         self._release()
+        self.settle()
         context = self.context
         context.deadlines.clear(self)
         context.connections.discard(self)

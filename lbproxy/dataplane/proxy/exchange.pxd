@@ -60,7 +60,8 @@ cdef class Exchange(HttpRecord):
     cdef public Upstream upstream
     cdef public Pool pool
     cdef readonly bint request_ended, response_started, tunnel, done
-    cdef object _others, _chosen, _kept_failed
+    cdef readonly object tries
+    cdef object _others, _chosen, _following, _kept_failed
     cdef bytes _data, _trailers, _block
     cdef tuple _earlier_tries
     cdef long long _framing
@@ -88,17 +89,34 @@ cdef class Exchange(HttpRecord):
     cpdef upstream_closed_tunnel(self)
     cpdef upstream_failed(self, fault, bint reused)
     cpdef target_gone(self)
+    cpdef bint may_try_again(self) except -1
+    cpdef bint may_hedge(self) except -1
+    cpdef bint has_another(self) except -1
+    cpdef take_another(self)
+    cpdef try_elsewhere(self, fault)
+    cpdef give_up_try(self, fault)
+    cpdef send_copy(self, Upstream upstream)
+    cpdef note_try(self, str target, int status)
+    cpdef note_reason(self, str reason)
+    cpdef hedge_failed(self, str target, int status, fault)
+    cpdef bint has_better_than(self, int status) except -1
+    cpdef take_over(self, Upstream upstream, Pool pool, chosen, double dispatched)
     cpdef fail(self, fault)
 
     cdef _answer(self, Match match)
     cdef _respond(self, int status, bytes content_type, bytes body, bytes fields=*)
     cdef _try(self, chosen)
+    cdef _try_instead(self, following, str reason, int status)
+    cdef bint _ask_another(self, int status, bint ended) except -1
+    cdef _await_hedge(self)
+    cdef _drop_try(self, fault)
+    cdef _keep(self, bytes data)
     cdef _send(self, Upstream upstream)
     cdef _prepare(self)
     cdef double _patience(self) except? -1
     cdef bint _may_retry(self, fault, bint reused) except -1
     cdef bint _may_repeat(self) except -1
-    cdef _next_candidate(self)
+    cdef _peek(self)
     cdef _count_target_fault(self, fault)
     cdef _end_try(self)
     cdef _drop_upstream(self)

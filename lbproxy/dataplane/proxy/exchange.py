@@ -17,21 +17,23 @@ from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phras
 from lbproxy.dataplane.proxy.faults import Fault, Retry
 from lbproxy.dataplane.proxy.forwarded import too_many_addresses
 from lbproxy.dataplane.router.redirect import expand
+from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import FixedResponse, Redirect
 from lbproxy.telemetry.records import HttpRecord
 
 if TYPE_CHECKING:
-    from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime
+    from lbproxy.dataplane.proxy.retry import Tries
+    from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime, Pool
     from lbproxy.dataplane.router.table import Match
     from lbproxy.model.target import RegisteredTarget
     from lbproxy.native.clock import Clock
     from lbproxy.wire.http1.head import RequestHead, ResponseHead
 
-_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
-"""RFC 9110 section 9.2.2."""
+_IDEMPOTENT = frozenset(method.encode("ascii") for method in IDEMPOTENT_METHODS)
 
 _MAX_KEPT_BODY = 65536
-"""A request body up to this size, if it was sent in one piece, can be sent again on a fresh connection."""
+"""A request body up to this size can be sent again: in any case if it was there in one piece, in more pieces where
+the target group has a policy for retries."""
 
 
 class Downstream:
@@ -153,6 +155,7 @@ class Exchange(HttpRecord):
         "_counted",
         "_data",
         "_earlier_tries",
+        "_following",
         "_framing",
         "_kept_failed",
         "_others",
@@ -171,6 +174,7 @@ class Exchange(HttpRecord):
         "request_ended",
         "response_started",
         "runtime",
+        "tries",
         "tunnel",
         "upstream",
     )
@@ -190,7 +194,10 @@ class Exchange(HttpRecord):
         self.response_started = False
         self.tunnel = False
         self.done = False
+        self.tries: Tries | None = None
+        """What the group's policy for retries leaves, where it has one."""
         self._others: Iterator[RegisteredTarget] | None = None
+        self._following: RegisteredTarget | None = None
         self._chosen: RegisteredTarget | None = None
         self._data = b""
         self._trailers = b""
@@ -253,6 +260,8 @@ class Exchange(HttpRecord):
         if chosen is None:
             self.fail(Fault.NO_TARGETS)
             return
+        if group.retrying is not None:
+            self.tries = group.retrying.begin(self)
         self._try(chosen)
 
     def request_data(self, data: bytes) -> None:
@@ -260,6 +269,8 @@ class Exchange(HttpRecord):
         self.received_bytes += len(data)
         upstream = self.upstream
         if upstream is not None:
+            if self._repeatable and not self.response_started:
+                self._keep(data)
             upstream.send_data(data)
         else:
             self._data += data
@@ -268,12 +279,13 @@ class Exchange(HttpRecord):
     def end_request(self, trailers: bytes) -> None:
         """The request is whole."""
         self.request_ended = True
+        self._trailers = trailers
+        if self.tries is not None:
+            self.tries.began()
         upstream = self.upstream
         if upstream is not None:
             upstream.send_end(trailers)
             self.client.expect_progress(self._patience())
-        else:
-            self._trailers = trailers
 
     def client_failed(self, fault: Fault) -> None:
         """The request cannot be finished: the client broke the protocol in its body, or stalled."""
@@ -360,6 +372,9 @@ class Exchange(HttpRecord):
 
     def informational(self, head: ResponseHead) -> None:
         """An interim answer (1xx but 101); HTTP/1.0 clients don't know them (RFC 9110 section 15.2)."""
+        if self.tries is not None:
+            self._repeatable = False
+            self.tries.settle()
         self.client.expect_progress(self._patience())
         self.client.send_informational(head.status, head.reason, head.forwarded)
 
@@ -376,6 +391,10 @@ class Exchange(HttpRecord):
         pool.counters.responded(status, now - self.dispatched)
         if pool.observation is not None:
             pool.observation.responded(status, now - self.dispatched, now)
+        if self.tries is not None:
+            if self._repeatable and self._ask_another(status, ended):
+                return
+            self.tries.settle()
         self.response_started = True
         if ended:
             self.upstream = None
@@ -401,6 +420,8 @@ class Exchange(HttpRecord):
         self.answered = self.client.clock.now()
         self.target_status = self.status = 101
         self.pool.counters.responded(101, self.answered - self.dispatched)
+        if self.tries is not None:
+            self.tries.end()
         self.response_started = True
         self.tunnel = True
         self.client.expect_progress(self.runtime.idle_timeout)
@@ -419,20 +440,101 @@ class Exchange(HttpRecord):
         """
         self.upstream = None
         self._count_target_fault(fault)
-        chosen = self._chosen
-        assert chosen is not None
-        if not self.response_started and self._may_retry(fault, reused):
-            following = chosen if reused else self._next_candidate()
-            if following is not None:
-                self._earlier_tries = (*self._earlier_tries, (self.target, 0))
-                self._end_try()
-                self._try(following)
+        if not self.response_started:
+            if self.tries is not None and self.tries.leave_to_hedge():
+                self._await_hedge()
+                return
+            following = self._chosen if reused else self._peek()
+            if following is not None and self._may_retry(fault, reused):
+                self._try_instead(following, fault.reason, 0)
                 return
         self.fail(fault)
 
     def target_gone(self) -> None:
         """The target left its group, and the time that it had to finish is over."""
         self.fail(Fault.TARGET_DEREGISTERED)
+
+    # The tries call (`lbproxy.dataplane.proxy.retry`, `lbproxy.dataplane.proxy.hedge`)
+
+    def may_try_again(self) -> bool:
+        """Tell whether the present try can be given up for another: nothing was sent, or it can be sent again."""
+        return not self.response_started and not self.done and (self._connecting or self._repeatable)
+
+    def may_hedge(self) -> bool:
+        """Tell whether the request can be sent to a second target while the first one has it."""
+        return self.request_ended and self._repeatable and not self.response_started and not self.done
+
+    def has_another(self) -> bool:
+        """Tell whether there is a target that was not tried."""
+        return self._peek() is not None
+
+    def take_another(self) -> RegisteredTarget:
+        """The one that `has_another` told of; it is now tried."""
+        following = self._peek()
+        assert following is not None
+        self._following = None
+        return following
+
+    def try_elsewhere(self, fault: Fault) -> None:
+        """The present try takes too long; there is another target."""
+        self._drop_try(fault)
+        self._try_instead(self._following, fault.reason, 0)
+
+    def give_up_try(self, fault: Fault) -> None:
+        """The present try takes too long; another one is under way."""
+        self._drop_try(fault)
+        self._await_hedge()
+
+    def send_copy(self, upstream: Upstream) -> None:
+        """Send the request, which is whole, on a second connection."""
+        if not self._block:
+            self._prepare()
+        upstream.send_request(self._block, self.head.method, self._framing, self._data, not self._trailers)
+        if self._trailers:
+            upstream.send_end(self._trailers)
+
+    def note_try(self, target: str, status: int) -> None:
+        """Enter a try that gave no answer for the client."""
+        self._earlier_tries = (*self._earlier_tries, (target, status))
+
+    def note_reason(self, reason: str) -> None:
+        """Enter why one more try begins."""
+        self.retry_reason = f"{self.retry_reason},{reason}" if self.retry_reason else reason
+
+    def hedge_failed(self, target: str, status: int, fault: Fault) -> None:
+        """The second try came to nothing."""
+        self.note_try(target, status)
+        assert self.tries is not None
+        self.tries.hedge_over()
+        if self._counted:
+            return  # the first goes on
+        following = self._peek()
+        if following is not None and self._may_retry(fault, False):
+            self._try_instead(following, fault.reason, self.target_status)
+        else:
+            self.fail(fault)
+
+    def has_better_than(self, status: int) -> bool:
+        """Tell whether the second try's answer is one to throw away while the first try is under way."""
+        assert self.tries is not None
+        refused: bool = self.tries.retries_status(status)
+        return self._counted and refused
+
+    def take_over(self, upstream: Upstream | None, pool: Pool, chosen: RegisteredTarget, dispatched: float) -> None:
+        """The second try has the first answer: go on with it instead; without ``upstream`` where that has ended."""
+        self.note_try(self.target, self.target_status)
+        assert self.tries is not None
+        self.tries.hedge_over()
+        self._drop_upstream()
+        self._end_try()
+        if upstream is not None:
+            self.upstream = upstream
+            upstream.exchange = self
+        self.pool = pool
+        self.target = pool.key
+        self._chosen = chosen
+        self._counted = True
+        self.dispatched = dispatched
 
     # Ending
 
@@ -483,7 +585,10 @@ class Exchange(HttpRecord):
         self.target = pool.key
         pool.begin()
         self._counted = True
-        upstream = None if self._kept_failed is not None else pool.take(self._may_repeat())
+        if self.tries is not None:
+            self.tries.began()
+        self._repeatable = self._may_repeat()
+        upstream = None if self._kept_failed is not None else pool.take(self._repeatable)
         if upstream is None:
             self._connecting = True
             if not self.request_ended:
@@ -493,10 +598,59 @@ class Exchange(HttpRecord):
         else:
             self._send(upstream)
 
+    def _try_instead(self, following: RegisteredTarget | None, reason: str, status: int) -> None:
+        """The present try is over without an answer for the client: go on with this target."""
+        if following is self._following:
+            self._following = None
+        self.pool.counters.retries[reason] += 1
+        self.note_try(self.target, status)
+        self.note_reason(reason)
+        self._end_try()
+        self.target_status = 0
+        self.answered = 0.0
+        self._paused_request = False
+        assert following is not None
+        self._try(following)
+
+    def _ask_another(self, status: int, ended: bool) -> bool:
+        """Throw this answer away where the policy says so and another can be had; ``ended`` as for `response`."""
+        tries = self.tries
+        assert tries is not None
+        if not tries.retries_status(status):
+            return False
+        hedged = tries.leave_to_hedge()
+        if not hedged and (self._peek() is None or not tries.take()):
+            return False
+        if ended:
+            self.upstream = None
+        else:
+            self._drop_upstream()
+        if hedged:
+            self._await_hedge()
+        else:
+            self._try_instead(self._following, str(status), status)
+        return True
+
+    def _await_hedge(self) -> None:
+        """The first try is over; the second one goes on."""
+        self._end_try()
+        self.client.expect_progress(self._patience())
+
+    def _drop_try(self, fault: Fault) -> None:
+        self._count_target_fault(fault)
+        self._drop_upstream()
+
+    def _keep(self, data: bytes) -> None:
+        """A piece of a body that can still be sent again if it stays small."""
+        self._data += data
+        if len(self._data) > _MAX_KEPT_BODY:
+            self._repeatable = False
+            self._data = b""
+
     def _send(self, upstream: Upstream) -> None:
         self.upstream = upstream
         upstream.exchange = self
-        if self.dispatched == 0.0:
+        if not self._block:
             self._prepare()
         self.dispatched = self.client.clock.now()
         data = self._data
@@ -550,25 +704,32 @@ class Exchange(HttpRecord):
 
     def _may_retry(self, fault: Fault, reused: bool) -> bool:
         if fault.retry is Retry.YES:
-            return True
+            return self.tries is None or self.tries.connects_elsewhere
         if fault.retry is not Retry.IF_REUSED or not self._repeatable:
             return False
         if reused:
             self._kept_failed = self._chosen
             return True
         # A target that goes down closes what it has first and takes new connections for a moment longer.
-        return self._kept_failed is self._chosen
+        return self._kept_failed is self._chosen or (self.tries is not None and self.tries.may_follow())
 
     def _may_repeat(self) -> bool:
         """Whether the request, sent now, can be sent once more and means the same then."""
-        return self.head.method in _IDEMPOTENT and self.request_ended and len(self._data) <= _MAX_KEPT_BODY
+        if len(self._data) > _MAX_KEPT_BODY:
+            return False
+        if self.tries is not None:
+            return self.head.method in self.tries.methods
+        return self.request_ended and self.head.method in _IDEMPOTENT
 
-    def _next_candidate(self) -> RegisteredTarget | None:
-        assert self.group is not None
-        assert self._chosen is not None
-        if self._others is None:
-            self._others = iter(self.group.balancer.others(self._chosen, self.head, self.client.host))
-        return next(self._others, None)
+    def _peek(self) -> RegisteredTarget | None:
+        """The next target to try, without taking it."""
+        if self._following is None:
+            assert self.group is not None
+            if self._others is None:
+                assert self._chosen is not None
+                self._others = iter(self.group.balancer.others(self._chosen, self.head, self.client.host))
+            self._following = next(self._others, None)
+        return self._following
 
     def _count_target_fault(self, fault: Fault) -> None:
         """The target of this try has failed."""
@@ -604,6 +765,8 @@ class Exchange(HttpRecord):
         if self.done:
             return
         self.done = True
+        if self.tries is not None:
+            self.tries.end()
         if self._counted:
             self._counted = False
             self.pool.end()

@@ -51,6 +51,7 @@ class Fault(enum.Enum):
     BAD_RESPONSE = ("BadResponse", Side.TARGET, 502, Retry.NO)
     UNASKED_RESPONSE = ("UnaskedResponse", Side.TARGET, 502, Retry.IF_REUSED)
     RESPONSE_TIMEOUT = ("ResponseTimeout", Side.TARGET, 504, Retry.NO)
+    REQUEST_TIMEOUT = ("RequestTimeout", Side.TARGET, 504, Retry.NO)
     TARGET_STALLED = ("TargetStalled", Side.TARGET, 504, Retry.NO)
     TARGET_DEREGISTERED = ("TargetDeregistered", Side.TARGET, 502, Retry.NO)
 

@@ -23,7 +23,7 @@ cdef class Pool:
 
 cdef class GroupRuntime:
     cdef readonly str name
-    cdef readonly object group, balancer
+    cdef readonly object group, balancer, retrying
     cdef readonly dict pools
     cdef readonly double response_timeout
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.balancer.observation import Observation
     from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
     from lbproxy.dataplane.proxy.forwarded import TraceIds
+    from lbproxy.dataplane.proxy.retry import Retrying
     from lbproxy.dataplane.router.table import Table
     from lbproxy.model.listener import Listener
     from lbproxy.model.target_group import TargetGroup
@@ -58,15 +59,19 @@ class Pool:
 class GroupRuntime:
     """A target group as a worker uses it."""
 
-    __slots__ = ("balancer", "group", "name", "pools", "response_timeout")
+    __slots__ = ("balancer", "group", "name", "pools", "response_timeout", "retrying")
 
-    def __init__(self, group: TargetGroup, balancer: Balancer, pools: Mapping[int, Pool]) -> None:
+    def __init__(
+        self, group: TargetGroup, balancer: Balancer, pools: Mapping[int, Pool], retrying: Retrying | None = None
+    ) -> None:
         self.name = group.name
         self.group = group
         self.balancer = balancer
         self.pools = pools
         """By the target's cell."""
         self.response_timeout = group.response_timeout_seconds
+        self.retrying = retrying
+        """None where the policy is the default one, for which there is nothing to keep account of."""
 
 
 class HttpRuntime:

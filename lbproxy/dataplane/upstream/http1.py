@@ -300,8 +300,8 @@ class TargetConnection(Upstream):
             self._chunks = chunks
             self._reading = _CHUNKS
             exchange.response(head, True, body, False)
-            if chunks.ended and self.exchange is exchange:
-                self._end_chunks(exchange)
+            if chunks.ended and self.exchange is not None:  # a hedge has given the connection to its exchange
+                self._end_chunks(self.exchange)
             return
         self._keep = False
         self._reading = _CLOSE

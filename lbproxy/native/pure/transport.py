@@ -335,6 +335,23 @@ class _ConnectingTransport(StreamTransport):
             del self.socket, self.fileno
 
 
+class Flow(Protocol):
+    """What one direction of a relay has moved."""
+
+    moved: int
+    """Bytes."""
+    last: float
+    """When it moved some, by the clock."""
+
+    def settle(self) -> int:
+        """Give how many bytes have moved since this was asked before."""
+
+
+def relay(source: Any, sink: Any, clock: Any) -> Flow | None:
+    """Only compiled transports relay by themselves: what comes from others goes through their protocols."""
+    return None
+
+
 def connect(
     reactor: Any, host: str, port: int, protocol: IProtocol, failed: Callable[[OSError], None]
 ) -> _ConnectingTransport:

@@ -106,6 +106,12 @@ def underscored(name: bytes) -> list[bytes]:
     return [spelling for spelling in spellings if spelling != name]
 
 
+def check_trailer(name: bytes) -> None:
+    """Refuse a field, by its name in lower case, that must not stand in a trailer section."""
+    if name.replace(b"_", b"-") in FORBIDDEN_TRAILERS or name.startswith(b"x-forwarded-"):
+        raise RemoteProtocolError(f"{name[:40]!r} in the trailers", reason="BadTrailer")
+
+
 def is_token(value: bytes) -> bool:
     """Whether this is a token (RFC 9110 section 5.6.2)."""
     return bool(value) and not value.translate(None, TOKEN_OCTETS)

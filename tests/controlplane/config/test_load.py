@@ -19,6 +19,7 @@ from lbproxy.controlplane.config.load import AdminAddress, ControlSettings, Load
 from lbproxy.controlplane.config.options import OPTIONS
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol, XffMode
+from lbproxy.model.retry import RetryPolicy
 from lbproxy.model.rule import (
     FixedResponse,
     Forward,
@@ -305,6 +306,13 @@ connect-timeout = 1s
 response-timeout = 5m
 keep-alive-timeout = 4s
 max-idle-connections = 0
+retry-on = reset, 500, 502-504
+retry-attempts = 1
+retry-methods = GET, POST
+retry-budget = 10
+try-timeout = 2s
+request-timeout = 10s
+hedge-delay = 100ms
 tls-verify = off
 tls-server-name = other.internal
 tls-ca = ca.pem
@@ -333,10 +341,35 @@ tls-ca = ca.pem
             response_timeout_seconds=300.0,
             keep_alive_seconds=4.0,
             max_idle_connections=0,
+            retry=RetryPolicy(
+                on_connect_failure=False,
+                on_reset=True,
+                statuses=((500, 500), (502, 504)),
+                attempts=1,
+                methods=("GET", "POST"),
+                budget_percent=10,
+                try_timeout_seconds=2.0,
+                request_timeout_seconds=10.0,
+                hedge_delay_seconds=0.1,
+            ),
             tls=TargetTls(verify=False, server_name="other.internal", ca_pem=authority),
         ),
     )
     assert loaded.files == (str(path.parent / "ca.pem"),)
+
+
+@pytest.mark.parametrize(
+    ("words", "policy"),
+    [
+        ("", RetryPolicy()),
+        ("retry-on = connect-failure", RetryPolicy()),
+        ("retry-on = off", RetryPolicy(on_connect_failure=False)),
+        ("retry-on = connect-failure, 503", RetryPolicy(statuses=((503, 503),))),
+    ],
+)
+def test_what_is_retried(path: Path, words: str, policy: RetryPolicy) -> None:
+    (group,) = read(path, WEB + APP + words + "\n").configuration.target_groups
+    assert group.retry == policy
 
 
 def test_tcp_has_its_own_defaults(path: Path) -> None:
@@ -448,6 +481,8 @@ def test_source_stands_for_the_file(path: Path) -> None:
         ("[lbproxy]\nadmin = 0.0.0.0:9901\n" + WEB + APP, "anyone who reaches this address may administer"),
         (WEB + "proxy-protocol-trusted = 10.0.0.0/8\n" + APP, "has no effect without proxy-protocol = on"),
         (WEB + "xff-mode = remove\nxff-client-port = on\n" + APP, "has no effect unless xff-mode = append"),
+        (WEB + APP + "retry-attempts = 1\n", "has no effect; add reset or status codes to retry-on"),
+        (WEB + APP + "try-timeout = 90s\n", "has no effect; it is not less than response-timeout (60s)"),
         (WEB + APP + "hash-key = path\n", "has no effect unless algorithm = maglev or rendezvous"),
     ],
 )
@@ -583,6 +618,11 @@ def test_problem_has_its_parts(path: Path) -> None:
         (
             WEB + "tls-policy = x\n" + APP,
             "lb.ini:6: [listener:web] tls-policy = x: is for HTTPS or TLS; this listener is HTTP: remove the line",
+        ),
+        (
+            APP + "retry-on = refused\n",
+            "lb.ini:5: [target-group:app] retry-on = refused: write connect-failure, reset, status codes such as"
+            " 502-504, or off alone",
         ),
         (
             TCP + "response-timeout = 1s\n",

@@ -10,14 +10,17 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from twisted.internet.task import Clock as TimerClock
 
 from lbproxy.dataplane.balancer import Circumstances, make_balancer
 from lbproxy.dataplane.proxy.exchange import CHUNKED, NO_BODY, Downstream, Exchange, Upstream
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import TraceIds
+from lbproxy.dataplane.proxy.retry import Retrying
 from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime, Pool
 from lbproxy.dataplane.router.table import Table
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
+from lbproxy.model.retry import RetryPolicy
 from lbproxy.model.rule import Forward, WeightedGroup
 from lbproxy.model.snapshot import GroupState
 from lbproxy.model.target_group import TargetGroup, TargetProtocol
@@ -239,9 +242,11 @@ class FakePool(Pool):
 class Scene:
     """One exchange with its surroundings; `ask` starts it."""
 
-    def __init__(self, targets: int = 1) -> None:
+    def __init__(self, targets: int = 1, retry: RetryPolicy | None = None) -> None:
         self.client = FakeClient()
         self.log = Log()
+        self.timers = TimerClock()
+        self.retrying = None if retry is None else Retrying(retry, 1, self.timers.callLater, self.timers.seconds)
         group = TargetGroup(name="app", protocol=TargetProtocol.HTTP, response_timeout_seconds=RESPONSE)
         state = GroupState(cell=0, targets=tuple(registered(number) for number in range(1, targets + 1)))
         cells = [0] * (targets + 1)
@@ -259,7 +264,7 @@ class Scene:
         self.runtime = HttpRuntime(
             listener,
             Table.compile(listener, Random(1)),
-            {"app": GroupRuntime(group, balancer, self.pools)},  # type: ignore[arg-type]
+            {"app": GroupRuntime(group, balancer, self.pools, self.retrying)},  # type: ignore[arg-type]
             self.counters,
             TraceIds(Random(1), lambda: 1.0),
             self.log,  # type: ignore[arg-type]
@@ -292,6 +297,7 @@ class Scene:
         assert [pool.in_flight for pool in self.pools.values()] == [0] * len(self.pools)
         assert not any(pool.waiting for pool in self.pools.values())
         assert self.exchange.upstream is None
+        assert not self.timers.getDelayedCalls()
 
 
 GET = request()

@@ -1,0 +1,193 @@
+"""When another target is tried: a group's policy at work, its budget, and the clockwork of one exchange.
+
+An exchange has a `Tries` only where its group has a policy that asks for one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lbproxy.dataplane.proxy.faults import Fault
+from lbproxy.dataplane.proxy.hedge import Hedge
+
+if TYPE_CHECKING:
+    from lbproxy.dataplane.proxy.exchange import Exchange
+    from lbproxy.model.retry import RetryPolicy
+
+_MEMORY_SECONDS = 10.0
+"""What is recent: requests and retries are forgotten at this pace."""
+
+_LEAST_PER_SECOND = 3.0
+"""Retries that a group may always make, however little traffic it has; all workers together."""
+
+
+class RetryBudget:
+    """Bounds retries to a part of the recent requests, so that they cannot double the load on targets in trouble.
+
+    Both counts fade exponentially; a small allowance beside them serves groups with little traffic.
+    """
+
+    def __init__(self, percent: int, workers: int, seconds: Callable[[], float]) -> None:
+        """``workers`` share the allowance; ``seconds`` is a clock."""
+        self._part = percent / 100
+        self._rate = _LEAST_PER_SECOND / workers if percent else 0.0
+        self._most = max(1.0, self._rate) if percent else 0.0
+        self._allowance = self._most
+        self._requests = 0.0
+        self._retries = 0.0
+        self._seconds = seconds
+        self._at = seconds()
+
+    def _fade(self) -> None:
+        now = self._seconds()
+        passed = now - self._at
+        if passed > 0.0:
+            self._at = now
+            kept = math.exp(-passed / _MEMORY_SECONDS)
+            self._requests *= kept
+            self._retries *= kept
+            self._allowance = min(self._most, self._allowance + passed * self._rate)
+
+    def request(self) -> None:
+        """Count a request of the group."""
+        self._fade()
+        self._requests += 1.0
+
+    def take(self) -> bool:
+        """Ask for one retry; tell whether it may be."""
+        self._fade()
+        if self._retries + 1.0 <= self._part * self._requests:
+            self._retries += 1.0
+            return True
+        if self._allowance >= 1.0:
+            self._allowance -= 1.0
+            return True
+        return False
+
+
+class Retrying:
+    """A group's policy, as one worker follows it; it outlives snapshots that leave the policy as it is."""
+
+    def __init__(
+        self, policy: RetryPolicy, workers: int, call_later: Callable[..., Any], seconds: Callable[[], float]
+    ) -> None:
+        """``call_later`` is a reactor's, ``seconds`` a clock."""
+        self.policy = policy
+        self._workers = workers
+        self.budget = RetryBudget(policy.budget_percent, workers, seconds)
+        self.methods = frozenset(method.encode("ascii") for method in policy.methods)
+        self.call_later = call_later
+
+    def follows(self, policy: RetryPolicy, workers: int) -> bool:
+        """Tell whether this is for such a policy and so many workers."""
+        return self.policy == policy and self._workers == workers
+
+    def begin(self, exchange: Exchange) -> Tries:
+        """Keep account of this request from now on."""
+        self.budget.request()
+        return Tries(self, exchange)
+
+
+class Tries:
+    """What one exchange has left to try, and when."""
+
+    __slots__ = ("_calls", "_exchange", "_hedge", "_left", "_retrying", "_total", "connects_elsewhere", "methods")
+
+    def __init__(self, retrying: Retrying, exchange: Exchange) -> None:
+        policy = retrying.policy
+        self.connects_elsewhere = policy.on_connect_failure
+        """Whether another target is tried when one cannot be connected to."""
+        self.methods = retrying.methods
+        self._retrying = retrying
+        self._exchange = exchange
+        self._hedge: Hedge | None = None
+        self._left = policy.attempts
+        self._calls: list[Any] = []
+        self._total: Any = None
+        if policy.request_timeout_seconds is not None:
+            self._total = retrying.call_later(policy.request_timeout_seconds, self._too_late)
+
+    # The exchange calls
+
+    def began(self) -> None:
+        """A target was chosen, or the request has become whole: the time of this try runs when both hold."""
+        self._stop_calls()
+        policy = self._retrying.policy
+        if self._left <= 0 or not self._exchange.request_ended:
+            return
+        if policy.try_timeout_seconds is not None:
+            self._calls.append(self._retrying.call_later(policy.try_timeout_seconds, self._try_expired))
+        if policy.hedge_delay_seconds is not None and self._hedge is None:
+            self._calls.append(self._retrying.call_later(policy.hedge_delay_seconds, self._start_hedge))
+
+    def retries_status(self, status: int) -> bool:
+        """Tell whether an answer with this status is reason to ask another target."""
+        return any(low <= status <= high for low, high in self._retrying.policy.statuses)
+
+    def may_follow(self) -> bool:
+        """Take a retry after a connection that was closed or reset; there is a target for it."""
+        return self._retrying.policy.on_reset and self.take()
+
+    def take(self) -> bool:
+        """Take one of the retries that are left, if the group's budget has one."""
+        if self._left <= 0:
+            return False
+        if not self._retrying.budget.take():
+            self._exchange.pool.counters.retries_over_budget += 1
+            return False
+        self._left -= 1
+        return True
+
+    def leave_to_hedge(self) -> bool:
+        """Tell, when the first try has ended without an answer, whether a second one is under way."""
+        if self._hedge is None:
+            return False
+        self._stop_calls()
+        return True
+
+    def hedge_over(self) -> None:
+        """The second try failed, or has become the only one."""
+        self._hedge = None
+
+    def settle(self) -> None:
+        """Something goes to the client: this target it is."""
+        self._left = 0
+        self._stop_calls()
+        if self._hedge is not None:
+            hedge, self._hedge = self._hedge, None
+            hedge.give_up()
+
+    def end(self) -> None:
+        """The exchange is over, or a tunnel now."""
+        self.settle()
+        if self._total is not None and self._total.active():
+            self._total.cancel()
+
+    # The clock calls
+
+    def _too_late(self) -> None:
+        self._exchange.fail(Fault.REQUEST_TIMEOUT)
+
+    def _try_expired(self) -> None:
+        exchange = self._exchange
+        if not exchange.may_try_again():
+            return
+        if self._hedge is not None:
+            exchange.give_up_try(Fault.RESPONSE_TIMEOUT)
+        elif exchange.has_another() and self.take():
+            exchange.try_elsewhere(Fault.RESPONSE_TIMEOUT)
+
+    def _start_hedge(self) -> None:
+        exchange = self._exchange
+        if not exchange.may_hedge() or exchange.head.upgrade or not exchange.has_another() or not self.take():
+            return
+        self._hedge = Hedge(exchange, exchange.take_another())
+        self._hedge.begin()
+
+    def _stop_calls(self) -> None:
+        for call in self._calls:
+            if call.active():
+                call.cancel()
+        self._calls.clear()
