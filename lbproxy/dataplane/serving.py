@@ -14,6 +14,8 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from lbproxy.dataplane.balancer.base import Cells
+from lbproxy.dataplane.balancer.seal import Seal
+from lbproxy.dataplane.balancer.stickiness import GroupStickiness
 from lbproxy.dataplane.deadlines import Deadlines
 from lbproxy.dataplane.groups import Groups
 from lbproxy.dataplane.l4.front import TcpFront, TcpRuntime
@@ -86,20 +88,16 @@ class Serving:
         self._sockets: dict[Bind, socket.socket] = {}
         self._accepting: dict[Bind, _Accepting] = {}
         self._leaving: set[Front] = set()
+        self.seal = Seal()
+        """Of stickiness cookies; good for this worker alone until it is given the keys that all have."""
+        self._group_stickiness = GroupStickiness(self.seal)
         self._admissions = Admissions(tables.census, slot)
         self._slots = 1
         self._log: AccessLog | None = None
         self._log_settings = AccessLogSettings()
         self.counters = WorkerCounters()
         self._groups = Groups(
-            self._deadlines,
-            self._connector,
-            self.counters,
-            cells,
-            slot,
-            self._random,
-            reactor.callLater,
-            self._target_gone,
+            self._deadlines, self._connector, self.counters, cells, slot, self._random, self.seal, self._target_gone
         )
         self.draining = False
 
@@ -193,7 +191,9 @@ class Serving:
                 front,
             )
         counters = self.counters.listener(listener.name)
-        return HttpRuntime(listener, table, self._groups.runtimes, counters, self._trace_ids, self._log)
+        return HttpRuntime(
+            listener, table, self._groups.runtimes, counters, self._trace_ids, self._log, self._group_stickiness
+        )
 
     def _factory(self, front: Front, listener: Listener, tls: ServerTls | None) -> Any:
         """The protocols around a connection, outermost first: PROXY header, TLS, and what the front speaks."""

@@ -42,6 +42,14 @@ class DesyncMitigationMode(enum.Enum):
     STRICTEST = "strictest"
 
 
+class PathNormalization(enum.Enum):
+    """What becomes of a path that targets may read differently, before the rules see it."""
+
+    OFF = "off"
+    SAFE = "safe"
+    STRICT = "strict"
+
+
 @attrs.frozen(order=True)
 class Bind:
     """A local address to accept connections at."""
@@ -106,6 +114,7 @@ class Listener:
     """Add the client's port to X-Forwarded-For (``append`` only)."""
 
     desync_mitigation_mode: DesyncMitigationMode = DesyncMitigationMode.DEFENSIVE
+    path_normalization: PathNormalization = PathNormalization.SAFE
     drop_invalid_header_fields: bool = False
     """Remove fields whose name has anything but letters, digits and hyphens (ALB)."""
 

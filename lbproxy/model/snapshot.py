@@ -30,6 +30,8 @@ class Configuration:
     access_log: AccessLogSettings = AccessLogSettings()
     drain_timeout_seconds: float = 30.0
     """How long a stopping worker may finish what is in flight."""
+    zone: str = ""
+    """Where lbproxy stands, in the operator's words."""
 
 
 @attrs.frozen(kw_only=True)

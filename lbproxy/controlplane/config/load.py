@@ -22,7 +22,15 @@ from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
 from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Source
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
-from lbproxy.model.listener import Bind, Certificate, DesyncMitigationMode, Listener, ListenerProtocol, XffMode
+from lbproxy.model.listener import (
+    Bind,
+    Certificate,
+    DesyncMitigationMode,
+    Listener,
+    ListenerProtocol,
+    PathNormalization,
+    XffMode,
+)
 from lbproxy.model.rule import (
     Action,
     Condition,
@@ -36,7 +44,15 @@ from lbproxy.model.rule import (
     SourceIpCondition,
 )
 from lbproxy.model.snapshot import AccessLogSettings, Configuration
-from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup, TargetProtocol, TargetTls
+from lbproxy.model.target_group import (
+    CrossZone,
+    ProxyProtocolVersion,
+    Stickiness,
+    StickinessType,
+    TargetGroup,
+    TargetProtocol,
+    TargetTls,
+)
 
 # A TCP group's HTTP probe has a shorter default than its TCP and HTTPS ones (ELBv2 CreateTargetGroup)
 _NLB_HTTP_PROBE_TIMEOUT_SECONDS = 6.0
@@ -360,6 +376,7 @@ def _configuration(sections: Sections, files: _Files) -> Configuration:
             destination=files.access_log, format=_setting(sections.settings, "access-log-format")
         ),
         drain_timeout_seconds=_setting(sections.settings, "drain-timeout"),
+        zone=_setting(sections.settings, "zone") or "",
     )
 
 
@@ -376,6 +393,7 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
             xff_mode=XffMode(section["xff-mode"]),
             xff_client_port=section["xff-client-port"],
             desync_mitigation_mode=DesyncMitigationMode(section["desync-mitigation-mode"]),
+            path_normalization=PathNormalization(section["path-normalization"]),
             drop_invalid_header_fields=section["drop-invalid-header-fields"],
         )
     if protocol.is_encrypted:
@@ -461,10 +479,29 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
         algorithm=section["algorithm"],
         hash_key=section["hash-key"],
         hash_balance_factor=section["hash-balance-factor"],
+        stickiness=_stickiness(section),
+        slow_start_seconds=section["slow-start"],
+        cross_zone=CrossZone(section["cross-zone"]),
+        minimum_healthy_count=section["unhealthy-state-routing-minimum-count"],
+        minimum_healthy_percentage=section["unhealthy-state-routing-minimum-percentage"],
+        backup=section["backup"] or "",
+        backup_percentage=section["backup-percentage"],
         health_check=_health_check(section, protocol),
         deregistration_delay_seconds=section["deregistration-delay"],
         connect_timeout_seconds=section["connect-timeout"],
         **only,
+    )
+
+
+def _stickiness(section: ReadSection) -> Stickiness | None:
+    if not section["stickiness"]:
+        return None
+    kind = StickinessType(section["stickiness-type"])
+    if kind is StickinessType.SOURCE_IP:
+        return Stickiness(type=kind)
+    option = "stickiness-app-cookie-duration" if kind is StickinessType.APP_COOKIE else "stickiness-lb-cookie-duration"
+    return Stickiness(
+        type=kind, duration_seconds=section[option], cookie_name=section["stickiness-app-cookie-name"] or ""
     )
 
 

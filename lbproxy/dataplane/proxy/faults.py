@@ -32,6 +32,7 @@ class Fault(enum.Enum):
 
     # status 0: nobody is there to be told, the number is for the log only
     BAD_REQUEST = ("BadRequest", Side.CLIENT, 400, Retry.NO)
+    BAD_PATH = ("BadPath", Side.CLIENT, 400, Retry.NO)
     CLIENT_CLOSED = ("ClientClosed", Side.CLIENT, 460, Retry.NO)
     CLIENT_TIMEOUT = ("ClientTimeout", Side.CLIENT, 408, Retry.NO)
     CLIENT_TOO_SLOW = ("ClientTooSlow", Side.CLIENT, 408, Retry.NO)
