@@ -16,6 +16,8 @@ import attrs
 
 from lbproxy.dataplane.balancer import Balancer, Circumstances, Hashing, make_balancer
 from lbproxy.dataplane.router.groups import GroupChoice
+from lbproxy.dataplane.router.ingress import TCP, admitting_rule
+from lbproxy.dataplane.router.limits import limits_for
 from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.request import PlainRequest, RoutableRequest
 from lbproxy.dataplane.router.table import RuleTrace, Table
@@ -90,16 +92,23 @@ class Explanation:
     """None when no listener takes the URL; then there is nothing more but notes."""
     listener_protocol: str | None = None
     binds: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    """Those of the listener; without any everybody may connect."""
+    admitted_by: str | None = None
+    """The security group and its rule that let the client in; None when none does, or none is needed."""
     rules: tuple[RuleTrace, ...] = ()
     """Up to and including the one that matched; ``default`` when none did."""
+    rate_limits: tuple[str, ...] = ()
+    """Those that the request counts for, in the order in which they are asked."""
     action: str | None = None
-    """``forward``, ``redirect`` or ``fixed-response``; ``refuse`` for a request that no rule sees."""
+    """``forward``, ``redirect`` or ``fixed-response``; ``refuse`` for a request that no rule sees, ``deny`` for a
+    connection that security groups do not let in."""
     groups: tuple[GroupExplanation, ...] = ()
     """For forward."""
     status: int | None = None
     """For redirect, fixed-response and refuse."""
     reason: str | None = None
-    """For refuse: what the access log gives as ``error_reason``."""
+    """For refuse and deny: the access log's ``error_reason`` or the cause of metrics."""
     location: str | None = None
     """For redirect."""
     content_type: str | None = None
@@ -122,7 +131,11 @@ class Explanation:
             lines.append("listener none takes this URL")
         else:
             lines.append(f"listener {self.listener} ({self.listener_protocol} {', '.join(self.binds)})")
+            if self.security_groups:
+                names = ", ".join(self.security_groups)
+                lines.append(f"security groups {names}: {self.admitted_by or 'no rule lets ' + self.source + ' in'}")
             lines += _rule_lines(self.rules) if has_requests else []
+            lines += [f"rate limit {limit}" for limit in self.rate_limits]
             lines += self._action_lines()
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
@@ -132,6 +145,8 @@ class Explanation:
             return [f"redirect {self.status} to {self.location}"]
         if self.action == "fixed-response":
             return [f"fixed-response {self.status} {self.content_type}: {self.body}".rstrip()]
+        if self.action == "deny":
+            return [f"closed before a byte is read ({self.reason})"]
         if self.action == "refuse":
             return [f"refused with {self.status} {self.reason}, before any rule"]
         lines = []
@@ -202,6 +217,10 @@ def explain(
         listener_protocol=chosen.listener.protocol.value,
         binds=tuple(str(bind) for bind in chosen.listener.binds),
     )
+    if chosen.listener.security_groups:
+        explanation = _explain_admission(explanation, configuration, chosen, parts)
+        if explanation.action == "deny":
+            return attrs.evolve(explanation, notes=tuple(notes))
     request: RoutableRequest = PlainRequest()
     try:
         if chosen.listener.protocol.is_http:
@@ -214,7 +233,13 @@ def explain(
         return attrs.evolve(explanation, action="refuse", status=error.status, reason=error.reason, notes=tuple(notes))
     table = Table.compile(chosen.listener, Random(0))
     match = table.match(request, source)
-    explanation = attrs.evolve(explanation, rules=table.trace(request, source), action=match.action_text)
+    limits = limits_for(chosen.listener.rate_limits, request, match.rule_name, source)
+    explanation = attrs.evolve(
+        explanation,
+        rules=table.trace(request, source),
+        rate_limits=tuple(f"{limit.name}: {limit}" for limit in limits),
+        action=match.action_text,
+    )
     if match.forward is not None:
         unknown = {} if health is not None or isinstance(configuration, Snapshot) else _unknown(demo, discovery)
         asked = request if chosen.listener.protocol.is_http else None
@@ -225,6 +250,22 @@ def explain(
 
 def _configuration(configuration: Configuration | Snapshot) -> Configuration:
     return configuration.configuration if isinstance(configuration, Snapshot) else configuration
+
+
+# Security groups
+
+
+def _explain_admission(
+    explanation: Explanation, configuration: Configuration | Snapshot, chosen: _Chosen, parts: SplitResult
+) -> Explanation:
+    groups = {group.name: group for group in _configuration(configuration).security_groups}
+    attached = chosen.listener.security_groups
+    port = chosen.bind.port if chosen.bind is not None else parts.port or 0
+    found = admitting_rule(groups, attached, TCP, port, explanation.source)
+    if found is None:
+        return attrs.evolve(explanation, security_groups=attached, action="deny", reason="SecurityGroupDenied")
+    name, rule = found
+    return attrs.evolve(explanation, security_groups=attached, admitted_by=f"{name} lets it in: {rule}")
 
 
 # The URL and its listener

@@ -25,6 +25,7 @@ from lbproxy.dataplane.listener.http1 import HttpFront
 from lbproxy.dataplane.listener.proxyprotocol import ProxyProtocolFactory
 from lbproxy.dataplane.listener.tls import ServerTls, describe
 from lbproxy.dataplane.proxy.forwarded import TraceIds
+from lbproxy.dataplane.proxy.ratelimit import Buckets, RateLimits
 from lbproxy.dataplane.proxy.runtime import HttpRuntime
 from lbproxy.dataplane.router.table import Table
 from lbproxy.dataplane.upstream.connector import Connector
@@ -57,6 +58,8 @@ class Tables(Protocol):
 
     @property
     def census(self) -> SharedCensus: ...
+    @property
+    def buckets(self) -> Buckets: ...
 
 
 class _Accepting:
@@ -92,7 +95,7 @@ class Serving:
         """Of stickiness cookies; good for this worker alone until it is given the keys that all have."""
         self._group_stickiness = GroupStickiness(self.seal)
         self._admissions = Admissions(tables.census, slot)
-        self._slots = 1
+        self._buckets = tables.buckets
         self._log: AccessLog | None = None
         self._log_settings = AccessLogSettings()
         self.counters = WorkerCounters()
@@ -114,7 +117,7 @@ class Serving:
         if self._log_settings != configuration.access_log:
             self._open_log(configuration.access_log)
         self._groups.apply(snapshot)
-        self._slots = snapshot.worker_slots
+        self._admissions.apply(configuration, snapshot.worker_slots)
         problems = []
         for listener in configuration.listeners:
             try:
@@ -138,13 +141,18 @@ class Serving:
     # Listeners
 
     def _apply_listener(self, listener: Listener) -> None:
+        for bind in listener.binds:
+            if bind in self._accepting:  # whatever else may fail below
+                self._accepting[bind].front.admit(self._admission(listener, bind))
         self._table(listener)
         tls = self._server_tls(listener) if listener.protocol.is_encrypted else None
-        admission = self._admissions.make(listener, self.counters.listener(listener.name), self._slots)
         for bind in listener.binds:
-            self._apply_bind(bind, listener, tls, admission)
+            self._apply_bind(bind, listener, tls)
 
-    def _apply_bind(self, bind: Bind, listener: Listener, tls: ServerTls | None, admission: Admission | None) -> None:
+    def _admission(self, listener: Listener, bind: Bind) -> Admission | None:
+        return self._admissions.make(listener, bind.port, self.counters.listener(listener.name))
+
+    def _apply_bind(self, bind: Bind, listener: Listener, tls: ServerTls | None) -> None:
         accepting = self._accepting.get(bind)
         if accepting is None:
             skt = self._sockets.pop(bind, None)
@@ -159,7 +167,7 @@ class Serving:
         elif not _same_kind(accepting.listener, listener):
             self._leave(accepting.front)
             accepting.front = self._make_front(bind, listener)
-        accepting.front.admit(admission)
+        accepting.front.admit(self._admission(listener, bind))
         accepting.front.runtime = self._runtime(listener, accepting.front)
         if accepting.listener is not listener or accepting.tls is not tls:
             accepting.listener = listener
@@ -192,7 +200,14 @@ class Serving:
             )
         counters = self.counters.listener(listener.name)
         return HttpRuntime(
-            listener, table, self._groups.runtimes, counters, self._trace_ids, self._log, self._group_stickiness
+            listener,
+            table,
+            self._groups.runtimes,
+            counters,
+            self._trace_ids,
+            self._log,
+            self._group_stickiness,
+            RateLimits(listener, counters, self._buckets, time.monotonic_ns) if listener.rate_limits else None,
         )
 
     def _factory(self, front: Front, listener: Listener, tls: ServerTls | None) -> Any:
@@ -236,7 +251,6 @@ class Serving:
         return tls
 
     def _forget_listeners(self, names: set[str]) -> None:
-        self._admissions.keep_only(names)
         for known in (self._tables, self._tls):
             for name in [n for n in known if n not in names]:
                 del known[name]

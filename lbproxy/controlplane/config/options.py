@@ -16,6 +16,7 @@ import attrs
 from lbproxy.controlplane.config.actions import ACTION, WEIGHT, named_values
 from lbproxy.controlplane.config.retries import METHODS, RETRY_ON
 from lbproxy.controlplane.config.sources import PROTECT, sources
+from lbproxy.controlplane.config.tokens import TOKENS
 from lbproxy.controlplane.config.values import (
     Form,
     bind,
@@ -26,6 +27,7 @@ from lbproxy.controlplane.config.values import (
     host_field,
     host_name,
     host_pattern,
+    ingress_rule,
     integer_from,
     is_address,
     items,
@@ -38,6 +40,7 @@ from lbproxy.controlplane.config.values import (
     query_pattern,
     ranges,
     request_path,
+    request_rate,
     size_from,
     split_address,
     value_pattern,
@@ -45,6 +48,7 @@ from lbproxy.controlplane.config.values import (
 from lbproxy.ipc.cells import SLOT_LIMIT
 from lbproxy.model.health import HealthCheckProtocol
 from lbproxy.model.listener import Bind, DesyncMitigationMode, ListenerProtocol, PathNormalization, XffMode
+from lbproxy.model.rate_limit import RateLimitKey
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import Pattern
 from lbproxy.model.target import Target
@@ -134,6 +138,18 @@ KINDS = (
         name="target-group",
         named=True,
         effect="Targets that do the same work, how to choose among them, reach them and check their health.",
+    ),
+    Kind(
+        name="rate-limit",
+        named=True,
+        effect="How many requests an HTTP or HTTPS listener takes; what is beyond is answered with 429 and"
+        " `Retry-After`. The limits of a listener are asked in the order of the file. All workers share them.",
+    ),
+    Kind(
+        name="security-group",
+        named=True,
+        effect="Who may connect to the listeners that name it in `security-groups`. What no rule of an attached group"
+        " lets in is closed before a byte of it is read.",
     ),
 )
 
@@ -305,6 +321,14 @@ def _name_server(text: str) -> tuple[str, int]:
     return host, port
 
 
+def _limit_key(text: str) -> tuple[RateLimitKey, str]:
+    if text.startswith("header."):
+        return RateLimitKey.HEADER, field_name(text[len("header.") :])
+    if text in (RateLimitKey.ALL.value, RateLimitKey.CLIENT.value):
+        return RateLimitKey(text), ""
+    raise ValueError("write client, all or header.NAME")
+
+
 def _text(words: str) -> Form[str]:
     return Form(words, lambda text: text)
 
@@ -336,9 +360,19 @@ OPTIONS: tuple[Option, ...] = (
         name="admin",
         form=Form("address with port, unix:PATH or off", _admin),
         default="off",
-        effect="Where the admin API, `/metrics`, `/status` and `/ready` are served. There is no password: keep it"
-        " local.",
+        effect="Where the admin API, `/metrics`, `/status` and `/ready` are served. Anybody who reaches it may read;"
+        " see `admin-token` for changes.",
         example="127.0.0.1:9901",
+    ),
+    Option(
+        kind="lbproxy",
+        name="admin-token",
+        form=TOKENS,
+        default_text="none",
+        effect="Files with tokens, one a line. Who changes something by the admin API has to send one of them"
+        " (`lbproxy` commands take it from `-c FILE` or `--token-file`). Without, changes are allowed at a loopback"
+        " address or a UNIX socket only.",
+        example="file:admin.token",
     ),
     Option(
         kind="lbproxy",
@@ -507,6 +541,15 @@ OPTIONS: tuple[Option, ...] = (
         default="0",
         effect="A client's connection is closed after so many requests; 0 for any number.",
         example="10000",
+    ),
+    Option(
+        kind="listener",
+        name="security-groups",
+        form=Form("list of security groups", lambda text: tuple(dict.fromkeys(items(text)))),
+        default_text="none: everybody may connect",
+        effect="Who may connect: what a rule of any of these groups lets in. A change counts for new connections; those"
+        " that were let in go on.",
+        example="office, partners",
     ),
     Option(
         kind="listener",
@@ -718,6 +761,15 @@ OPTIONS: tuple[Option, ...] = (
         effect="The fewest targets that discovery may leave in the group, or which part of those that are in it. An"
         " answer that would leave fewer is held back: the targets of before stay.",
         example="50%",
+    ),
+    Option(
+        kind="target-group",
+        name="registration-token",
+        form=TOKENS,
+        default_text="none: no registration",
+        effect="Files with tokens, one a line, with which targets may register themselves at the admin API; see"
+        " [discovery.md](discovery.md).",
+        example="file:app.token",
     ),
     Option(
         kind="target-group",
@@ -1119,6 +1171,75 @@ OPTIONS: tuple[Option, ...] = (
         default_text="what the system trusts",
         effect="A PEM file with the certificates to trust instead.",
         example="tls/internal-ca.pem",
+    ),
+    # Rate limits
+    Option(
+        kind="rate-limit",
+        name="listener",
+        form=_text("name"),
+        required=True,
+        effect="The listener whose requests are limited.",
+        example="web",
+    ),
+    Option(
+        kind="rate-limit",
+        name="rule",
+        form=_text("name"),
+        default_text="all of the listener's requests",
+        effect="Only requests that this rule matched; `default` for those that the default action gets.",
+        example="api",
+    ),
+    Option(
+        kind="rate-limit",
+        name="key",
+        form=Form("client, all or header.NAME", _limit_key),
+        default="client",
+        effect="What has a limit of its own: each client address (an IPv6 /64 is one client), each value of a header"
+        " field (requests without it are not limited by this), or all requests together.",
+        example="header.X-Api-Key",
+    ),
+    Option(
+        kind="rate-limit",
+        name="rate",
+        form=Form("N/s, N/m or N/h", request_rate),
+        required=True,
+        effect="Requests a second, minute or hour in the long run.",
+        example="100/s",
+    ),
+    Option(
+        kind="rate-limit",
+        name="burst",
+        form=integer_from(1, 1_000_000_000),
+        default_text="the number in `rate`",
+        effect="Requests at once after a pause.",
+        example="200",
+    ),
+    Option(
+        kind="rate-limit",
+        name="dry-run",
+        form=_BOOLEAN,
+        default="off",
+        effect="Count and log what would be refused, and serve it.",
+        example="on",
+    ),
+    # Security groups
+    Option(
+        kind="security-group",
+        name="ingress",
+        form=list_of(Form("", ingress_rule), "list of rules: PROTOCOL PORTS SOURCE ..."),
+        default_text="none: nobody is let in",
+        effect="Who is let in where: `tcp` or `all`; a port of the listener, a range or `all`; and, separated by"
+        " spaces, CIDR blocks and `group:NAME` for the members of a group. The client's address counts, or the one in"
+        " a trusted PROXY header.",
+        example="tcp 443 10.0.0.0/8 2001:db8::/32, tcp 8000-8999 group:admins",
+    ),
+    Option(
+        kind="security-group",
+        name="members",
+        form=_CIDR_LIST,
+        default_text="nobody",
+        effect="Addresses that belong to the group: what `group:NAME` in a rule stands for.",
+        example="198.51.100.0/28",
     ),
 )
 
