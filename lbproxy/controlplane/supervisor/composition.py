@@ -18,6 +18,7 @@ from lbproxy.controlplane.discovery.resolver import Resolver
 from lbproxy.controlplane.discovery.service import DiscoveryService
 from lbproxy.controlplane.health.checker import HealthService
 from lbproxy.controlplane.metrics import MetricsStore
+from lbproxy.controlplane.outliers.service import OutlierService
 from lbproxy.controlplane.state import ControlState, Journal
 from lbproxy.controlplane.supervisor.demo import DemoTargets
 from lbproxy.controlplane.supervisor.keyring import FILE_NAME, KeyRing
@@ -122,15 +123,14 @@ def make_supervisor(
         launch = InProcessLauncher(reactor, make_worker)
     else:
         launch = ProcessLauncher(reactor, worker_command, directory.rendezvous if directory.is_ours else None)
+    pool = WorkerPool(reactor, launch, sockets, cells.fd, metrics, allocator.zero_slot, stickiness=_key_ring(directory))
     supervisor = Supervisor(
         reactor,
         loaded,
         loader=loader,
         state=state,
         metrics=metrics,
-        pool=WorkerPool(
-            reactor, launch, sockets, cells.fd, metrics, allocator.zero_slot, stickiness=_key_ring(directory)
-        ),
+        pool=pool,
         sockets=sockets,
         directory=directory,
         demo=DemoTargets(reactor, worker_command),
@@ -140,6 +140,9 @@ def make_supervisor(
     )
     discovery.setServiceParent(supervisor)
     HealthService(reactor, state).setServiceParent(supervisor)
+    outliers = OutlierService(reactor, state, metrics.targets)
+    outliers.setServiceParent(supervisor)
+    pool.on_suspect = outliers.suspect
     if loaded.settings.admin is not None:
         AdminService(reactor, loaded.settings.admin, state, metrics, supervisor).setServiceParent(supervisor)
         supervisor.admin_url = _url(str(loaded.settings.admin))

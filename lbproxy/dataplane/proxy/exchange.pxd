@@ -70,7 +70,7 @@ cdef class Exchange(HttpRecord):
     cdef long long _framing
     cdef str _sticky_group
     cdef bint _sticky
-    cdef bint _connecting, _counted, _paused_request, _paused_response, _repeatable
+    cdef bint _connecting, _counted, _queued, _paused_request, _paused_response, _repeatable
 
     cpdef complete_record(self)
     cpdef start(self, bytes data, bint ended, bytes trailers=*)
@@ -82,6 +82,7 @@ cdef class Exchange(HttpRecord):
     cpdef pause_response(self)
     cpdef resume_response(self)
     cpdef timed_out(self)
+    cpdef admitted(self, GroupRuntime group, chosen)
     cpdef connected(self, Upstream upstream)
     cpdef pause_request(self)
     cpdef resume_request(self)
@@ -109,6 +110,7 @@ cdef class Exchange(HttpRecord):
     cpdef fail(self, fault)
 
     cdef _answer(self, Match match)
+    cdef _pass_gate(self, chosen, int priority)
     cdef str _choose_group(self, GroupChoice forward)
     cdef _bound_target(self)
     cdef bytes _with_cookies(self, CResponseHead head)
