@@ -16,18 +16,20 @@ import attrs
 
 from lbproxy.dataplane.balancer import Balancer, Circumstances, Hashing, make_balancer
 from lbproxy.dataplane.router.groups import GroupChoice
+from lbproxy.dataplane.router.ingress import TCP, admitting_rule
 from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.request import PlainRequest, RoutableRequest
 from lbproxy.dataplane.router.table import RuleTrace, Table
 from lbproxy.model.availability import is_good, serving_group
 from lbproxy.model.discovery import Discovery, NamesSource
-from lbproxy.model.listener import Bind, Listener, ListenerProtocol
+from lbproxy.model.listener import Bind, Listener, ListenerProtocol, PathNormalization
 from lbproxy.model.rule import Action, FixedResponse, Redirect
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
 from lbproxy.model.target_group import StickinessType, TargetGroup
 from lbproxy.wire.errors import RemoteProtocolError
-from lbproxy.wire.http1.head import scan_request
+from lbproxy.wire.http.path import use_normalized_path
+from lbproxy.wire.http1.head import RequestHead, scan_request
 
 Health = Mapping[str, Mapping[str, TargetHealth]]
 """By target group name and target key (``host:port``)."""
@@ -89,16 +91,21 @@ class Explanation:
     """None when no listener takes the URL; then there is nothing more but notes."""
     listener_protocol: str | None = None
     binds: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    """Those of the listener; without any everybody may connect."""
+    admitted_by: str | None = None
+    """The security group and its rule that let the client in; None when none does, or none is needed."""
     rules: tuple[RuleTrace, ...] = ()
     """Up to and including the one that matched; ``default`` when none did."""
     action: str | None = None
-    """``forward``, ``redirect`` or ``fixed-response``; ``refuse`` for a request that no rule sees."""
+    """``forward``, ``redirect`` or ``fixed-response``; ``refuse`` for a request that no rule sees, ``deny`` for a
+    connection that security groups do not let in."""
     groups: tuple[GroupExplanation, ...] = ()
     """For forward."""
     status: int | None = None
     """For redirect, fixed-response and refuse."""
     reason: str | None = None
-    """For refuse: what the access log gives as ``error_reason``."""
+    """For refuse and deny: the access log's ``error_reason`` or the cause of metrics."""
     location: str | None = None
     """For redirect."""
     content_type: str | None = None
@@ -121,6 +128,9 @@ class Explanation:
             lines.append("listener none takes this URL")
         else:
             lines.append(f"listener {self.listener} ({self.listener_protocol} {', '.join(self.binds)})")
+            if self.security_groups:
+                names = ", ".join(self.security_groups)
+                lines.append(f"security groups {names}: {self.admitted_by or 'no rule lets ' + self.source + ' in'}")
             lines += _rule_lines(self.rules) if has_requests else []
             lines += self._action_lines()
         lines += [f"note: {note}" for note in self.notes]
@@ -131,6 +141,8 @@ class Explanation:
             return [f"redirect {self.status} to {self.location}"]
         if self.action == "fixed-response":
             return [f"fixed-response {self.status} {self.content_type}: {self.body}".rstrip()]
+        if self.action == "deny":
+            return [f"closed before a byte is read ({self.reason})"]
         if self.action == "refuse":
             return [f"refused with {self.status} {self.reason}, before any rule"]
         lines = []
@@ -201,9 +213,17 @@ def explain(
         listener_protocol=chosen.listener.protocol.value,
         binds=tuple(str(bind) for bind in chosen.listener.binds),
     )
-    request: RoutableRequest
+    if chosen.listener.security_groups:
+        explanation = _explain_admission(explanation, configuration, chosen, parts)
+        if explanation.action == "deny":
+            return attrs.evolve(explanation, notes=tuple(notes))
+    request: RoutableRequest = PlainRequest()
     try:
-        request = _request(parts, method, headers) if chosen.listener.protocol.is_http else PlainRequest()
+        if chosen.listener.protocol.is_http:
+            request = head = _request(parts, method, headers)
+            mode = chosen.listener.path_normalization
+            if mode is not PathNormalization.OFF and use_normalized_path(head, strict=mode is PathNormalization.STRICT):
+                notes.append(f"the rules and the target see the path {head.path.decode('ascii')}")
     except RemoteProtocolError as error:
         notes.append(str(error))
         return attrs.evolve(explanation, action="refuse", status=error.status, reason=error.reason, notes=tuple(notes))
@@ -220,6 +240,22 @@ def explain(
 
 def _configuration(configuration: Configuration | Snapshot) -> Configuration:
     return configuration.configuration if isinstance(configuration, Snapshot) else configuration
+
+
+# Security groups
+
+
+def _explain_admission(
+    explanation: Explanation, configuration: Configuration | Snapshot, chosen: _Chosen, parts: SplitResult
+) -> Explanation:
+    groups = {group.name: group for group in _configuration(configuration).security_groups}
+    attached = chosen.listener.security_groups
+    port = chosen.bind.port if chosen.bind is not None else parts.port or 0
+    found = admitting_rule(groups, attached, TCP, port, explanation.source)
+    if found is None:
+        return attrs.evolve(explanation, security_groups=attached, action="deny", reason="SecurityGroupDenied")
+    name, rule = found
+    return attrs.evolve(explanation, security_groups=attached, admitted_by=f"{name} lets it in: {rule}")
 
 
 # The URL and its listener
@@ -312,7 +348,7 @@ def _binds(listener: Listener) -> str:
 # The request
 
 
-def _request(parts: SplitResult, method: str, headers: Iterable[tuple[str, str]]) -> RoutableRequest:
+def _request(parts: SplitResult, method: str, headers: Iterable[tuple[str, str]]) -> RequestHead:
     """Write the request as a client would, and read it as a listener does.
 
     Raises `RemoteProtocolError` where the listener refuses it.

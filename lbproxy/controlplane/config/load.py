@@ -17,12 +17,21 @@ from lbproxy.controlplane.config.actions import MAX_BODY_BYTES, FixedResponseFil
 from lbproxy.controlplane.config.certificates import ReadCertificate
 from lbproxy.controlplane.config.checks import Sections, check
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem, reason_of
+from lbproxy.controlplane.config.ingress import security_group
 from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, TargetText
 from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
 from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Source
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
-from lbproxy.model.listener import Bind, Certificate, DesyncMitigationMode, Listener, ListenerProtocol, XffMode
+from lbproxy.model.listener import (
+    Bind,
+    Certificate,
+    DesyncMitigationMode,
+    Listener,
+    ListenerProtocol,
+    PathNormalization,
+    XffMode,
+)
 from lbproxy.model.rule import (
     Action,
     Condition,
@@ -185,6 +194,7 @@ def _by_kind(read: list[ReadSection]) -> Sections:
         listeners=named("listener"),
         rules=named("rule"),
         groups=named("target-group"),
+        security_groups=named("security-group"),
     )
 
 
@@ -365,6 +375,7 @@ def _configuration(sections: Sections, files: _Files) -> Configuration:
             for name, listener in sections.listeners.items()
         ),
         target_groups=tuple(_target_group(group, files) for group in sections.groups.values()),
+        security_groups=tuple(security_group(group) for group in sections.security_groups.values()),
         access_log=AccessLogSettings(
             destination=files.access_log, format=_setting(sections.settings, "access-log-format")
         ),
@@ -386,6 +397,7 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
             xff_mode=XffMode(section["xff-mode"]),
             xff_client_port=section["xff-client-port"],
             desync_mitigation_mode=DesyncMitigationMode(section["desync-mitigation-mode"]),
+            path_normalization=PathNormalization(section["path-normalization"]),
             drop_invalid_header_fields=section["drop-invalid-header-fields"],
         )
     if protocol.is_encrypted:
@@ -398,6 +410,7 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
         rules=rules,
         request_header_timeout_seconds=section["request-header-timeout"],
         idle_timeout_seconds=section["idle-timeout"],
+        security_groups=section["security-groups"] or (),
         max_connections=section["max-connections"],
         max_connections_per_client=section["max-connections-per-client"],
         proxy_protocol=section["proxy-protocol"],

@@ -26,6 +26,7 @@ from lbproxy.controlplane.config.values import (
     host_field,
     host_name,
     host_pattern,
+    ingress_rule,
     integer_from,
     is_address,
     items,
@@ -44,7 +45,7 @@ from lbproxy.controlplane.config.values import (
 )
 from lbproxy.ipc.cells import SLOT_LIMIT
 from lbproxy.model.health import HealthCheckProtocol
-from lbproxy.model.listener import Bind, DesyncMitigationMode, ListenerProtocol, XffMode
+from lbproxy.model.listener import Bind, DesyncMitigationMode, ListenerProtocol, PathNormalization, XffMode
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import DEFAULT_QUEUE_PRIORITY, Pattern
 from lbproxy.model.target import Target
@@ -133,6 +134,12 @@ KINDS = (
         name="target-group",
         named=True,
         effect="Targets that do the same work, how to choose among them, reach them and check their health.",
+    ),
+    Kind(
+        name="security-group",
+        named=True,
+        effect="Who may connect to the listeners that name it in `security-groups`. What no rule of an attached group"
+        " lets in is closed before a byte of it is read.",
     ),
 )
 
@@ -509,6 +516,15 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         kind="listener",
+        name="security-groups",
+        form=Form("list of security groups", lambda text: tuple(dict.fromkeys(items(text)))),
+        default_text="none: everybody may connect",
+        effect="Who may connect: what a rule of any of these groups lets in. A change counts for new connections; those"
+        " that were let in go on.",
+        example="office, partners",
+    ),
+    Option(
+        kind="listener",
         name="max-connections",
         form=integer_from(0, 1_000_000_000),
         default="0",
@@ -554,6 +570,17 @@ OPTIONS: tuple[Option, ...] = (
         " uses the connections of an ambiguous one for nothing else, `strictest` refuses all that is not compliant."
         " [protocols.md](protocols.md) has the classes.",
         example="strictest",
+    ),
+    Option(
+        kind="listener",
+        name="path-normalization",
+        form=one_of(*(mode.value for mode in PathNormalization)),
+        protocols=HTTP,
+        default="safe",
+        effect="What becomes of a path before the rules and the target see it: `safe` decodes encoded letters, resolves"
+        " `.` and `..`, and refuses hidden ones; `strict` also refuses `//`, `\\`, `%2f`, `%5c` and `%00`; `off` leaves"
+        " it as it came.",
+        example="strict",
     ),
     Option(
         kind="listener",
@@ -1204,6 +1231,25 @@ OPTIONS: tuple[Option, ...] = (
         default_text="what the system trusts",
         effect="A PEM file with the certificates to trust instead.",
         example="tls/internal-ca.pem",
+    ),
+    # Security groups
+    Option(
+        kind="security-group",
+        name="ingress",
+        form=list_of(Form("", ingress_rule), "list of rules: PROTOCOL PORTS SOURCE ..."),
+        default_text="none: nobody is let in",
+        effect="Who is let in where: `tcp` or `all`; a port of the listener, a range or `all`; and, separated by"
+        " spaces, CIDR blocks and `group:NAME` for the members of a group. The client's address counts, or the one in"
+        " a trusted PROXY header.",
+        example="tcp 443 10.0.0.0/8 2001:db8::/32, tcp 8000-8999 group:admins",
+    ),
+    Option(
+        kind="security-group",
+        name="members",
+        form=_CIDR_LIST,
+        default_text="nobody",
+        effect="Addresses that belong to the group: what `group:NAME` in a rule stands for.",
+        example="198.51.100.0/28",
     ),
 )
 

@@ -20,6 +20,8 @@ from lbproxy.dataplane.router.redirect import expand
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import FixedResponse, Redirect
 from lbproxy.telemetry.records import HttpRecord
+from lbproxy.wire.errors import RemoteProtocolError
+from lbproxy.wire.http.path import use_normalized_path
 from lbproxy.wire.http1.codec import CHUNKED, NO_BODY, codec
 
 if TYPE_CHECKING:
@@ -184,7 +186,11 @@ class Exchange(HttpRecord):
     )
 
     def __init__(self, client: Downstream, runtime: HttpRuntime, head: RequestHead, began: float) -> None:
-        super().__init__()
+        self.begin_exchange(client, runtime, head, began)
+
+    def begin_exchange(self, client: Downstream, runtime: HttpRuntime, head: RequestHead, began: float) -> None:
+        """What `__init__` does; compiled, it is cheaper to call this on a new object than to have Python do so."""
+        self.begin_record()
         self.client = client
         self.runtime = runtime
         self.head = head
@@ -216,6 +222,8 @@ class Exchange(HttpRecord):
         self._paused_response = False
         self._kept_failed: RegisteredTarget | None = None
         self._repeatable = False
+        self.request_target = b""
+        """As it came, where what is sent on differs; `complete_record` fills in the others."""
         self._queued = False
         self._sticky = False
         self._sticky_group: str | None = None
@@ -236,7 +244,8 @@ class Exchange(HttpRecord):
         self.client_port = client.port
         self.method = head.method
         self.authority = head.authority
-        self.request_target = head.target
+        if not self.request_target:
+            self.request_target = head.target
         self.version = head.version
         self.user_agent = head.user_agent
         self.referer = head.referer
@@ -256,6 +265,9 @@ class Exchange(HttpRecord):
         if head.x_forwarded_for is not None and too_many_addresses(head.x_forwarded_for):
             self.fail(Fault.TOO_MANY_FORWARDED)
             return
+        if head.odd_path and runtime.normalizes_paths and not self._normalize_path(head, runtime.strict_paths):
+            self.fail(Fault.BAD_PATH)
+            return
         match = runtime.table.match(head, self.client.host)
         self.rule = match.rule_name
         self.priority = match.priority
@@ -269,7 +281,7 @@ class Exchange(HttpRecord):
         self.target_group = group.name
         chosen = None if group.stickiness is None else self._bound_target()
         if chosen is None:
-            chosen = group.balancer.pick(head, self.client.host)
+            chosen = group.pick(head, self.client.host)
         if chosen is None:
             self.fail(Fault.NO_TARGETS)
             return
@@ -579,6 +591,16 @@ class Exchange(HttpRecord):
         self._finish()
 
     # Inside
+
+    def _normalize_path(self, head: RequestHead, strict: bool) -> bool:
+        """Tell whether there is one path for the rules and the target."""
+        received = head.target
+        try:
+            if use_normalized_path(head, strict=strict):
+                self.request_target = received
+        except RemoteProtocolError:
+            return False
+        return True
 
     def _answer(self, match: Match) -> None:
         """Carry out an action that needs no target."""
