@@ -62,6 +62,7 @@ class MultiplexPool(Pool):
         self.authority = target.key.encode("ascii")
         self.counters = counters
         self.observation = None
+        self.gate = None
         self.connections: dict[Http2Connection, None] = {}
         """All that stand and may take requests."""
         self.retired = False
@@ -98,6 +99,8 @@ class MultiplexPool(Pool):
 
     def end(self) -> None:
         self._cells[self._cell] -= 1
+        if self.gate is not None:
+            self.gate.freed()
 
     def take(self, repeatable: bool) -> TargetStream | None:
         """A stream on a connection that has room."""
