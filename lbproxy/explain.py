@@ -18,7 +18,8 @@ from lbproxy.dataplane.balancer import Balancer, Circumstances, Hashing, make_ba
 from lbproxy.dataplane.router.groups import GroupChoice
 from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.request import PlainRequest, RoutableRequest
-from lbproxy.dataplane.router.table import RuleTrace, Table
+from lbproxy.dataplane.router.table import Match, RuleTrace, Table
+from lbproxy.dataplane.router.transform import is_preflight
 from lbproxy.model.availability import is_good, serving_group
 from lbproxy.model.discovery import Discovery, NamesSource
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol, PathNormalization
@@ -92,8 +93,10 @@ class Explanation:
     binds: tuple[str, ...] = ()
     rules: tuple[RuleTrace, ...] = ()
     """Up to and including the one that matched; ``default`` when none did."""
+    changes: tuple[str, ...] = ()
+    """What is changed in the request and in its answer."""
     action: str | None = None
-    """``forward``, ``redirect`` or ``fixed-response``; ``refuse`` for a request that no rule sees."""
+    """``forward``, ``redirect`` or ``fixed-response``; for a request that no rule sees ``refuse`` or ``cors-preflight``."""
     groups: tuple[GroupExplanation, ...] = ()
     """For forward."""
     status: int | None = None
@@ -124,6 +127,7 @@ class Explanation:
             lines.append(f"listener {self.listener} ({self.listener_protocol} {', '.join(self.binds)})")
             lines += _rule_lines(self.rules) if has_requests else []
             lines += self._action_lines()
+            lines += [f"change: {change}" for change in self.changes]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -132,6 +136,8 @@ class Explanation:
             return [f"redirect {self.status} to {self.location}"]
         if self.action == "fixed-response":
             return [f"fixed-response {self.status} {self.content_type}: {self.body}".rstrip()]
+        if self.action == "cors-preflight":
+            return ["answered with 204, before any rule: it asks ahead of a request from another origin"]
         if self.action == "refuse":
             return [f"refused with {self.status} {self.reason}, before any rule"]
         lines = []
@@ -212,9 +218,16 @@ def explain(
     except RemoteProtocolError as error:
         notes.append(str(error))
         return attrs.evolve(explanation, action="refuse", status=error.status, reason=error.reason, notes=tuple(notes))
+    if chosen.listener.cors_preflight and isinstance(request, RequestHead) and is_preflight(request):
+        return attrs.evolve(explanation, action="cors-preflight", status=204, notes=tuple(notes))
     table = Table.compile(chosen.listener, Random(0))
     match = table.match(request, source)
-    explanation = attrs.evolve(explanation, rules=table.trace(request, source), action=match.action_text)
+    explanation = attrs.evolve(
+        explanation,
+        rules=table.trace(request, source),
+        action=match.action_text,
+        changes=tuple(_changes(match, request, notes)),
+    )
     if match.forward is not None:
         unknown = {} if health is not None or isinstance(configuration, Snapshot) else _unknown(demo, discovery)
         asked = request if chosen.listener.protocol.is_http else None
@@ -346,6 +359,27 @@ def _authority(parts: SplitResult) -> str:
 
 
 # The action
+
+
+def _changes(match: Match, request: RoutableRequest, notes: list[str]) -> Iterator[str]:
+    """What the listener and the rule change, in words."""
+    transform = match.transform
+    if transform is None:
+        return
+    if match.forward is not None and isinstance(request, RequestHead):
+        try:
+            for what, before, after in (
+                ("path and query", request.target, transform.rewrite_target(request.target)),
+                ("host", request.authority, transform.rewrite_authority(request.authority)),
+            ):
+                if before != after:
+                    yield f"{what}: {after.decode('ascii', 'backslashreplace')}"
+        except RemoteProtocolError as error:
+            notes.append(f"the answer is 500 {error.reason}: {error}")
+        if transform.request is not None:
+            yield from (f"request: {change}" for change in transform.request.describe())
+    if transform.response is not None:
+        yield from (f"answer: {change}" for change in transform.response.describe())
 
 
 def _explain_answer(action: Action, request: RoutableRequest, chosen: _Chosen, parts: SplitResult) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import enum
 import attrs
 
 from lbproxy.model.rule import Action, Rule
+from lbproxy.model.transform import ErrorPage, Transform
 
 
 class ListenerProtocol(enum.Enum):
@@ -114,6 +115,12 @@ class Listener:
     """Add the client's port to X-Forwarded-For (``append`` only)."""
 
     desync_mitigation_mode: DesyncMitigationMode = DesyncMitigationMode.DEFENSIVE
+    transform: Transform = Transform()
+    """For every request, whatever its rule."""
+    error_pages: tuple[ErrorPage, ...] = ()
+    """The first that has the status is used."""
+    cors_preflight: bool = False
+    """Answer the questions that browsers ask ahead of a request from another origin."""
     path_normalization: PathNormalization = PathNormalization.SAFE
     drop_invalid_header_fields: bool = False
     """Remove fields whose name has anything but letters, digits and hyphens (ALB)."""

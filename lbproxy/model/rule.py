@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import attrs
 
+from lbproxy.model.transform import Transform
+
 
 @attrs.frozen
 class Pattern:
@@ -133,3 +135,5 @@ class Rule:
     """1-50000, unique in the listener, lowest first."""
     conditions: tuple[Condition, ...]
     action: Action
+    transform: Transform = Transform()
+    """Carried out after the listener's."""

@@ -45,6 +45,8 @@ class HttpRecord:
         "tls_cipher",
         "tls_version",
         "trace_id",
+        "transformed_host",
+        "transformed_uri",
         "user_agent",
         "version",
     )
@@ -101,6 +103,9 @@ class HttpRecord:
         """``forward``, ``redirect``, ``fixed-response`` or empty."""
         self.redirect_url = ""
         self.error_reason = ""
+        self.transformed_host = b""
+        """As it was sent on where the rule rewrote it, else empty; so are the path and query."""
+        self.transformed_uri = b""
         self.classification = ""
         """``Acceptable``, ``Ambiguous`` or ``Severe`` of a request that is not compliant (AWS, desync mitigation)."""
         self.classification_reason = ""

@@ -290,8 +290,8 @@ class World:
         self.listener = Listener(
             name="web",
             binds=(Bind("198.51.100.1", 8080),),
-            rules=RULES,
             **{
+                "rules": RULES,
                 "protocol": ListenerProtocol.HTTP,
                 "default_action": Forward((WeightedGroup("app"),)),
                 **listener,

@@ -20,6 +20,7 @@ from lbproxy.controlplane.config.errors import ConfigurationError, Problem, reas
 from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, TargetText
 from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
+from lbproxy.controlplane.config.transforms import error_pages_of, transform_of
 from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Source
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import (
@@ -227,6 +228,8 @@ class _Files:
         for listener in self.sections.listeners.values():
             self._certificates(listener)
             self._body(listener, "default-action")
+            for option, _ in listener.starting_with("error-page."):
+                self._body(listener, option)
         for rule in self.sections.rules.values():
             self._body(rule, "action")
         for group in self.sections.groups.values():
@@ -393,6 +396,9 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
             xff_mode=XffMode(section["xff-mode"]),
             xff_client_port=section["xff-client-port"],
             desync_mitigation_mode=DesyncMitigationMode(section["desync-mitigation-mode"]),
+            transform=transform_of(section),
+            error_pages=error_pages_of(section, files.bodies),
+            cors_preflight=section["cors-preflight"],
             path_normalization=PathNormalization(section["path-normalization"]),
             drop_invalid_header_fields=section["drop-invalid-header-fields"],
         )
@@ -419,6 +425,7 @@ def _rule(section: ReadSection, files: _Files) -> Rule:
         name=section.name,
         priority=section["priority"],
         conditions=tuple(_conditions(section)),
+        transform=transform_of(section),
         action=_action(section["action"], files),
     )
 

@@ -19,7 +19,7 @@ from zope.interface import classImplements
 from lbproxy.dataplane.deadlines import NEVER, TICK_SECONDS, Deadlines
 from lbproxy.dataplane.listener.admission import Admission, replace
 from lbproxy.dataplane.listener.pace import Pace
-from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phrase
+from lbproxy.dataplane.proxy.answers import own_fields, reason_phrase
 from lbproxy.dataplane.proxy.exchange import Downstream, Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields
@@ -563,11 +563,14 @@ class ClientConnection(Downstream):
             self._describe_tls(refused)
         if desync := number_of(reason):
             self._classify(refused, desync)
-        body = error_body(status, b"")
+        content_type, body = self._runtime.error_pages.page(status, b"")
+        fields = own_fields(self.wall_time(), content_type)
+        if self._runtime.transform is not None and self._runtime.transform.response is not None:
+            fields = self._runtime.transform.response.apply(fields, refused.value_of)
         message = b"HTTP/1.1 %d %b\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
             status,
             reason_phrase(status),
-            own_fields(self.wall_time(), b"text/plain"),
+            fields,
             len(body),
             body if head.method != b"HEAD" else b"",
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lbproxy.dataplane.proxy.answers import ErrorPages
 from lbproxy.model.listener import DesyncMitigationMode, PathNormalization
 from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT, FIRST_AMBIGUOUS, FIRST_SEVERE
 
@@ -95,6 +96,7 @@ class HttpRuntime:
         "desync_closes",
         "desync_refuses",
         "drop_odd_names",
+        "error_pages",
         "group_stickiness",
         "groups",
         "header_timeout",
@@ -105,10 +107,12 @@ class HttpRuntime:
         "min_response_rate",
         "name",
         "normalizes_paths",
+        "preflight",
         "slow_client_grace",
         "strict_paths",
         "table",
         "trace_ids",
+        "transform",
     )
 
     def __init__(
@@ -139,6 +143,10 @@ class HttpRuntime:
         # RFC 9112 section 6.3: with two framings the connection ends, whatever one wants
         self.desync_closes = BOTH_TE_CL_PRESENT if mode is DesyncMitigationMode.MONITOR else FIRST_AMBIGUOUS
         """From this number on their connections serve no other request."""
+        self.transform = table.default.transform
+        """The listener's own, for what meets no rule."""
+        self.error_pages = ErrorPages(listener.error_pages)
+        self.preflight = listener.cors_preflight
         self.normalizes_paths = listener.path_normalization is not PathNormalization.OFF
         self.strict_paths = listener.path_normalization is PathNormalization.STRICT
         self.drop_odd_names = listener.drop_invalid_header_fields

@@ -26,8 +26,10 @@ from lbproxy.dataplane.router.conditions import Check, compile_condition
 from lbproxy.dataplane.router.groups import GroupChoice
 from lbproxy.dataplane.router.patterns import split_wildcard
 from lbproxy.dataplane.router.request import RoutableRequest
+from lbproxy.dataplane.router.transform import CompiledTransform, compile_transform
 from lbproxy.model.listener import Listener
 from lbproxy.model.rule import Action, Forward, HostCondition, PathCondition, Pattern, Redirect, Rule
+from lbproxy.model.transform import Transform
 
 DEFAULT_RULE_NAME = "default"
 
@@ -38,7 +40,7 @@ class Match:
     Made when the table is, and the same object for every request; do not change it.
     """
 
-    __slots__ = ("action", "action_text", "forward", "priority", "rule_name")
+    __slots__ = ("action", "action_text", "forward", "priority", "rule_name", "transform")
 
     rule_name: str
     """``default`` for the default action."""
@@ -49,8 +51,13 @@ class Match:
     """``forward``, ``redirect`` or ``fixed-response``."""
     forward: GroupChoice | None
     """For a forward action: which target group."""
+    transform: CompiledTransform | None
+    """What the listener and the rule change; None for nothing."""
 
-    def __init__(self, rule_name: str, priority: int, action: Action, random: Random) -> None:
+    def __init__(
+        self, rule_name: str, priority: int, action: Action, random: Random, transform: CompiledTransform | None = None
+    ) -> None:
+        self.transform = transform
         self.rule_name = rule_name
         self.priority = priority
         self.action = action
@@ -163,9 +170,15 @@ class Table:
         """
         random = Random() if random is None else random
         rules = sorted(listener.rules, key=lambda rule: rule.priority)
+        base = listener.transform
+        default = compile_transform(base)
+
+        def transform(rule: Rule) -> CompiledTransform | None:
+            return compile_transform(base.followed_by(rule.transform)) if rule.transform != Transform() else default
+
         return cls(
-            [(rule, Match(rule.name, rule.priority, rule.action, random)) for rule in rules],
-            Match(DEFAULT_RULE_NAME, 0, listener.default_action, random),
+            [(rule, Match(rule.name, rule.priority, rule.action, random, transform(rule))) for rule in rules],
+            Match(DEFAULT_RULE_NAME, 0, listener.default_action, random, default),
         )
 
     def match(self, request: RoutableRequest, source: str) -> Match:

@@ -48,6 +48,12 @@ def normalize_path(path: bytes, *, strict: bool) -> bytes:
     return _without_dot_segments(path)
 
 
+def normalize_target(target: bytes, *, strict: bool) -> bytes:
+    """The same for a path with its query."""
+    path, mark, query = target.partition(b"?")
+    return normalize_path(path, strict=strict) + mark + query
+
+
 def use_normalized_path(head: HasPath, *, strict: bool) -> bool:
     """Give a head its normalised path; tell whether that is another one. Raises as `normalize_path`."""
     before = head.path
