@@ -16,6 +16,7 @@ import attrs
 
 from lbproxy.dataplane.balancer import Balancer, Circumstances, Hashing, make_balancer
 from lbproxy.dataplane.router.groups import GroupChoice
+from lbproxy.dataplane.router.ingress import TCP, admitting_rule
 from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.request import PlainRequest, RoutableRequest
 from lbproxy.dataplane.router.table import Match, RuleTrace, Table
@@ -91,18 +92,23 @@ class Explanation:
     """None when no listener takes the URL; then there is nothing more but notes."""
     listener_protocol: str | None = None
     binds: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    """Those of the listener; without any everybody may connect."""
+    admitted_by: str | None = None
+    """The security group and its rule that let the client in; None when none does, or none is needed."""
     rules: tuple[RuleTrace, ...] = ()
     """Up to and including the one that matched; ``default`` when none did."""
     changes: tuple[str, ...] = ()
     """What is changed in the request and in its answer."""
     action: str | None = None
-    """``forward``, ``redirect`` or ``fixed-response``; for a request that no rule sees ``refuse`` or ``cors-preflight``."""
+    """``forward``, ``redirect`` or ``fixed-response``; ``refuse`` or ``cors-preflight`` for a request that no rule sees,
+    ``deny`` for a connection that security groups do not let in."""
     groups: tuple[GroupExplanation, ...] = ()
     """For forward."""
     status: int | None = None
     """For redirect, fixed-response and refuse."""
     reason: str | None = None
-    """For refuse: what the access log gives as ``error_reason``."""
+    """For refuse and deny: the access log's ``error_reason`` or the cause of metrics."""
     location: str | None = None
     """For redirect."""
     content_type: str | None = None
@@ -125,6 +131,9 @@ class Explanation:
             lines.append("listener none takes this URL")
         else:
             lines.append(f"listener {self.listener} ({self.listener_protocol} {', '.join(self.binds)})")
+            if self.security_groups:
+                names = ", ".join(self.security_groups)
+                lines.append(f"security groups {names}: {self.admitted_by or 'no rule lets ' + self.source + ' in'}")
             lines += _rule_lines(self.rules) if has_requests else []
             lines += self._action_lines()
             lines += [f"change: {change}" for change in self.changes]
@@ -138,6 +147,8 @@ class Explanation:
             return [f"fixed-response {self.status} {self.content_type}: {self.body}".rstrip()]
         if self.action == "cors-preflight":
             return ["answered with 204, before any rule: it asks ahead of a request from another origin"]
+        if self.action == "deny":
+            return [f"closed before a byte is read ({self.reason})"]
         if self.action == "refuse":
             return [f"refused with {self.status} {self.reason}, before any rule"]
         lines = []
@@ -208,6 +219,10 @@ def explain(
         listener_protocol=chosen.listener.protocol.value,
         binds=tuple(str(bind) for bind in chosen.listener.binds),
     )
+    if chosen.listener.security_groups:
+        explanation = _explain_admission(explanation, configuration, chosen, parts)
+        if explanation.action == "deny":
+            return attrs.evolve(explanation, notes=tuple(notes))
     request: RoutableRequest = PlainRequest()
     try:
         if chosen.listener.protocol.is_http:
@@ -238,6 +253,22 @@ def explain(
 
 def _configuration(configuration: Configuration | Snapshot) -> Configuration:
     return configuration.configuration if isinstance(configuration, Snapshot) else configuration
+
+
+# Security groups
+
+
+def _explain_admission(
+    explanation: Explanation, configuration: Configuration | Snapshot, chosen: _Chosen, parts: SplitResult
+) -> Explanation:
+    groups = {group.name: group for group in _configuration(configuration).security_groups}
+    attached = chosen.listener.security_groups
+    port = chosen.bind.port if chosen.bind is not None else parts.port or 0
+    found = admitting_rule(groups, attached, TCP, port, explanation.source)
+    if found is None:
+        return attrs.evolve(explanation, security_groups=attached, action="deny", reason="SecurityGroupDenied")
+    name, rule = found
+    return attrs.evolve(explanation, security_groups=attached, admitted_by=f"{name} lets it in: {rule}")
 
 
 # The URL and its listener

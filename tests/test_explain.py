@@ -26,6 +26,7 @@ from lbproxy.model.rule import (
     SourceIpCondition,
     WeightedGroup,
 )
+from lbproxy.model.security_group import IngressRule, SecurityGroup
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
 from lbproxy.model.target_group import CrossZone, HashKey, HashPart, TargetGroup, TargetProtocol
@@ -487,3 +488,32 @@ def test_a_connection_has_no_method_and_no_rules() -> None:
     text = explain(CONFIGURATION, "tcp://127.0.0.1:5432").to_text().splitlines()
     assert text[0] == "connection to tcp://127.0.0.1:5432 from 127.0.0.1"
     assert text[2].startswith("forward to db")
+
+
+# Security groups
+
+
+GUARDED = Configuration(
+    listeners=(attrs.evolve(WEB, security_groups=("office", "admins")),),
+    security_groups=(
+        SecurityGroup(
+            name="office", ingress=(IngressRule(protocol="tcp", ports=(8080, 8080), networks=("10.0.0.0/8",)),)
+        ),
+        SecurityGroup(name="admins", ingress=(IngressRule(networks=("192.0.2.0/24",)),)),
+    ),
+)
+
+
+def test_security_groups_say_who_lets_the_client_in() -> None:
+    found = explain(GUARDED, "http://x.com:8080/", source="192.0.2.9")
+    assert (found.action, found.admitted_by) == ("redirect", "admins lets it in: all all 192.0.2.0/24")
+    assert "security groups office, admins: admins lets it in: all all 192.0.2.0/24" in found.to_text()
+
+
+def test_security_groups_end_the_explanation_where_they_end_the_connection() -> None:
+    found = explain(GUARDED, "http://x.com:8080/", source="203.0.113.1")
+    assert (found.action, found.reason, found.rules) == ("deny", "SecurityGroupDenied", ())
+    assert found.to_text().splitlines()[2:] == [
+        "security groups office, admins: no rule lets 203.0.113.1 in",
+        "closed before a byte is read (SecurityGroupDenied)",
+    ]

@@ -105,6 +105,8 @@ class Listener:
     max_requests_per_connection: int = 0
     """After so many a client connection is closed; 0 for any number."""
 
+    security_groups: tuple[str, ...] = ()
+    """Names of those that say who may connect; without any everybody may."""
     max_connections: int = 0
     """Open at a time in all workers; further ones are closed at once.  0 for any number."""
     max_connections_per_client: int = 0

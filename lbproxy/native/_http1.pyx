@@ -669,6 +669,11 @@ cdef class Codec:
     cpdef ResponseHead scan_response(self, bytes data, Py_ssize_t start=0):
         return scan_response(data, start)
 
+    cpdef bytes piece(self, bytes data, Py_ssize_t start, Py_ssize_t end):
+        if data is None or not 0 <= start <= end <= PyBytes_GET_SIZE(data):
+            raise ValueError("not a piece of the data")
+        return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + start, end - start)
+
     cpdef bytes request_block(
         self, bytes method, bytes target, bytes authority, bytes forwarded, bytes origin, bytes trace_id, bytes more
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from random import Random
 from typing import Any
 
@@ -284,7 +285,7 @@ class World:
         self.counters = ListenerCounters("web")
         self.group = TargetGroup(name="app", protocol=TargetProtocol.HTTP, **group or {})
         state = GroupState(cell=0, targets=tuple(registered(number) for number in range(1, targets + 1)))
-        self.cells = [0] * (targets + 1)
+        self.cells = array("q", [0] * (targets + 1))
         self.pools = {each.cell: self._pool(each) for each in state.targets}
         balancer = make_balancer(Circumstances(group=self.group, state=state, cells=self.cells, random=Random(1)))
         self.listener = Listener(

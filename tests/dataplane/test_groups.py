@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from random import Random
 from typing import Any
 
@@ -30,7 +31,7 @@ class Bench:
             Deadlines(clock.callLater, clock.seconds),
             FakeConnector(clock),  # type: ignore[arg-type]
             WorkerCounters(),
-            [0] * 1000,
+            array("q", [0] * 1000),
             0,
             Random(1),
             Seal(),

@@ -9,6 +9,7 @@ import attrs
 
 from lbproxy.controlplane.config.actions import FixedResponseFile
 from lbproxy.controlplane.config.errors import Problem
+from lbproxy.controlplane.config.ingress import check_security_groups
 from lbproxy.controlplane.config.options import ENCRYPTED, HASHING, HTTP, TCP, DemoTargets, suggest
 from lbproxy.controlplane.config.sections import ReadSection, Report
 from lbproxy.controlplane.config.values import either
@@ -29,6 +30,7 @@ class Sections:
     listeners: Mapping[str, ReadSection]
     rules: Mapping[str, ReadSection]
     groups: Mapping[str, ReadSection]
+    security_groups: Mapping[str, ReadSection]
 
 
 def check(sections: Sections, report: Report) -> None:
@@ -43,12 +45,13 @@ def check(sections: Sections, report: Report) -> None:
         _check_group(group)
         _check_backup(group, sections.groups)
         _check_zone(group, sections.settings)
+    check_security_groups(sections.security_groups, sections.listeners)
 
 
 def _may_hide_listener(problem: Problem) -> bool:
     """Tell whether there may be a listener that we could not read as one: then its absence is no second mistake."""
     kind = (problem.section or "").partition(":")[0]
-    return kind not in ("lbproxy", "rule", "target-group")
+    return kind not in ("lbproxy", "rule", "target-group", "security-group")
 
 
 # Binds
@@ -242,6 +245,8 @@ def _check_backup(group: ReadSection, groups: Mapping[str, ReadSection]) -> None
     if "backup" not in group:
         if "backup-percentage" in group:
             group.warn("has no effect without backup", "backup-percentage")
+    elif group["backup"] is None:
+        return  # it is reported already
     elif backup is None:
         group.fail(f"no such target group{suggest(group['backup'], groups)}", "backup")
     elif None not in (group.protocol, backup.protocol) and (group.protocol in HTTP) != (backup.protocol in HTTP):

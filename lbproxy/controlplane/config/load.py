@@ -17,6 +17,7 @@ from lbproxy.controlplane.config.actions import MAX_BODY_BYTES, FixedResponseFil
 from lbproxy.controlplane.config.certificates import ReadCertificate
 from lbproxy.controlplane.config.checks import Sections, check
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem, reason_of
+from lbproxy.controlplane.config.ingress import security_group
 from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, TargetText
 from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
@@ -193,6 +194,7 @@ def _by_kind(read: list[ReadSection]) -> Sections:
         listeners=named("listener"),
         rules=named("rule"),
         groups=named("target-group"),
+        security_groups=named("security-group"),
     )
 
 
@@ -375,6 +377,7 @@ def _configuration(sections: Sections, files: _Files) -> Configuration:
             for name, listener in sections.listeners.items()
         ),
         target_groups=tuple(_target_group(group, files) for group in sections.groups.values()),
+        security_groups=tuple(security_group(group) for group in sections.security_groups.values()),
         access_log=AccessLogSettings(
             destination=files.access_log, format=_setting(sections.settings, "access-log-format")
         ),
@@ -412,6 +415,7 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
         rules=rules,
         request_header_timeout_seconds=section["request-header-timeout"],
         idle_timeout_seconds=section["idle-timeout"],
+        security_groups=section["security-groups"] or (),
         max_connections=section["max-connections"],
         max_connections_per_client=section["max-connections-per-client"],
         proxy_protocol=section["proxy-protocol"],

@@ -35,6 +35,7 @@ from lbproxy.controlplane.config.values import (
     host_field,
     host_name,
     host_pattern,
+    ingress_rule,
     integer_from,
     is_address,
     items,
@@ -142,6 +143,12 @@ KINDS = (
         name="target-group",
         named=True,
         effect="Targets that do the same work, how to choose among them, reach them and check their health.",
+    ),
+    Kind(
+        name="security-group",
+        named=True,
+        effect="Who may connect to the listeners that name it in `security-groups`. What no rule of an attached group"
+        " lets in is closed before a byte of it is read.",
     ),
 )
 
@@ -580,6 +587,15 @@ OPTIONS: tuple[Option, ...] = (
         default="0",
         effect="A client's connection is closed after so many requests; 0 for any number.",
         example="10000",
+    ),
+    Option(
+        kind="listener",
+        name="security-groups",
+        form=Form("list of security groups", lambda text: tuple(dict.fromkeys(items(text)))),
+        default_text="none: everybody may connect",
+        effect="Who may connect: what a rule of any of these groups lets in. A change counts for new connections; those"
+        " that were let in go on.",
+        example="office, partners",
     ),
     Option(
         kind="listener",
@@ -1231,6 +1247,25 @@ OPTIONS: tuple[Option, ...] = (
         default_text="what the system trusts",
         effect="A PEM file with the certificates to trust instead.",
         example="tls/internal-ca.pem",
+    ),
+    # Security groups
+    Option(
+        kind="security-group",
+        name="ingress",
+        form=list_of(Form("", ingress_rule), "list of rules: PROTOCOL PORTS SOURCE ..."),
+        default_text="none: nobody is let in",
+        effect="Who is let in where: `tcp` or `all`; a port of the listener, a range or `all`; and, separated by"
+        " spaces, CIDR blocks and `group:NAME` for the members of a group. The client's address counts, or the one in"
+        " a trusted PROXY header.",
+        example="tcp 443 10.0.0.0/8 2001:db8::/32, tcp 8000-8999 group:admins",
+    ),
+    Option(
+        kind="security-group",
+        name="members",
+        form=_CIDR_LIST,
+        default_text="nobody",
+        effect="Addresses that belong to the group: what `group:NAME` in a rule stands for.",
+        example="198.51.100.0/28",
     ),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from random import Random
-from typing import Protocol, overload
+from typing import NamedTuple, Protocol, overload
 
 import attrs
 
@@ -48,6 +48,14 @@ class Circumstances:
     """By target's cell, for the algorithms of `OBSERVING`; a target without one counts as not seen yet."""
     now: Callable[[], float] = _no_time
     """The clock of ``observations``."""
+
+
+class Rotation(NamedTuple):
+    """Targets in turn: the next is that at the group's position, counted over all workers."""
+
+    order: list[RegisteredTarget]
+    cells: Cells
+    position_cell: int
 
 
 class Balancer(ABC):
@@ -98,6 +106,11 @@ class Balancer(ABC):
         if first is not None:
             yield first
             yield from self.others(first, request, source)
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """Where `pick` is no more than a step in a rotation: that, so that it can be taken in C."""
+        return None
 
     def in_flight(self, cell: int) -> int:
         """What all workers have in flight to the target of this cell."""

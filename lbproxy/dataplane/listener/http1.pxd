@@ -10,6 +10,7 @@ from lbproxy.native._clock cimport Clock as CClock
 from lbproxy.native._http1 cimport Codec as CCodec, RequestHead as CRequestHead
 
 
+cdef double NEVER, TICK_SECONDS
 cdef CClock _WALL
 cdef CCodec _CODEC
 cdef int CHUNKED, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, CONNECTION_UNSAID, NO_BODY

@@ -463,7 +463,8 @@ class ClientConnection(Downstream):
         self._requests_left -= 1
         self._keep = head.keep_alive and self._requests_left != 0
         self._chunked_out = False
-        exchange = self._exchange = Exchange(self, runtime, head, self._began)
+        exchange = self._exchange = Exchange.__new__(Exchange)
+        exchange.begin_exchange(self, runtime, head, self._began)
         exchange.received_bytes = head.end - start + len(body)
         if self.secure:
             self._describe_tls(exchange)

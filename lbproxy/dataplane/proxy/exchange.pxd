@@ -1,3 +1,5 @@
+cimport cython
+
 # The modules of the hot path need each other's classes: each first says which it has.
 cdef class Downstream
 cdef class Upstream
@@ -73,7 +75,10 @@ cdef class Exchange(HttpRecord):
     cdef bint _sticky
     cdef bint _connecting, _counted, _paused_request, _paused_response, _repeatable
 
+    cpdef begin_exchange(self, Downstream client, HttpRuntime runtime, CRequestHead head, double began)
+    @cython.locals(client=Downstream, head=CRequestHead)
     cpdef complete_record(self)
+    @cython.locals(head=CRequestHead, runtime=HttpRuntime, match=Match, group=GroupRuntime)
     cpdef start(self, bytes data, bint ended, bytes trailers=*)
     cpdef request_data(self, bytes data)
     cpdef end_request(self, bytes trailers)
@@ -118,6 +123,7 @@ cdef class Exchange(HttpRecord):
     cdef _bound_target(self)
     cdef bytes _with_cookies(self, CResponseHead head)
     cdef _respond(self, int status, bytes content_type, bytes body, bytes fields=*)
+    @cython.locals(pool=Pool, upstream=Upstream)
     cdef _try(self, chosen)
     cdef _try_instead(self, following, str reason, int status)
     cdef bint _ask_another(self, int status, bint ended) except -1
@@ -125,6 +131,7 @@ cdef class Exchange(HttpRecord):
     cdef _drop_try(self, fault)
     cdef _keep(self, bytes data)
     cdef _send(self, Upstream upstream)
+    @cython.locals(head=CRequestHead, authority=bytes)
     cdef _prepare(self)
     cdef double _patience(self) except? -1
     cdef bint _may_retry(self, fault, bint reused) except -1

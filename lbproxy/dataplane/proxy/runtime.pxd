@@ -1,9 +1,12 @@
+cimport cython
+
 cdef class Pool
 cdef class GroupRuntime
 cdef class HttpRuntime
 
 from lbproxy.dataplane.proxy.exchange cimport Exchange, Upstream
 from lbproxy.dataplane.proxy.forwarded cimport TraceIds
+from lbproxy.native._http1 cimport RequestHead as CRequestHead
 from lbproxy.dataplane.router.table cimport Table
 from lbproxy.telemetry.counters cimport ListenerCounters, TargetCounters
 
@@ -26,6 +29,12 @@ cdef class GroupRuntime:
     cdef readonly object group, balancer, retrying, stickiness
     cdef readonly dict pools
     cdef readonly double response_timeout
+    cdef list _order
+    cdef long long[::1] _cells
+    cdef Py_ssize_t _position_cell
+
+    @cython.locals(order=list, cells="long long[::1]", cell=Py_ssize_t, position="long long")
+    cpdef pick(self, CRequestHead request, str source)
 
 
 cdef class HttpRuntime:

@@ -14,7 +14,7 @@ from lbproxy.model.listener import DesyncMitigationMode, PathNormalization
 from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT, FIRST_AMBIGUOUS, FIRST_SEVERE
 
 if TYPE_CHECKING:
-    from lbproxy.dataplane.balancer.base import Balancer
+    from lbproxy.dataplane.balancer.base import Balancer, Cells
     from lbproxy.dataplane.balancer.observation import Observation
     from lbproxy.dataplane.balancer.stickiness import GroupStickiness, TargetStickiness
     from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.proxy.retry import Retrying
     from lbproxy.dataplane.router.table import Table
     from lbproxy.model.listener import Listener
+    from lbproxy.model.target import RegisteredTarget
     from lbproxy.model.target_group import TargetGroup
     from lbproxy.telemetry.accesslog import AccessLog
     from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
+    from lbproxy.wire.http1.head import RequestHead
 
 
 class Pool:
@@ -64,7 +66,18 @@ class Pool:
 class GroupRuntime:
     """A target group as a worker uses it."""
 
-    __slots__ = ("balancer", "group", "name", "pools", "response_timeout", "retrying", "stickiness")
+    __slots__ = (
+        "_cells",
+        "_order",
+        "_position_cell",
+        "balancer",
+        "group",
+        "name",
+        "pools",
+        "response_timeout",
+        "retrying",
+        "stickiness",
+    )
 
     def __init__(
         self,
@@ -84,6 +97,24 @@ class GroupRuntime:
         self.response_timeout = group.response_timeout_seconds
         self.retrying = retrying
         """None where the policy is the default one, for which there is nothing to keep account of."""
+        self._order: list[RegisteredTarget] | None = None
+        self._cells: Cells | None = None
+        self._position_cell = 0
+        rotation = balancer.rotation
+        if rotation is not None:
+            self._order, self._cells, self._position_cell = rotation
+
+    def pick(self, request: RequestHead, source: str) -> RegisteredTarget | None:
+        """The target for the next request, or None when there is none at all."""
+        order = self._order
+        if order is None:
+            return self.balancer.pick(request, source)
+        cells = self._cells
+        assert cells is not None
+        cell = self._position_cell
+        position = cells[cell]
+        cells[cell] = position + 1
+        return order[position % len(order)]
 
 
 class HttpRuntime:

@@ -8,6 +8,7 @@ from lbproxy.native._clock cimport Turns as CTurns
 from lbproxy.native._http1 cimport Codec as CCodec, ResponseHead as CResponseHead
 
 
+cdef double NEVER
 cdef CCodec _CODEC
 cdef CTurns _TURNS
 cdef int CHUNKED, NO_BODY

@@ -286,7 +286,7 @@ class TargetConnection(Upstream):
             size = len(data) - start
             if size >= length:
                 self._release(size > length)
-                exchange.response(head, True, data[start : start + length], True)
+                exchange.response(head, True, _CODEC.piece(data, start, start + length), True)
                 return
             body = data[start:]
             self._remaining = length - len(body)

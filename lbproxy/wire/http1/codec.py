@@ -32,6 +32,11 @@ class Codec:
     scan_response = staticmethod(scan_response)
 
     @staticmethod
+    def piece(data: bytes, start: int, end: int) -> bytes:
+        """``data[start:end]``, both of which are within the data."""
+        return data[start:end]
+
+    @staticmethod
     def request_block(
         method: bytes, target: bytes, authority: bytes, forwarded: bytes, origin: bytes, trace_id: bytes, more: bytes
     ) -> bytes:

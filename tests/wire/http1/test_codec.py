@@ -92,3 +92,16 @@ def test_nothing_is_written_of_what_is_not_there(kind: Any) -> None:
             kind().request_block(*parts)
     with pytest.raises((TypeError, ValueError)):
         kind().response(200, None, b"", 0, 0, b"")
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_piece_of_the_data(kind: Any) -> None:
+    assert kind().piece(b"head body", 5, 9) == b"body"
+    assert kind().piece(b"head", 4, 4) == b""
+
+
+@pytest.mark.skipif(Codec is PureCodec, reason="the compiled codec was not built")
+@pytest.mark.parametrize(("start", "end"), [(-1, 2), (3, 2), (0, 5), (5, 6)])
+def test_no_piece_reaches_beyond_the_data(start: int, end: int) -> None:
+    with pytest.raises(ValueError):
+        codec.piece(b"head", start, end)
