@@ -101,8 +101,8 @@ class Explanation:
     changes: tuple[str, ...] = ()
     """What is changed in the request and in its answer."""
     action: str | None = None
-    """``forward``, ``redirect`` or ``fixed-response``; ``refuse`` or ``cors-preflight`` for a request that no rule sees,
-    ``deny`` for a connection that security groups do not let in."""
+    """``forward``, ``redirect`` or ``fixed-response``; ``refuse`` or ``cors-preflight`` for a request that no rule
+    sees, ``deny`` for a connection that security groups do not let in."""
     groups: tuple[GroupExplanation, ...] = ()
     """For forward."""
     status: int | None = None
