@@ -17,6 +17,7 @@ import attrs
 from lbproxy.dataplane.balancer import Balancer, Circumstances, Hashing, make_balancer
 from lbproxy.dataplane.router.groups import GroupChoice
 from lbproxy.dataplane.router.ingress import TCP, admitting_rule
+from lbproxy.dataplane.router.limits import limits_for
 from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.request import PlainRequest, RoutableRequest
 from lbproxy.dataplane.router.table import Match, RuleTrace, Table
@@ -100,6 +101,8 @@ class Explanation:
     """Up to and including the one that matched; ``default`` when none did."""
     changes: tuple[str, ...] = ()
     """What is changed in the request and in its answer."""
+    rate_limits: tuple[str, ...] = ()
+    """Those that the request counts for, in the order in which they are asked."""
     action: str | None = None
     """``forward``, ``redirect`` or ``fixed-response``; ``refuse`` or ``cors-preflight`` for a request that no rule
     sees, ``deny`` for a connection that security groups do not let in."""
@@ -135,6 +138,7 @@ class Explanation:
                 names = ", ".join(self.security_groups)
                 lines.append(f"security groups {names}: {self.admitted_by or 'no rule lets ' + self.source + ' in'}")
             lines += _rule_lines(self.rules) if has_requests else []
+            lines += [f"rate limit {limit}" for limit in self.rate_limits]
             lines += self._action_lines()
             lines += [f"change: {change}" for change in self.changes]
         lines += [f"note: {note}" for note in self.notes]
@@ -237,9 +241,11 @@ def explain(
         return attrs.evolve(explanation, action="cors-preflight", status=204, notes=tuple(notes))
     table = Table.compile(chosen.listener, Random(0))
     match = table.match(request, source)
+    limits = limits_for(chosen.listener.rate_limits, request, match.rule_name, source)
     explanation = attrs.evolve(
         explanation,
         rules=table.trace(request, source),
+        rate_limits=tuple(f"{limit.name}: {limit}" for limit in limits),
         action=match.action_text,
         changes=tuple(_changes(match, request, notes)),
     )

@@ -166,8 +166,10 @@ def http_json(record: HttpRecord) -> str:
     error_reason = _json_string(record.error_reason) if record.error_reason else '""'
     server_name = _json_string(record.server_name) if record.server_name else '""'
     rare = ""
+    if record.rate_limit:
+        rare = f',"rate_limit":{_json_string(record.rate_limit)}'
     if record.classification:
-        rare = f',"classification":"{record.classification}","classification_reason":"{record.classification_reason}"'
+        rare += f',"classification":"{record.classification}","classification_reason":"{record.classification_reason}"'
     if record.transformed_uri or record.transformed_host:
         uri, new_host = _json_texts((record.transformed_uri, record.transformed_host))
         rare += f',"transformed_uri":"{uri}","transformed_host":"{new_host}"'

@@ -24,6 +24,7 @@ class HttpRecord:
         "listener",
         "method",
         "priority",
+        "rate_limit",
         "received_bytes",
         "redirect_url",
         "referer",
@@ -110,6 +111,8 @@ class HttpRecord:
         self.transformed_host = b""
         """As it was sent on where the rule rewrote it, else empty; so are the path and query."""
         self.transformed_uri = b""
+        self.rate_limit = ""
+        """The rate limit that it was over; with `` dry-run`` behind it where it was served all the same."""
         self.classification = ""
         """``Acceptable``, ``Ambiguous`` or ``Severe`` of a request that is not compliant (AWS, desync mitigation)."""
         self.classification_reason = ""

@@ -25,6 +25,7 @@ class Http:
     client_port: int = 51234
     transformed_host: bytes = b""
     transformed_uri: bytes = b""
+    rate_limit: str = ""
     classification: str = ""
     classification_reason: str = ""
     target_group: str = "app"

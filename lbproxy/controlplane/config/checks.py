@@ -11,6 +11,7 @@ from lbproxy.controlplane.config.actions import FixedResponseFile
 from lbproxy.controlplane.config.errors import Problem
 from lbproxy.controlplane.config.ingress import check_security_groups
 from lbproxy.controlplane.config.options import ENCRYPTED, HASHING, HTTP, TCP, DemoTargets, suggest
+from lbproxy.controlplane.config.ratelimits import check_rate_limits
 from lbproxy.controlplane.config.sections import ReadSection, Report
 from lbproxy.controlplane.config.values import either
 from lbproxy.model.listener import Bind
@@ -31,6 +32,7 @@ class Sections:
     rules: Mapping[str, ReadSection]
     groups: Mapping[str, ReadSection]
     security_groups: Mapping[str, ReadSection]
+    rate_limits: Mapping[str, ReadSection]
 
 
 def check(sections: Sections, report: Report) -> None:
@@ -45,13 +47,14 @@ def check(sections: Sections, report: Report) -> None:
         _check_group(group)
         _check_backup(group, sections.groups)
         _check_zone(group, sections.settings)
+    check_rate_limits(sections.rate_limits, sections.listeners, sections.rules)
     check_security_groups(sections.security_groups, sections.listeners)
 
 
 def _may_hide_listener(problem: Problem) -> bool:
     """Tell whether there may be a listener that we could not read as one: then its absence is no second mistake."""
     kind = (problem.section or "").partition(":")[0]
-    return kind not in ("lbproxy", "rule", "target-group", "security-group")
+    return kind not in ("lbproxy", "rule", "target-group", "security-group", "rate-limit")
 
 
 # Binds
@@ -79,7 +82,8 @@ def _binds(sections: Sections) -> Iterable[tuple[ReadSection, str, Bind]]:
     if sections.settings is not None and isinstance(admin := sections.settings["admin"], Bind):
         yield sections.settings, "admin", admin
         if not ipaddress.ip_address(admin.host).is_loopback:
-            sections.settings.warn("anyone who reaches this address may administer; there is no password", "admin")
+            changes = "" if "admin-token" in sections.settings else ", and changes are refused without admin-token"
+            sections.settings.warn(f"anyone who reaches this address may read status and metrics{changes}", "admin")
 
 
 # Listeners and rules
@@ -185,9 +189,13 @@ def _check_group(group: ReadSection) -> None:
     if isinstance(targets, DemoTargets):
         if group.protocol in ENCRYPTED:
             group.fail("demo targets speak HTTP and TCP only; change protocol", "targets")
-    elif not targets and "discovery" not in group:
+    elif not targets and "discovery" not in group and "registration-token" not in group:
         group.warn("has no targets: what is forwarded to it is answered with 503")
-    elif targets and not group["discovery"] and not any(target.weight for target in targets):
+    elif (
+        targets
+        and not (group["discovery"] or group["registration-token"])
+        and not any(target.weight for target in targets)
+    ):
         group.fail("all weights are zero; give at least one target a weight from 1 to 999", "targets")
     _check_retries(group)
     _check_hashing(group)

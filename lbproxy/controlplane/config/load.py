@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,10 +20,12 @@ from lbproxy.controlplane.config.checks import Sections, check
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem, reason_of
 from lbproxy.controlplane.config.ingress import security_group
 from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, TargetText
+from lbproxy.controlplane.config.ratelimits import rate_limit
 from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
+from lbproxy.controlplane.config.tokens import tokens_of
 from lbproxy.controlplane.config.transforms import error_pages_of, transform_of
-from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Source
+from lbproxy.model.discovery import Discovery, FileSource, NamesSource, RegistrationSource, Source
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import (
     Bind,
@@ -33,6 +36,7 @@ from lbproxy.model.listener import (
     PathNormalization,
     XffMode,
 )
+from lbproxy.model.rate_limit import RateLimit
 from lbproxy.model.rule import (
     Action,
     Condition,
@@ -88,6 +92,8 @@ class ControlSettings:
     """None: no admin API."""
     state_directory: str
     """Absolute; it need not exist."""
+    admin_tokens: tuple[str, ...] = attrs.field(default=(), repr=False)
+    """Who sends one of these may change things by the admin API."""
     resolver: tuple[tuple[str, int], ...] = ()
     """Name servers, address and port; empty: those of the system."""
 
@@ -194,6 +200,7 @@ def _by_kind(read: list[ReadSection]) -> Sections:
         listeners=named("listener"),
         rules=named("rule"),
         groups=named("target-group"),
+        rate_limits=named("rate-limit"),
         security_groups=named("security-group"),
     )
 
@@ -219,6 +226,8 @@ class _Files:
     bodies: dict[FixedResponseFile, str] = attrs.Factory(dict)
     authorities: dict[str, bytes] = attrs.Factory(dict)
     """By target group."""
+    tokens: dict[str, tuple[str, ...]] = attrs.field(factory=dict, repr=False)
+    """By target group."""
     settings: ControlSettings = attrs.field(init=False)
     access_log: str = "off"
 
@@ -236,6 +245,7 @@ class _Files:
             self._body(rule, "action")
         for group in self.sections.groups.values():
             self._authorities(group)
+            self.tokens[group.name] = self._tokens(group, "registration-token")
 
     def absolute(self, path: str) -> str:
         return os.path.normpath(os.path.join(self.folder, path))
@@ -255,6 +265,7 @@ class _Files:
             workers=_setting(section, "workers"),
             admin=admin_address,
             state_directory=self._state_directory(section),
+            admin_tokens=() if section is None else self._tokens(section, "admin-token"),
             resolver=_setting(section, "resolver") or (),
         )
         log = _setting(section, "access-log")
@@ -337,6 +348,22 @@ class _Files:
             section.fail(str(error), option)
         self.read[path] = None
 
+    def _tokens(self, section: ReadSection, option: str) -> tuple[str, ...]:
+        """The lines of the files with tokens."""
+        tokens: dict[str, None] = {}
+        for written in section.values.get(option, ()):
+            path = self.absolute(written)
+            self.read[path] = None
+            try:
+                found = tokens_of(certificates.read_bytes(path), path)
+            except ValueError as error:
+                section.fail(str(error), option)
+                continue
+            tokens.update(dict.fromkeys(found))
+            if os.stat(path).st_mode & stat.S_IROTH:
+                section.warn(f"{path} may be read by everybody on this machine; chmod o-r it", option)
+        return tuple(tokens)
+
     def _authorities(self, group: ReadSection) -> None:
         written = group.values.get("tls-ca")
         if written is None:
@@ -373,7 +400,12 @@ def _configuration(sections: Sections, files: _Files) -> Configuration:
         rules.setdefault(rule["listener"], []).append(_rule(rule, files))
     return Configuration(
         listeners=tuple(
-            _listener(listener, tuple(sorted(rules.get(name, ()), key=lambda rule: rule.priority)), files)
+            _listener(
+                listener,
+                tuple(sorted(rules.get(name, ()), key=lambda rule: rule.priority)),
+                tuple(rate_limit(limit) for limit in sections.rate_limits.values() if limit["listener"] == name),
+                files,
+            )
             for name, listener in sections.listeners.items()
         ),
         target_groups=tuple(_target_group(group, files) for group in sections.groups.values()),
@@ -386,7 +418,9 @@ def _configuration(sections: Sections, files: _Files) -> Configuration:
     )
 
 
-def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> Listener:
+def _listener(
+    section: ReadSection, rules: tuple[Rule, ...], rate_limits: tuple[RateLimit, ...], files: _Files
+) -> Listener:
     protocol = ListenerProtocol(section.protocol)
     only: dict[str, Any] = {}
     if protocol.is_http:
@@ -415,6 +449,7 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
         rules=rules,
         request_header_timeout_seconds=section["request-header-timeout"],
         idle_timeout_seconds=section["idle-timeout"],
+        rate_limits=rate_limits,
         security_groups=section["security-groups"] or (),
         max_connections=section["max-connections"],
         max_connections_per_client=section["max-connections-per-client"],
@@ -525,6 +560,8 @@ def _discovery(section: ReadSection, files: _Files) -> Discovery:
         if isinstance(source, FileSource):
             source = attrs.evolve(source, path=files.absolute(source.path))
         sources.append(source)
+    if tokens := files.tokens.get(section.name):
+        sources.append(RegistrationSource(tokens=tokens))
     return Discovery(sources=tuple(sources), protect=section["discovery-protect"])
 
 

@@ -16,6 +16,7 @@ import attrs
 from lbproxy.controlplane.config.actions import ACTION, WEIGHT, named_values
 from lbproxy.controlplane.config.retries import METHODS, RETRY_ON
 from lbproxy.controlplane.config.sources import PROTECT, sources
+from lbproxy.controlplane.config.tokens import TOKENS
 from lbproxy.controlplane.config.transforms import (
     FIELD_VALUE,
     RESPONSE_ATTRIBUTES,
@@ -48,6 +49,7 @@ from lbproxy.controlplane.config.values import (
     query_pattern,
     ranges,
     request_path,
+    request_rate,
     size_from,
     split_address,
     value_pattern,
@@ -55,6 +57,7 @@ from lbproxy.controlplane.config.values import (
 from lbproxy.ipc.cells import SLOT_LIMIT
 from lbproxy.model.health import HealthCheckProtocol
 from lbproxy.model.listener import Bind, DesyncMitigationMode, ListenerProtocol, PathNormalization, XffMode
+from lbproxy.model.rate_limit import RateLimitKey
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import Pattern
 from lbproxy.model.target import Target
@@ -143,6 +146,12 @@ KINDS = (
         name="target-group",
         named=True,
         effect="Targets that do the same work, how to choose among them, reach them and check their health.",
+    ),
+    Kind(
+        name="rate-limit",
+        named=True,
+        effect="How many requests an HTTP or HTTPS listener takes; what is beyond is answered with 429 and"
+        " `Retry-After`. The limits of a listener are asked in the order of the file. All workers share them.",
     ),
     Kind(
         name="security-group",
@@ -320,6 +329,14 @@ def _name_server(text: str) -> tuple[str, int]:
     return host, port
 
 
+def _limit_key(text: str) -> tuple[RateLimitKey, str]:
+    if text.startswith("header."):
+        return RateLimitKey.HEADER, field_name(text[len("header.") :])
+    if text in (RateLimitKey.ALL.value, RateLimitKey.CLIENT.value):
+        return RateLimitKey(text), ""
+    raise ValueError("write client, all or header.NAME")
+
+
 def _text(words: str) -> Form[str]:
     return Form(words, lambda text: text)
 
@@ -416,9 +433,19 @@ OPTIONS: tuple[Option, ...] = (
         name="admin",
         form=Form("address with port, unix:PATH or off", _admin),
         default="off",
-        effect="Where the admin API, `/metrics`, `/status` and `/ready` are served. There is no password: keep it"
-        " local.",
+        effect="Where the admin API, `/metrics`, `/status` and `/ready` are served. Anybody who reaches it may read;"
+        " see `admin-token` for changes.",
         example="127.0.0.1:9901",
+    ),
+    Option(
+        kind="lbproxy",
+        name="admin-token",
+        form=TOKENS,
+        default_text="none",
+        effect="Files with tokens, one a line. Who changes something by the admin API has to send one of them"
+        " (`lbproxy` commands take it from `-c FILE` or `--token-file`). Without, changes are allowed at a loopback"
+        " address or a UNIX socket only.",
+        example="file:admin.token",
     ),
     Option(
         kind="lbproxy",
@@ -849,6 +876,15 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         kind="target-group",
+        name="registration-token",
+        form=TOKENS,
+        default_text="none: no registration",
+        effect="Files with tokens, one a line, with which targets may register themselves at the admin API; see"
+        " [discovery.md](discovery.md).",
+        example="file:app.token",
+    ),
+    Option(
+        kind="target-group",
         name="algorithm",
         form=Form(either(ALGORITHMS), _algorithm),
         default="round_robin",
@@ -1247,6 +1283,56 @@ OPTIONS: tuple[Option, ...] = (
         default_text="what the system trusts",
         effect="A PEM file with the certificates to trust instead.",
         example="tls/internal-ca.pem",
+    ),
+    # Rate limits
+    Option(
+        kind="rate-limit",
+        name="listener",
+        form=_text("name"),
+        required=True,
+        effect="The listener whose requests are limited.",
+        example="web",
+    ),
+    Option(
+        kind="rate-limit",
+        name="rule",
+        form=_text("name"),
+        default_text="all of the listener's requests",
+        effect="Only requests that this rule matched; `default` for those that the default action gets.",
+        example="api",
+    ),
+    Option(
+        kind="rate-limit",
+        name="key",
+        form=Form("client, all or header.NAME", _limit_key),
+        default="client",
+        effect="What has a limit of its own: each client address (an IPv6 /64 is one client), each value of a header"
+        " field (requests without it are not limited by this), or all requests together.",
+        example="header.X-Api-Key",
+    ),
+    Option(
+        kind="rate-limit",
+        name="rate",
+        form=Form("N/s, N/m or N/h", request_rate),
+        required=True,
+        effect="Requests a second, minute or hour in the long run.",
+        example="100/s",
+    ),
+    Option(
+        kind="rate-limit",
+        name="burst",
+        form=integer_from(1, 1_000_000_000),
+        default_text="the number in `rate`",
+        effect="Requests at once after a pause.",
+        example="200",
+    ),
+    Option(
+        kind="rate-limit",
+        name="dry-run",
+        form=_BOOLEAN,
+        default="off",
+        effect="Count and log what would be refused, and serve it.",
+        example="on",
     ),
     # Security groups
     Option(

@@ -117,6 +117,7 @@ cdef class Exchange(HttpRecord):
     cpdef bytes value_of(self, bytes name)
     cdef bint _rewrite(self, transform) except -1
     cdef bytes _changed(self, bytes fields)
+    cdef bint _is_limited(self, CRequestHead head, str rule) except -1
     cdef bint _normalize_path(self, CRequestHead head, bint strict) except -1
     cdef _answer(self, Match match)
     cdef str _choose_group(self, GroupChoice forward)
