@@ -613,9 +613,8 @@ class Exchange(HttpRecord):
         self.rate_limit = over.name
         self.error_reason = Fault.RATE_LIMITED.reason
         self.runtime.counters.faults[Fault.RATE_LIMITED.reason] += 1
-        body = error_body(429, self.trace_id)
-        fields = b"Retry-After: %d\r\n" % over.retry_after_seconds
-        self._respond(429, b"text/plain; charset=utf-8", body, fields)
+        content_type, body = self.runtime.error_pages.page(429, self.trace_id)
+        self._respond(429, content_type, body, b"Retry-After: %d\r\n" % over.retry_after_seconds)
         self._finish()
         return True
 

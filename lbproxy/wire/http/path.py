@@ -33,8 +33,8 @@ def normalize_path(path: bytes, *, strict: bool) -> bytes:
     """The path with encoded letters decoded and dot segments resolved.
 
     Raises `RemoteProtocolError` (``BadPath``) for a dot segment that only some readers would find: next to a
-    backslash, to an encoded slash or before a ``;``; and for a ``%`` that encodes nothing beside an encoded letter. With
-    ``strict`` for each of these signs, for an empty segment, for ``%00`` and for a ``%`` that encodes nothing.
+    backslash, to an encoded slash or before a ``;``; and for a ``%`` that encodes nothing beside an encoded letter.
+    With ``strict`` for each of these signs, for an empty segment, for ``%00`` and for a ``%`` that encodes nothing.
     """
     decoded = _UNRESERVED.sub(_decoded, path)
     if decoded != path and (found := _ENCODES_NOTHING(path)) is not None:
