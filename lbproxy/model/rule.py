@@ -10,6 +10,8 @@ import attrs
 
 from lbproxy.model.transform import Transform
 
+DEFAULT_QUEUE_PRIORITY = 5
+
 
 @attrs.frozen
 class Pattern:
@@ -137,3 +139,5 @@ class Rule:
     action: Action
     transform: Transform = Transform()
     """Carried out after the listener's."""
+    queue_priority: int = DEFAULT_QUEUE_PRIORITY
+    """Who goes first of the requests that wait for a target, 0-9, highest first."""

@@ -28,7 +28,16 @@ from lbproxy.dataplane.router.patterns import split_wildcard
 from lbproxy.dataplane.router.request import RoutableRequest
 from lbproxy.dataplane.router.transform import CompiledTransform, compile_transform
 from lbproxy.model.listener import Listener
-from lbproxy.model.rule import Action, Forward, HostCondition, PathCondition, Pattern, Redirect, Rule
+from lbproxy.model.rule import (
+    DEFAULT_QUEUE_PRIORITY,
+    Action,
+    Forward,
+    HostCondition,
+    PathCondition,
+    Pattern,
+    Redirect,
+    Rule,
+)
 from lbproxy.model.transform import Transform
 
 DEFAULT_RULE_NAME = "default"
@@ -40,12 +49,14 @@ class Match:
     Made when the table is, and the same object for every request; do not change it.
     """
 
-    __slots__ = ("action", "action_text", "forward", "priority", "rule_name", "transform")
+    __slots__ = ("action", "action_text", "forward", "priority", "queue_priority", "rule_name", "transform")
 
     rule_name: str
     """``default`` for the default action."""
     priority: int
     """0 for the default action."""
+    queue_priority: int
+    """Of requests that have to wait for a target."""
     action: Action
     action_text: str
     """``forward``, ``redirect`` or ``fixed-response``."""
@@ -55,11 +66,18 @@ class Match:
     """What the listener and the rule change; None for nothing."""
 
     def __init__(
-        self, rule_name: str, priority: int, action: Action, random: Random, transform: CompiledTransform | None = None
+        self,
+        rule_name: str,
+        priority: int,
+        action: Action,
+        random: Random,
+        queue_priority: int = DEFAULT_QUEUE_PRIORITY,
+        transform: CompiledTransform | None = None,
     ) -> None:
         self.transform = transform
         self.rule_name = rule_name
         self.priority = priority
+        self.queue_priority = queue_priority
         self.action = action
         self.forward = None
         if isinstance(action, Forward):
@@ -177,8 +195,11 @@ class Table:
             return compile_transform(base.followed_by(rule.transform)) if rule.transform != Transform() else default
 
         return cls(
-            [(rule, Match(rule.name, rule.priority, rule.action, random, transform(rule))) for rule in rules],
-            Match(DEFAULT_RULE_NAME, 0, listener.default_action, random, default),
+            [
+                (rule, Match(rule.name, rule.priority, rule.action, random, rule.queue_priority, transform(rule)))
+                for rule in rules
+            ],
+            Match(DEFAULT_RULE_NAME, 0, listener.default_action, random, transform=default),
         )
 
     def match(self, request: RoutableRequest, source: str) -> Match:
