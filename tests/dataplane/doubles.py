@@ -295,7 +295,6 @@ class World:
             **{
                 "rules": RULES,
                 "protocol": ListenerProtocol.HTTP,
-                "rules": RULES,
                 "default_action": Forward((WeightedGroup("app"),)),
                 **listener,
             },
