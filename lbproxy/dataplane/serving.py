@@ -18,6 +18,7 @@ from lbproxy.dataplane.deadlines import Deadlines
 from lbproxy.dataplane.groups import Groups
 from lbproxy.dataplane.l4.front import TcpFront, TcpRuntime
 from lbproxy.dataplane.listener.http1 import HttpFront
+from lbproxy.dataplane.listener.http2 import Http2Connection
 from lbproxy.dataplane.listener.proxyprotocol import ProxyProtocolFactory
 from lbproxy.dataplane.listener.tls import ServerTls, describe
 from lbproxy.dataplane.proxy.forwarded import TraceIds
@@ -156,7 +157,8 @@ class Serving:
     def _make_front(self, bind: Bind, listener: Listener) -> Front:
         front: Front
         if listener.protocol.is_http:
-            front = HttpFront(bind.port, self._deadlines, describe if listener.protocol.is_encrypted else None)
+            tls = describe if listener.protocol.is_encrypted else None
+            front = HttpFront(bind.port, self._deadlines, tls, Http2Connection)
         else:
             front = TcpFront()
         front.draining = self.draining

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from lbproxy.dataplane.balancer import Circumstances, make_balancer
 from lbproxy.dataplane.deadlines import Deadlines
 from lbproxy.dataplane.listener.http1 import ClientConnection, HttpFront
+from lbproxy.dataplane.listener.http2 import Http2Connection
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import TraceIds
 from lbproxy.dataplane.proxy.retry import Retrying
@@ -297,7 +298,7 @@ class World:
             TraceIds(Random(1), lambda: 1.0),
             self.log,  # type: ignore[arg-type]
         )
-        self.front = HttpFront(8080, self.deadlines)
+        self.front = HttpFront(8080, self.deadlines, None, Http2Connection)
         self.front.runtime = self.runtime
 
     def _retrying(self) -> Retrying | None:

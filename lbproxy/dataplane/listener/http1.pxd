@@ -19,6 +19,7 @@ cdef class HttpFront:
     cdef public bint draining
     cdef readonly set connections
     cdef public object describe_tls
+    cdef readonly object http2
 
 
 cdef class ClientConnection(Downstream):
@@ -34,7 +35,7 @@ cdef class ClientConnection(Downstream):
     cdef int _reading
     cdef long long _remaining, _untaken, _requests_left
     cdef Exchange _exchange
-    cdef bint _starting, _keep, _chunked_out, _half_closed, _write_paused, _reading_paused
+    cdef bint _starting, _keep, _chunked_out, _half_closed, _write_paused, _reading_paused, _may_switch
 
     cpdef dataReceived(self, bytes data)
     cdef double _first_patience(self) except? -1
@@ -43,6 +44,7 @@ cdef class ClientConnection(Downstream):
     cdef Py_ssize_t _start_exchange(
         self, HttpRuntime runtime, CRequestHead head, bytes data, Py_ssize_t start, Py_ssize_t size
     ) except -1
+    cdef _switch_to_http2(self, bytes data)
     cdef _describe_tls(self, Exchange exchange)
     cdef _await_head(self, bytes part, HttpRuntime runtime)
     cdef _await_request(self)

@@ -38,5 +38,6 @@ cdef class HttpRuntime:
     cdef readonly double idle_timeout, header_timeout, client_keep_alive
     cdef readonly double min_request_rate, min_response_rate, slow_client_grace
     cdef readonly long long max_requests
+    cdef readonly bint http2
 
     cpdef finished(self, Exchange exchange)
