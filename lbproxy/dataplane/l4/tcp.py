@@ -33,6 +33,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lbproxy.dataplane.listener.admission import Admission
 from lbproxy.dataplane.listener.tls import TlsDetails, describe
 from lbproxy.dataplane.proxy.faults import Fault, Side
 from lbproxy.model.listener import Listener
@@ -137,6 +138,10 @@ class TcpContext(Protocol):
 
     @property
     def counters(self) -> ListenerCounts: ...
+
+    @property
+    def admission(self) -> Admission | None:
+        """What the listener asks of those that want in, and who they are; None for nothing."""
 
     @property
     def connections(self) -> set[TcpClientSide]:
@@ -283,6 +288,7 @@ class TcpClientSide(_Side):
         self.registered: RegisteredTarget | None = None
         """The target that it is connected or connecting to, or was last."""
         self.encrypted = listener.protocol.is_encrypted
+        self.host = addr.host
         self._addr = addr
         self._counters = context.counters
         self._now = context.deadlines.now
@@ -311,6 +317,8 @@ class TcpClientSide(_Side):
 
     def connectionMade(self) -> None:
         self.context.connections.add(self)
+        if self.context.admission is not None:
+            self.context.admission.entered(self.host)
         self._counters.connections += 1
         self._counters.active += 1
         self.transport.setTcpNoDelay(True)
@@ -595,6 +603,8 @@ class TcpClientSide(_Side):
         context = self.context
         context.deadlines.clear(self)
         context.connections.discard(self)
+        if context.admission is not None:
+            context.admission.left(self.host)
         self._counters.active -= 1
         record = self._record
         record.duration = self._now() - self._accepted

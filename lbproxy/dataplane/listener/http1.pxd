@@ -12,12 +12,16 @@ cdef CClock _WALL
 cdef int _HEAD, _LENGTH, _CHUNKS, _NOTHING, _TUNNEL, _CLOSING, _LINGERING
 
 
+cpdef classify(Exchange exchange, int desync)
+
+
 cdef class HttpFront:
     cdef public HttpRuntime runtime
     cdef readonly int port
     cdef readonly object deadlines
     cdef public bint draining
     cdef readonly set connections
+    cdef readonly object admission
     cdef public object describe_tls
     cdef readonly object http2
 
@@ -50,7 +54,7 @@ cdef class ClientConnection(Downstream):
     cdef _await_request(self)
     cdef _read_length(self, bytes data)
     cdef _read_chunks(self, bytes data)
-    cdef _refuse_unread(self, int status, reason)
+    cdef _refuse(self, int status, reason, CRequestHead head)
     cdef _set_deadline(self, double at)
     cdef bint _is_taking(self) except -1
     cdef _watch_giving(self)

@@ -75,13 +75,16 @@ cdef class Http2Connection:
         exchange=Exchange,
         ended=cython.bint,
         data=bytes,
+        desync=cython.int,
     )
     cdef _start(self, Event event, double now)
     cdef _describe_tls(self, Exchange exchange)
     cdef bint _is_misdirected(self, bytes host) except -1
-    cdef _refuse(self, Stream stream, error, double now)
+    @cython.locals(body=bytes, fields=bytes, alone=cython.bint, refused=Exchange)
+    cdef _refuse(self, Stream stream, error, CRequestHead head, double now)
     cdef _note_malformed(self, Stream stream, error, double now)
-    cdef Exchange _note(self, Stream stream, error, int status, double now)
+    @cython.locals(noted=Exchange)
+    cdef Exchange _note(self, Stream stream, error, CRequestHead head, double now)
     cpdef request_done(self)
     cpdef local_address(self)
     cpdef bytes forwarded_fields(self, bytes received)

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 from lbproxy.dataplane.deadlines import NEVER, TICK_SECONDS
-from lbproxy.dataplane.listener.http1 import DRAIN_GRACE_SECONDS, HttpFront, TlsDescription, unreadable
+from lbproxy.dataplane.listener.http1 import DRAIN_GRACE_SECONDS, HttpFront, TlsDescription, classify, unreadable
 from lbproxy.dataplane.listener.pace import Pace
 from lbproxy.dataplane.proxy.answers import error_body, own_fields
 from lbproxy.dataplane.proxy.exchange import Downstream, Exchange
@@ -29,6 +29,8 @@ from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields
 from lbproxy.native.clock import Clock, turns
 from lbproxy.wire.errors import RemoteProtocolError
+from lbproxy.wire.http.desync import REASONS, number_of
+from lbproxy.wire.http.fields import without_odd_names
 from lbproxy.wire.http2 import events as kinds
 from lbproxy.wire.http2.connection import Connection
 from lbproxy.wire.http2.errors import CANCEL, INTERNAL_ERROR, NO_ERROR
@@ -421,7 +423,7 @@ class Http2Connection:
         elif kind == kinds.GOAWAY:
             self._leave_at_once()
         elif kind == kinds.REFUSED:
-            self._refuse(event.stream, event.error, now)
+            self._refuse(event.stream, event.error, _UNREADABLE, now)
         elif event.stream is not None and kind != kinds.NOTHING:
             client = event.stream.owner
             if client is None:
@@ -453,9 +455,12 @@ class Http2Connection:
 
     def connectionLost(self, reason: Failure) -> None:
         self._life = _CLOSING
-        self._front.connections.discard(self)
+        front = self._front
+        front.connections.discard(self)
+        if front.admission is not None:
+            front.admission.left(self.host)
         self._runtime.counters.active -= 1
-        self._front.deadlines.clear(self)
+        front.deadlines.clear(self)
         self._lose_streams()
 
     def _lose_streams(self) -> None:
@@ -520,12 +525,21 @@ class Http2Connection:
         head = event.head
         assert stream is not None
         runtime = self._runtime
+        desync = head.desync
+        if desync and desync >= runtime.desync_refuses:
+            self._refuse(stream, RemoteProtocolError("refused by its class", reason=REASONS[desync]), head, now)
+            return
+        if head.odd_names and runtime.drop_odd_names:
+            head.forwarded = without_odd_names(head.forwarded)
         client = ClientStream(self, stream)
         stream.owner = client
         exchange = client.exchange = Exchange(client, runtime, head, now)
         exchange.received_bytes = event.head_bytes + len(event.data)
         if self.secure:
             self._describe_tls(exchange)
+        if desync:
+            classify(exchange, desync)
+            exchange.alone = desync >= runtime.desync_closes
         self._requests_left -= 1
         if self._requests_left == 0 or now > self._age_limit:
             self._leave_at_once()
@@ -567,24 +581,29 @@ class Http2Connection:
         self._known_host = host
         return False
 
-    def _refuse(self, stream: Stream | None, error: RemoteProtocolError, now: float) -> None:
-        """Answer a request that could not be read."""
+    def _refuse(self, stream: Stream | None, error: RemoteProtocolError, head: RequestHead, now: float) -> None:
+        """Answer a request that could not be read, or must not be sent on."""
         assert stream is not None
-        refused = self._note(stream, error, error.status, now)
+        refused = self._note(stream, error, head, now)
         body = error_body(error.status, b"")
         fields = own_fields(_WALL.now(), b"text/plain")
-        refused.sent_bytes = self.codec.send_response(stream, error.status, fields, len(body), False) + len(body)
-        self.codec.send_data(stream, body, True)
+        alone = head.method == b"HEAD"
+        refused.sent_bytes = self.codec.send_response(stream, error.status, fields, len(body), alone)
+        if not alone:
+            refused.sent_bytes += len(body)
+            self.codec.send_data(stream, body, True)
         self._runtime.finished(refused)
 
     def _note_malformed(self, stream: Stream, error: RemoteProtocolError, now: float) -> None:
         """A request that was reset for what it is still has its line in the log."""
-        self._runtime.finished(self._note(stream, error, error.status, now))
+        self._runtime.finished(self._note(stream, error, _UNREADABLE, now))
 
-    def _note(self, stream: Stream, error: RemoteProtocolError, status: int, now: float) -> Exchange:
-        noted = Exchange(ClientStream(self, stream), self._runtime, _UNREADABLE, now)
-        noted.status = status
+    def _note(self, stream: Stream, error: RemoteProtocolError, head: RequestHead, now: float) -> Exchange:
+        noted = Exchange(ClientStream(self, stream), self._runtime, head, now)
+        noted.status = error.status
         noted.error_reason = error.reason
+        if desync := number_of(error.reason):
+            classify(noted, desync)
         if self.secure:
             self._describe_tls(noted)
         self._runtime.counters.faults[error.reason] += 1

@@ -9,6 +9,7 @@ HTTP/2 means to a target of HTTP/1.1 what we took it for.
 from __future__ import annotations
 
 from lbproxy.wire.errors import RemoteProtocolError
+from lbproxy.wire.http.desync import UNDEFINED_TRANSFER_ENCODING_SEMANTICS
 from lbproxy.wire.http.fields import MAX_TRAILERS, MAX_TRAILERS_BYTES, check_trailer
 from lbproxy.wire.http1.head import RequestHead, ResponseHead, scan_request, scan_response
 from lbproxy.wire.http2.errors import PROTOCOL_ERROR, StreamFault
@@ -124,6 +125,8 @@ def request_head(fields: list[FieldLine], ended: bool) -> RequestHead:
             raise _malformed(b"content-length without content")
     elif head.content_length < 0:
         head.chunked = True
+        if method == b"GET" or method == b"HEAD":
+            head.desync = max(head.desync, UNDEFINED_TRANSFER_ENCODING_SEMANTICS)
     return head
 
 

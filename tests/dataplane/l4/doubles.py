@@ -163,6 +163,7 @@ class FakeContext:
         self.slot = SLOT
         self.counters = listener_counts()
         self.connections: set[Any] = set()
+        self.admission: Any = None
         self.by_target: dict[str, Any] = defaultdict(target_counts)
         self.records: list[TcpRecord] = []
 
