@@ -42,6 +42,14 @@ class DesyncMitigationMode(enum.Enum):
     STRICTEST = "strictest"
 
 
+class PathNormalization(enum.Enum):
+    """What becomes of a path that targets may read differently, before the rules see it."""
+
+    OFF = "off"
+    SAFE = "safe"
+    STRICT = "strict"
+
+
 @attrs.frozen(order=True)
 class Bind:
     """A local address to accept connections at."""
@@ -100,6 +108,8 @@ class Listener:
     """HTTPS: offer HTTP/2 by ALPN (ALB routing.http2.enabled).  HTTP: take it from clients that begin with it."""
     http2_max_concurrent_streams: int = 128
     """Requests at once on one connection of HTTP/2."""
+    security_groups: tuple[str, ...] = ()
+    """Names of those that say who may connect; without any everybody may."""
     max_connections: int = 0
     """Open at a time in all workers; further ones are closed at once.  0 for any number."""
     max_connections_per_client: int = 0
@@ -110,6 +120,7 @@ class Listener:
     """Add the client's port to X-Forwarded-For (``append`` only)."""
 
     desync_mitigation_mode: DesyncMitigationMode = DesyncMitigationMode.DEFENSIVE
+    path_normalization: PathNormalization = PathNormalization.SAFE
     drop_invalid_header_fields: bool = False
     """Remove fields whose name has anything but letters, digits and hyphens (ALB)."""
 

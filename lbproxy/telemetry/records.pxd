@@ -8,3 +8,5 @@ cdef class HttpRecord:
     cdef public int client_port, status, target_status, priority
     cdef public long long received_bytes, sent_bytes
     cdef public tuple targets_tried
+
+    cpdef begin_record(self)

@@ -13,6 +13,7 @@ from lbproxy.wire.http2.connection cimport Connection
 from lbproxy.wire.http2.events cimport Event
 from lbproxy.wire.http2.stream cimport Stream
 
+cdef double NEVER, TICK_SECONDS
 cdef CClock _WALL
 cdef CTurns _TURNS
 cdef CRequestHead _UNREADABLE

@@ -533,7 +533,8 @@ class Http2Connection:
             head.forwarded = without_odd_names(head.forwarded)
         client = ClientStream(self, stream)
         stream.owner = client
-        exchange = client.exchange = Exchange(client, runtime, head, now)
+        exchange = client.exchange = Exchange.__new__(Exchange)
+        exchange.begin_exchange(client, runtime, head, now)
         exchange.received_bytes = event.head_bytes + len(event.data)
         if self.secure:
             self._describe_tls(exchange)
