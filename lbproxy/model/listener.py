@@ -6,6 +6,7 @@ import enum
 
 import attrs
 
+from lbproxy.model.rate_limit import RateLimit
 from lbproxy.model.rule import Action, Rule
 
 
@@ -108,6 +109,7 @@ class Listener:
     """HTTPS: offer HTTP/2 by ALPN (ALB routing.http2.enabled).  HTTP: take it from clients that begin with it."""
     http2_max_concurrent_streams: int = 128
     """Requests at once on one connection of HTTP/2."""
+    rate_limits: tuple[RateLimit, ...] = ()
     security_groups: tuple[str, ...] = ()
     """Names of those that say who may connect; without any everybody may."""
     max_connections: int = 0

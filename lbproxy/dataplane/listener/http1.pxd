@@ -29,6 +29,7 @@ cdef class HttpFront:
     cdef readonly object admission
     cdef public object describe_tls
     cdef readonly object http2
+    cdef public object certificates
 
 
 cdef class ClientConnection(Downstream):

@@ -101,7 +101,6 @@ class TlsDescription(Protocol):
     def resumed(self) -> bool: ...
     @property
     def alpn(self) -> bytes: ...
-    def is_misdirected(self, host: bytes) -> bool: ...
 
 
 class HttpFront:
@@ -126,7 +125,9 @@ class HttpFront:
         self.connections: set[Any] = set()
         self.admission: Admission | None = None
         self.describe_tls = describe_tls
-        """For an HTTPS listener: what to say of an OpenSSL connection."""
+        """For an HTTPS listener: what to say of a TLS transport."""
+        self.certificates: Any = None
+        """For an HTTPS listener: its `ServerTls`, which knows what hosts its certificates are good for."""
         self.http2 = http2
         """Makes what takes a connection over when the client turns out to speak HTTP/2."""
 
@@ -813,7 +814,7 @@ class SecureClientConnection(ClientConnection):
         """TLS stands: a request may take as long as on an idle connection."""
         front = self._front
         assert front.describe_tls is not None
-        tls = self._tls = front.describe_tls(self._transport.getHandle())
+        tls = self._tls = front.describe_tls(self._transport)
         counters = self._runtime.counters
         counters.tls_handshakes += 1
         counters.tls_resumed += tls.resumed

@@ -51,7 +51,7 @@ cdef class Http2Connection:
     cdef readonly Connection codec
     cdef HttpFront _front
     cdef HttpRuntime _runtime
-    cdef object _transport, _forwarded_for, _tls, _give_pace, _take_pace
+    cdef object _transport, _forwarded_for, _tls, _certificates, _give_pace, _take_pace
     cdef ForwardedFields _forwarded
     cdef bytes _known_host
     cdef set _givers, _takers

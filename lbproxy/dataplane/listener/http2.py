@@ -292,6 +292,7 @@ class Http2Connection:
 
     __slots__ = (
         "_age_limit",
+        "_certificates",
         "_due",
         "_forwarded",
         "_forwarded_for",
@@ -337,6 +338,7 @@ class Http2Connection:
         self.armed = 0
         self.deadline = NEVER
         self._tls = tls
+        self._certificates = front.certificates
         self._age_limit = age_limit
         self._requests_left = front.runtime.max_requests
         self._transport: Any = None
@@ -577,7 +579,7 @@ class Http2Connection:
         """Whether the listener has a certificate for this host, but not the one that the client has seen."""
         tls = self._tls
         assert tls is not None
-        if tls.is_misdirected(host):
+        if self._certificates is not None and self._certificates.is_misdirected(tls.server_name, host):
             return True
         self._known_host = host
         return False

@@ -45,7 +45,8 @@ class SecureWorld(World):
         settings = {"certificates": (certificate(),), **settings}
         super().__init__(protocol=ListenerProtocol.HTTPS, **settings)
         self.front.describe_tls = describe
-        self._factory = TLSMemoryBIOFactory(ServerTls(self.listener), False, _Front(self.front), self.clock)
+        tls = self.front.certificates = ServerTls(self.listener)
+        self._factory = TLSMemoryBIOFactory(tls, False, _Front(self.front), self.clock)
 
     def secure_client(self, handshake: bool = True, alpn: list[bytes] | None = None) -> SecureClient:
         protocol: Any = self._factory.buildProtocol(CLIENT)
