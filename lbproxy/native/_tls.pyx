@@ -270,6 +270,11 @@ cdef class TlsTransport(StreamTransport):
             return StreamTransport.on_turn(self)
         return self.drive(True, True, False)
 
+    cdef int on_unsent(self) except -1:
+        if self.fd < 0 or self.aborting:
+            return 0
+        return self.drive(False, True, False)
+
     def doRead(self):
         """Go on with what waited for something to read."""
         if self.fd >= 0 and not self.aborting:
@@ -567,6 +572,8 @@ cdef class TlsTransport(StreamTransport):
         if self.disconnecting and self.producer is None:
             return 0
         if self.queued == 0 and self.handshaken and not self.aborting:
+            if self.keeps(data):
+                return 0
             sent = self.encrypt(PyBytes_AS_STRING(data), size)
             if self.broken:
                 self.later()
@@ -578,7 +585,8 @@ cdef class TlsTransport(StreamTransport):
             self.offset = sent
         self.queued += size - sent
         self.queue.append(data)
-        self.arm()
+        if not self.unsent:
+            self.arm()
         return self.slow_producer()
 
     cdef int take(self, const char* data, Py_ssize_t size) except -1:

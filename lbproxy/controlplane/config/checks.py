@@ -82,7 +82,8 @@ def _binds(sections: Sections) -> Iterable[tuple[ReadSection, str, Bind]]:
     if sections.settings is not None and isinstance(admin := sections.settings["admin"], Bind):
         yield sections.settings, "admin", admin
         if not ipaddress.ip_address(admin.host).is_loopback:
-            sections.settings.warn("anyone who reaches this address may administer; there is no password", "admin")
+            changes = "" if "admin-token" in sections.settings else ", and changes are refused without admin-token"
+            sections.settings.warn(f"anyone who reaches this address may read status and metrics{changes}", "admin")
 
 
 # Listeners and rules
@@ -186,9 +187,13 @@ def _check_group(group: ReadSection) -> None:
     if isinstance(targets, DemoTargets):
         if group.protocol in ENCRYPTED:
             group.fail("demo targets speak HTTP and TCP only; change protocol", "targets")
-    elif not targets and "discovery" not in group:
+    elif not targets and "discovery" not in group and "registration-token" not in group:
         group.warn("has no targets: what is forwarded to it is answered with 503")
-    elif targets and not group["discovery"] and not any(target.weight for target in targets):
+    elif (
+        targets
+        and not (group["discovery"] or group["registration-token"])
+        and not any(target.weight for target in targets)
+    ):
         group.fail("all weights are zero; give at least one target a weight from 1 to 999", "targets")
     _check_retries(group)
     _check_hashing(group)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -22,7 +23,8 @@ from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, Target
 from lbproxy.controlplane.config.ratelimits import rate_limit
 from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
-from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Source
+from lbproxy.controlplane.config.tokens import tokens_of
+from lbproxy.model.discovery import Discovery, FileSource, NamesSource, RegistrationSource, Source
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import (
     Bind,
@@ -89,6 +91,8 @@ class ControlSettings:
     """None: no admin API."""
     state_directory: str
     """Absolute; it need not exist."""
+    admin_tokens: tuple[str, ...] = attrs.field(default=(), repr=False)
+    """Who sends one of these may change things by the admin API."""
     resolver: tuple[tuple[str, int], ...] = ()
     """Name servers, address and port; empty: those of the system."""
 
@@ -221,6 +225,8 @@ class _Files:
     bodies: dict[FixedResponseFile, str] = attrs.Factory(dict)
     authorities: dict[str, bytes] = attrs.Factory(dict)
     """By target group."""
+    tokens: dict[str, tuple[str, ...]] = attrs.field(factory=dict, repr=False)
+    """By target group."""
     settings: ControlSettings = attrs.field(init=False)
     access_log: str = "off"
 
@@ -236,6 +242,7 @@ class _Files:
             self._body(rule, "action")
         for group in self.sections.groups.values():
             self._authorities(group)
+            self.tokens[group.name] = self._tokens(group, "registration-token")
 
     def absolute(self, path: str) -> str:
         return os.path.normpath(os.path.join(self.folder, path))
@@ -255,6 +262,7 @@ class _Files:
             workers=_setting(section, "workers"),
             admin=admin_address,
             state_directory=self._state_directory(section),
+            admin_tokens=() if section is None else self._tokens(section, "admin-token"),
             resolver=_setting(section, "resolver") or (),
         )
         log = _setting(section, "access-log")
@@ -336,6 +344,22 @@ class _Files:
         except ValueError as error:
             section.fail(str(error), option)
         self.read[path] = None
+
+    def _tokens(self, section: ReadSection, option: str) -> tuple[str, ...]:
+        """The lines of the files with tokens."""
+        tokens: dict[str, None] = {}
+        for written in section.values.get(option, ()):
+            path = self.absolute(written)
+            self.read[path] = None
+            try:
+                found = tokens_of(certificates.read_bytes(path), path)
+            except ValueError as error:
+                section.fail(str(error), option)
+                continue
+            tokens.update(dict.fromkeys(found))
+            if os.stat(path).st_mode & stat.S_IROTH:
+                section.warn(f"{path} may be read by everybody on this machine; chmod o-r it", option)
+        return tuple(tokens)
 
     def _authorities(self, group: ReadSection) -> None:
         written = group.values.get("tls-ca")
@@ -531,6 +555,8 @@ def _discovery(section: ReadSection, files: _Files) -> Discovery:
         if isinstance(source, FileSource):
             source = attrs.evolve(source, path=files.absolute(source.path))
         sources.append(source)
+    if tokens := files.tokens.get(section.name):
+        sources.append(RegistrationSource(tokens=tokens))
     return Discovery(sources=tuple(sources), protect=section["discovery-protect"])
 
 

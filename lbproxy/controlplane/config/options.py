@@ -16,6 +16,7 @@ import attrs
 from lbproxy.controlplane.config.actions import ACTION, WEIGHT, named_values
 from lbproxy.controlplane.config.retries import METHODS, RETRY_ON
 from lbproxy.controlplane.config.sources import PROTECT, sources
+from lbproxy.controlplane.config.tokens import TOKENS
 from lbproxy.controlplane.config.values import (
     Form,
     bind,
@@ -358,9 +359,19 @@ OPTIONS: tuple[Option, ...] = (
         name="admin",
         form=Form("address with port, unix:PATH or off", _admin),
         default="off",
-        effect="Where the admin API, `/metrics`, `/status` and `/ready` are served. There is no password: keep it"
-        " local.",
+        effect="Where the admin API, `/metrics`, `/status` and `/ready` are served. Anybody who reaches it may read;"
+        " see `admin-token` for changes.",
         example="127.0.0.1:9901",
+    ),
+    Option(
+        kind="lbproxy",
+        name="admin-token",
+        form=TOKENS,
+        default_text="none",
+        effect="Files with tokens, one a line. Who changes something by the admin API has to send one of them"
+        " (`lbproxy` commands take it from `-c FILE` or `--token-file`). Without, changes are allowed at a loopback"
+        " address or a UNIX socket only.",
+        example="file:admin.token",
     ),
     Option(
         kind="lbproxy",
@@ -766,6 +777,15 @@ OPTIONS: tuple[Option, ...] = (
         effect="The fewest targets that discovery may leave in the group, or which part of those that are in it. An"
         " answer that would leave fewer is held back: the targets of before stay.",
         example="50%",
+    ),
+    Option(
+        kind="target-group",
+        name="registration-token",
+        form=TOKENS,
+        default_text="none: no registration",
+        effect="Files with tokens, one a line, with which targets may register themselves at the admin API; see"
+        " [discovery.md](discovery.md).",
+        example="file:app.token",
     ),
     Option(
         kind="target-group",

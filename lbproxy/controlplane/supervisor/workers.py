@@ -176,6 +176,11 @@ class WorkerSlot:
         worker.channel.on_lost = self._channel_lost
         worker.channel.on_message = self._receive
 
+    @property
+    def version_in_force(self) -> int:
+        """The snapshot that the worker works from, or will at once; 0 while it has none."""
+        return self.applied_version or self._sent_version
+
     def offer(self) -> None:
         """There is a new snapshot.
 
@@ -492,6 +497,13 @@ class WorkerPool(Service):
     def is_ready(self) -> bool:
         """Whether there are workers and all have a snapshot in force."""
         return bool(self.active) and not self.unready()
+
+    @property
+    def version_in_force(self) -> int:
+        """The oldest snapshot that a worker which takes new requests may work from."""
+        serving = [s for s in self._slots.values() if s.state in (SlotState.STARTING, SlotState.RUNNING)]
+        newest = self.snapshot.version if self.snapshot is not None else 0
+        return min((slot.version_in_force for slot in serving if slot.version_in_force), default=newest)
 
     def plan(self, number: int) -> tuple[int, ...]:
         """Say which slots a pool of this many workers uses: those it has, then the lowest free ones."""

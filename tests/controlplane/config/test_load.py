@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem
 from lbproxy.controlplane.config.load import AdminAddress, ControlSettings, Loaded, load
 from lbproxy.controlplane.config.options import OPTIONS
-from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Protect, SrvSource
+from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Protect, RegistrationSource, SrvSource
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol, XffMode
 from lbproxy.model.retry import RetryPolicy
@@ -319,6 +319,54 @@ targets = 10.0.0.1:80
     assert not loaded.warnings
 
 
+def test_tokens_come_from_files(path: Path) -> None:
+    for name, text in (
+        ("admin", "0123456789abcdef\n"),
+        ("app", "# of June\nfirst-token-16-long\n\nsecond-token-16-long"),
+    ):
+        (path.parent / name).write_text(text)
+        (path.parent / name).chmod(0o600)
+    loaded = read(
+        path, "[lbproxy]\nadmin-token = file:admin\n" + WEB + APP + "registration-token = file:app, file:admin\n"
+    )
+    assert loaded.settings.admin_tokens == ("0123456789abcdef",)
+    (source,) = loaded.discovery["app"].sources
+    assert source == RegistrationSource(tokens=("first-token-16-long", "second-token-16-long", "0123456789abcdef"))
+    assert "token-16" not in repr(loaded)
+    assert "0123456789abcdef" not in repr(loaded.settings)
+    assert set(loaded.files) == {str(path.parent / "admin"), str(path.parent / "app")}
+    assert not loaded.warnings
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "token cannot be read: No such file or directory"),
+        ("", "token has no token; make one with: openssl rand -hex 32 > "),
+        ("tiny", "token has a token that is shorter than 16 characters or has blanks in it"),
+        ("0123456789 abcdef", "token has a token that is shorter than 16 characters or has blanks in it"),
+        ("0123456789abcdé", "token is not ASCII text"),
+    ],
+)
+def test_files_that_are_no_tokens(path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (path.parent / "token").write_text(content)
+    found = mistake(path, WEB + APP + "registration-token = file:token\n")
+    assert message in found
+    assert content is None or not content or content not in found
+
+
+def test_a_token_in_the_configuration_itself_is_refused(path: Path) -> None:
+    assert "write file:PATH" in mistake(path, WEB + APP + "registration-token = 0123456789abcdef\n")
+
+
+def test_a_token_that_everybody_may_read_is_told(path: Path) -> None:
+    (path.parent / "token").write_text("0123456789abcdef")
+    (path.parent / "token").chmod(0o644)
+    (warning,) = read(path, WEB + APP + "registration-token = file:token\n").warnings
+    assert "may be read by everybody" in str(warning)
+
+
 def test_name_servers(path: Path) -> None:
     loaded = read(path, "[lbproxy]\nresolver = 10.0.0.53, 127.0.0.1:5353, ::1, [::2]:54\n" + WEB + APP)
     assert loaded.settings.resolver == (("10.0.0.53", 53), ("127.0.0.1", 5353), ("::1", 53), ("::2", 54))
@@ -516,7 +564,7 @@ def test_source_stands_for_the_file(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[lbproxy]\nadmin = 0.0.0.0:9901\n" + WEB + APP, "anyone who reaches this address may administer"),
+        ("[lbproxy]\nadmin = 0.0.0.0:9901\n" + WEB + APP, "and changes are refused without admin-token"),
         (WEB + "proxy-protocol-trusted = 10.0.0.0/8\n" + APP, "has no effect without proxy-protocol = on"),
         (WEB + "xff-mode = remove\nxff-client-port = on\n" + APP, "has no effect unless xff-mode = append"),
         (WEB + APP + "retry-attempts = 1\n", "has no effect; add reset or status codes to retry-on"),
