@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lbproxy.dataplane.proxy.answers import ErrorPages
+from lbproxy.dataplane.proxy.answers import ErrorPages, own_fields
 from lbproxy.model.listener import DesyncMitigationMode, PathNormalization
 from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT, FIRST_AMBIGUOUS, FIRST_SEVERE
 
@@ -139,6 +139,7 @@ class HttpRuntime:
         "group_stickiness",
         "groups",
         "header_timeout",
+        "http2",
         "idle_timeout",
         "listener",
         "max_requests",
@@ -196,8 +197,17 @@ class HttpRuntime:
         self.min_request_rate = float(listener.min_request_rate)
         self.min_response_rate = float(listener.min_response_rate)
         self.slow_client_grace = listener.slow_client_grace_seconds
+        self.http2 = listener.http2
         self.max_requests = listener.max_requests_per_connection
         """0 for any number."""
+
+    def refusal(self, refused: Exchange, status: int, wall: float) -> tuple[bytes, bytes]:
+        """Field lines and body of the answer to a request that goes no further than its head."""
+        content_type, body = self.error_pages.page(status, b"")
+        fields = own_fields(wall, content_type)
+        if self.transform is not None and self.transform.response is not None:
+            fields = self.transform.response.apply(fields, refused.value_of)
+        return fields, body
 
     def finished(self, exchange: Exchange) -> None:
         """Account for an exchange that is over."""
