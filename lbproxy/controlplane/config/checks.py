@@ -199,6 +199,8 @@ def _check_group(group: ReadSection) -> None:
     _check_hashing(group)
     _check_slow_start(group)
     _check_stickiness(group)
+    _check_outliers(group)
+    _check_queue(group)
     probe = group["health-check-protocol"] if group.protocol is not None else None
     if probe == "TCP":
         for option in _PROBE_OPTIONS:
@@ -297,3 +299,22 @@ _STICKINESS_OPTIONS = (
     "stickiness-app-cookie-name",
     "stickiness-app-cookie-duration",
 )
+
+
+def _check_outliers(group: ReadSection) -> None:
+    if group["outlier-detection"] is False:
+        for option in group.entries:
+            if option.startswith("outlier-") and option != "outlier-detection":
+                group.warn("has no effect without outlier-detection = on", option)
+    base, longest = group["outlier-base-ejection-time"], group["outlier-max-ejection-time"]
+    if base is not None and longest is not None and base > longest:
+        group.fail(f"longer than outlier-max-ejection-time ({longest:g}s)", "outlier-base-ejection-time")
+    if group.protocol in HTTP and group["anomaly-mitigation"] and group["algorithm"] not in (None, "weighted_random"):
+        group.fail("needs algorithm = weighted_random", "anomaly-mitigation")
+
+
+def _check_queue(group: ReadSection) -> None:
+    if group.protocol in HTTP and group["max-concurrent-requests"] == 0:
+        for option in ("queue-length", "queue-timeout"):
+            if option in group:
+                group.warn("has no effect without max-concurrent-requests", option)

@@ -51,6 +51,7 @@ from lbproxy.model.rule import (
 from lbproxy.model.snapshot import AccessLogSettings, Configuration
 from lbproxy.model.target_group import (
     CrossZone,
+    OutlierDetection,
     ProxyProtocolVersion,
     Stickiness,
     StickinessType,
@@ -459,6 +460,7 @@ def _rule(section: ReadSection, files: _Files) -> Rule:
         priority=section["priority"],
         conditions=tuple(_conditions(section)),
         action=_action(section["action"], files),
+        queue_priority=section["queue-priority"],
     )
 
 
@@ -497,6 +499,10 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
             response_timeout_seconds=section["response-timeout"],
             keep_alive_seconds=section["keep-alive-timeout"],
             max_idle_connections=section["max-idle-connections"],
+            max_concurrent_requests=section["max-concurrent-requests"],
+            queue_length=section["queue-length"],
+            queue_timeout_seconds=section["queue-timeout"],
+            anomaly_mitigation=section["anomaly-mitigation"],
             retry=retry_policy(section),
         )
     else:
@@ -519,6 +525,7 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
         hash_key=section["hash-key"],
         hash_balance_factor=section["hash-balance-factor"],
         stickiness=_stickiness(section),
+        outlier_detection=_outlier_detection(section),
         slow_start_seconds=section["slow-start"],
         cross_zone=CrossZone(section["cross-zone"]),
         minimum_healthy_count=section["unhealthy-state-routing-minimum-count"],
@@ -529,6 +536,20 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
         deregistration_delay_seconds=section["deregistration-delay"],
         connect_timeout_seconds=section["connect-timeout"],
         **only,
+    )
+
+
+def _outlier_detection(section: ReadSection) -> OutlierDetection | None:
+    if not section["outlier-detection"]:
+        return None
+    return OutlierDetection(
+        # what a TCP connection is good for is not seen
+        consecutive_failures=section["outlier-consecutive-failures"] or 0,
+        latency_factor=section["outlier-latency-factor"] or 0,
+        interval_seconds=section["outlier-interval"],
+        base_ejection_seconds=section["outlier-base-ejection-time"],
+        max_ejection_seconds=section["outlier-max-ejection-time"],
+        max_ejected_percentage=section["outlier-max-ejected-percentage"],
     )
 
 

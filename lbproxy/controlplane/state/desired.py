@@ -195,6 +195,15 @@ class ControlState:
             self._publish_soon()
             self._sweep_while_needed()
 
+    def set_share(self, group: str, target_key: str, share: int, reason: str) -> None:
+        """Let a target have at most this per cent of its weight, 0 for nothing; 100 takes it back.
+
+        Published as `set_health` does.
+        """
+        registrations = self._groups.get(group)
+        if registrations is not None and registrations.set_share(target_key, share, reason, self._clock.seconds()):
+            self._publish_soon()
+
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call back with each snapshot published from now on; return what ends that."""
         self._subscribers.append(callback)

@@ -196,6 +196,8 @@ class GroupRegistrations:
     """Keys of the draining targets, first the one that drains longest."""
     _delay_seconds: float = attrs.field(default=0.0, init=False)
     _slow_start: SlowStart = attrs.field(factory=SlowStart, init=False)
+    _limits: dict[str, tuple[int, str]] = attrs.field(factory=dict, init=False)
+    """Shares below 100 % that somebody has decided on, with the reason."""
     _unchecked: TargetHealth | None = attrs.field(default=None, init=False)
     """The health of targets that are not checked; None in a group that is."""
     _overrides: Mapping[str, Override] = attrs.field(factory=dict, init=False)
@@ -264,6 +266,19 @@ class GroupRegistrations:
         self._build()
         return True
 
+    def set_share(self, key: str, share: int, reason: str, now: float) -> bool:
+        """Give a target at most this share of its weight from now on; tell whether that is news."""
+        if key not in self._targets:
+            return False
+        before = self.state
+        if share < 100:
+            self._limits[key] = share, reason
+        else:
+            self._limits.pop(key, None)
+        self._share(now)
+        self._build()
+        return self.state is not before
+
     def published(self, version: int) -> None:
         """A snapshot of this version shows the group as it is now."""
         for key in self._draining_since:
@@ -280,6 +295,7 @@ class GroupRegistrations:
         ]
         for key in drained:
             del self._draining_since[key], self._targets[key]
+            self._limits.pop(key, None)
             self._versions.pop(key, None)
             self._book.depart(target_key(self.name, key), now)
         self._share(now)
@@ -336,8 +352,12 @@ class GroupRegistrations:
         """Give each target the share of its weight that it has now."""
         for key, registered in self._targets.items():
             share = self._slow_start.share(key, now)
-            if share != registered.share:
-                reason = "" if share == 100 else "slow start"
+            reason = "" if share == 100 else "slow start"
+            limit = self._limits.get(key)
+            if limit is not None:
+                share = max(1, share * limit[0] // 100) if limit[0] else 0
+                reason = limit[1]
+            if (share, reason) != (registered.share, registered.share_reason):
                 self._targets[key] = attrs.evolve(registered, share=share, share_reason=reason)
 
     def _has_drained(self, key: str, age_seconds: float, version_in_force: int) -> bool:

@@ -20,6 +20,7 @@ from lbproxy.controlplane.discovery.resolver import Resolver
 from lbproxy.controlplane.discovery.service import DiscoveryService
 from lbproxy.controlplane.health.checker import HealthService
 from lbproxy.controlplane.metrics import MetricsStore
+from lbproxy.controlplane.outliers.service import OutlierService
 from lbproxy.controlplane.state import ControlState, Journal, Overrides
 from lbproxy.controlplane.supervisor.demo import DemoTargets
 from lbproxy.controlplane.supervisor.keyring import FILE_NAME, KeyRing
@@ -144,6 +145,9 @@ def make_supervisor(
     )
     discovery.setServiceParent(supervisor)
     HealthService(reactor, state).setServiceParent(supervisor)
+    outliers = OutlierService(reactor, state, metrics.targets)
+    outliers.setServiceParent(supervisor)
+    pool.on_suspect = outliers.suspect
     if loaded.settings.admin is not None:
         targets = TargetsApi(state, metrics, registry, parse_target)
         admin = AdminService(reactor, loaded.settings.admin, state, metrics, supervisor, targets)

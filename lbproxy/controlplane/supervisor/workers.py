@@ -38,6 +38,7 @@ from lbproxy.ipc.messages import (
     ReopenLogs,
     Report,
     StickinessKeys,
+    Suspect,
     TicketKeys,
     Welcome,
 )
@@ -271,6 +272,8 @@ class WorkerSlot:
                 self._applied(version, problems)
             case Report(counters=counters):
                 self._pool.metrics.update(self.index, self._incarnation, counters)
+            case Suspect(group=group, target=target, failures=failures):
+                self._pool.on_suspect(group, target, failures)
             case Drained(aborted=aborted):
                 if aborted:
                     _log.warn(
@@ -449,6 +452,8 @@ class WorkerPool(Service):
         self.snapshot: Snapshot | None = None
         self.on_change: Callable[[], None] = lambda: None
         """Called when a worker came or went."""
+        self.on_suspect: Callable[[str, str, int], None] = lambda group, target, failures: None
+        """Called when a worker has seen so many requests to a target fail in a row."""
         self._clear_slot = clear_slot
         self._slots: dict[int, WorkerSlot] = {}
         self._incarnations = count(1)

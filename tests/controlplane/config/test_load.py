@@ -49,6 +49,7 @@ from lbproxy.model.target_group import (
     CrossZone,
     HashKey,
     HashPart,
+    OutlierDetection,
     ProxyProtocolVersion,
     Stickiness,
     StickinessType,
@@ -590,6 +591,8 @@ def test_source_stands_for_the_file(path: Path) -> None:
         (WEB + APP + "slow-start = 60s\nhealth-check = off\n", "has no effect without health checks"),
         (WEB + APP + "stickiness-lb-cookie-duration = 1h\n", "has no effect without stickiness = on"),
         (TCP + "stickiness = on\nalgorithm = maglev\n", "has no effect with stickiness by source_ip"),
+        (WEB + APP + "outlier-interval = 5s\n", "has no effect without outlier-detection = on"),
+        (WEB + APP + "queue-length = 5\n", "has no effect without max-concurrent-requests"),
         (WEB + APP + "hash-key = path\n", "has no effect unless algorithm = maglev or rendezvous"),
     ],
 )
@@ -641,6 +644,34 @@ def test_hash_key(path: Path, text: str, expected: HashKey) -> None:
 def test_stickiness(path: Path, text: str, expected: Stickiness | None) -> None:
     (group,) = read(path, text).configuration.target_groups
     assert group.stickiness == expected
+
+
+def test_what_is_done_about_failing_and_full_targets(path: Path) -> None:
+    text = (
+        "outlier-detection = on\noutlier-consecutive-failures = 3\noutlier-latency-factor = 0\noutlier-interval = 5s\n"
+        "outlier-base-ejection-time = 10s\noutlier-max-ejection-time = 1m\noutlier-max-ejected-percentage = 50\n"
+        "max-concurrent-requests = 20\nqueue-length = 7\nqueue-timeout = 250ms\n"
+        "algorithm = weighted_random\nanomaly-mitigation = on\n"
+    )
+    rule = "[rule:first]\nlistener = web\npriority = 1\npath = /pay\nqueue-priority = 9\naction = forward app\n"
+    configuration = read(path, WEB + APP + text + rule).configuration
+    (group,) = configuration.target_groups
+    assert group.outlier_detection == OutlierDetection(
+        consecutive_failures=3,
+        latency_factor=0,
+        interval_seconds=5,
+        base_ejection_seconds=10,
+        max_ejection_seconds=60,
+        max_ejected_percentage=50,
+    )
+    assert (group.max_concurrent_requests, group.queue_length, group.queue_timeout_seconds) == (20, 7, 0.25)
+    assert group.anomaly_mitigation
+    assert configuration.listeners[0].rules[0].queue_priority == 9
+
+
+def test_a_tcp_group_is_watched_by_its_connections(path: Path) -> None:
+    (group,) = read(path, TCP + "outlier-detection = on\n").configuration.target_groups
+    assert group.outlier_detection == OutlierDetection(consecutive_failures=0, latency_factor=0)
 
 
 def test_what_decides_on_the_targets_in_use(path: Path) -> None:
@@ -924,6 +955,15 @@ def test_problem_has_its_parts(path: Path) -> None:
         (
             TCP.replace("forward db", "forward stickiness=1h db"),
             "lb.ini:5: [listener:tcp] default-action = forward stickiness=1h db: TCP has no cookies; remove stickiness",
+        ),
+        (
+            WEB + APP + "anomaly-mitigation = on\n",
+            "lb.ini:10: [target-group:app] anomaly-mitigation = on: needs algorithm = weighted_random",
+        ),
+        (
+            WEB + APP + "outlier-detection = on\noutlier-base-ejection-time = 10m\n",
+            "lb.ini:11: [target-group:app] outlier-base-ejection-time = 10m: "
+            "longer than outlier-max-ejection-time (300s)",
         ),
         (
             WEB + APP + "slow-start = 20s\n",
