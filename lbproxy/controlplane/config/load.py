@@ -428,6 +428,8 @@ def _listener(
             min_response_rate=section["min-response-rate"],
             slow_client_grace_seconds=section["slow-client-grace"],
             max_requests_per_connection=section["max-requests-per-connection"],
+            http2=section["http2"],
+            http2_max_concurrent_streams=section["http2-max-concurrent-streams"],
             xff_mode=XffMode(section["xff-mode"]),
             xff_client_port=section["xff-client-port"],
             desync_mitigation_mode=DesyncMitigationMode(section["desync-mitigation-mode"]),

@@ -288,6 +288,7 @@ def test_listener_options(path: Path) -> None:
         request_header_timeout_seconds=5.0,
         idle_timeout_seconds=120.0,
         client_keep_alive_seconds=600.0,
+        http2=True,
         xff_mode=XffMode.APPEND,
         xff_client_port=True,
         proxy_protocol=True,
