@@ -25,7 +25,7 @@ from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
 from lbproxy.controlplane.config.tokens import tokens_of
 from lbproxy.controlplane.config.transforms import error_pages_of, transform_of
-from lbproxy.model.discovery import Discovery, FileSource, NamesSource, RegistrationSource, Source
+from lbproxy.model.discovery import Discovery, DockerSource, FileSource, NamesSource, RegistrationSource, Source
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import (
     Bind,
@@ -580,7 +580,7 @@ def _discovery(section: ReadSection, files: _Files) -> Discovery:
     named = tuple(target for target in names if not target.address)
     sources: list[Source] = [NamesSource(targets=named)] if named else []
     for source in section["discovery"] or ():
-        if isinstance(source, FileSource):
+        if isinstance(source, FileSource | DockerSource):
             source = attrs.evolve(source, path=files.absolute(source.path))
         sources.append(source)
     if tokens := files.tokens.get(section.name):
