@@ -7,3 +7,10 @@ cdef class HttpRecord:
     cdef public int client_port, status, target_status, priority
     cdef public long long received_bytes, sent_bytes
     cdef public tuple targets_tried
+
+
+cdef class TcpRecord:
+    cdef public str listener, client_address, target_group, target, tls_version, tls_cipher, server_name, error_reason
+    cdef public double started, duration, connect_time
+    cdef public int client_port
+    cdef public long long received_bytes, sent_bytes
