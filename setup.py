@@ -20,6 +20,16 @@ NATIVE = (
     "telemetry/_jsonline.pyx",
 )
 HOT = (
+    "wire/http2/huffman.py",
+    "wire/http2/fieldline.py",
+    "wire/http2/hpack.py",
+    "wire/http2/encoder.py",
+    "wire/http2/frames.py",
+    "wire/http2/events.py",
+    "wire/http2/stream.py",
+    "wire/http2/abuse.py",
+    "wire/http2/heads.py",
+    "wire/http2/connection.py",
     "telemetry/records.py",
     "telemetry/histograms.py",
     "telemetry/counters.py",

@@ -19,6 +19,7 @@ from lbproxy.dataplane.router.groups import GroupChoice
 from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.request import PlainRequest, RoutableRequest
 from lbproxy.dataplane.router.table import RuleTrace, Table
+from lbproxy.model.discovery import Discovery, NamesSource
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Action, FixedResponse, Redirect
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
@@ -164,6 +165,7 @@ def explain(
     health: Health | None = None,
     listener: str | None = None,
     demo: Mapping[str, int] | None = None,
+    discovery: Mapping[str, Discovery] | None = None,
 ) -> Explanation:
     """Follow a request through listener, rules, target groups and targets.
 
@@ -171,7 +173,8 @@ def explain(
     protocols.  A ``Host`` among ``headers`` replaces the URL's for the rules.  ``source`` is the
     client's address.  ``health`` is what is known of the targets; without it a snapshot's states
     count, and a configuration's targets are ``initial``.  ``listener`` names one where the
-    URL does not lead to it.  ``demo`` says how many targets lbproxy itself starts for a group.
+    URL does not lead to it.  ``demo`` says how many targets lbproxy itself starts for a group, and ``discovery`` where
+    one finds more.
 
     Raises `ValueError` for what is not a URL, or not an address.
     """
@@ -202,8 +205,9 @@ def explain(
     match = table.match(request, source)
     explanation = attrs.evolve(explanation, rules=table.trace(request, source), action=match.action_text)
     if match.forward is not None:
+        unknown = {} if health is not None or isinstance(configuration, Snapshot) else _unknown(demo, discovery)
         asked = request if chosen.listener.protocol.is_http else None
-        groups = _explain_groups(configuration, match.forward, method, health, asked, source, demo or {}, notes)
+        groups = _explain_groups(configuration, match.forward, method, health, asked, source, unknown, notes)
         return attrs.evolve(explanation, groups=groups, notes=tuple(notes))
     return attrs.evolve(explanation, notes=tuple(notes), **_explain_answer(match.action, request, chosen, parts))
 
@@ -350,7 +354,7 @@ def _explain_groups(
     health: Health | None,
     request: RoutableRequest | None,
     source: str,
-    demo: Mapping[str, int],
+    unknown: Mapping[str, str],
     notes: list[str],
 ) -> tuple[GroupExplanation, ...]:
     groups = {group.name: group for group in _configuration(configuration).target_groups}
@@ -364,9 +368,21 @@ def _explain_groups(
             state = configuration.groups.get(name, GroupState())
         else:
             state = _group_state(group, None if health is None else health.get(name, {}))
-        explained = _explain_group(group, state, weight, share, request, source, demo.get(name, 0), notes)
+        explained = _explain_group(group, state, weight, share, request, source, unknown.get(name, ""), notes)
         explanations.append(attrs.evolve(explained, retries=tuple(_explain_retries(group, method))))
     return tuple(explanations)
+
+
+def _unknown(demo: Mapping[str, int] | None, discovery: Mapping[str, Discovery] | None) -> Mapping[str, str]:
+    """By target group: the targets that only the running lbproxy knows, in words."""
+    unknown = {name: f"{count} demo targets" for name, count in (demo or {}).items()}
+    for name, found in (discovery or {}).items():
+        texts = [
+            ", ".join(target.key for target in source.targets) if isinstance(source, NamesSource) else source.text
+            for source in found.sources
+        ]
+        unknown[name] = f"targets from {', '.join(texts)}"
+    return unknown
 
 
 def _explain_retries(group: TargetGroup, method: str) -> Iterator[str]:
@@ -401,7 +417,7 @@ def _explain_group(
     share: float,
     request: RoutableRequest | None,
     source: str,
-    demo_count: int,
+    unknown: str,
     notes: list[str],
 ) -> GroupExplanation:
     # A draw from a fixed seed: the order is one of those possible, and the same each time.
@@ -409,8 +425,8 @@ def _explain_group(
     order = list(balancer.candidates(request, source))
     used = {target.cell for target in order}
     idle = [target for target in state.targets if target.cell not in used]
-    if not state.targets and demo_count:
-        notes.append(f"{group.name} has {demo_count} demo targets, known only to the lbproxy that runs and starts them")
+    if unknown:
+        notes.append(f"{group.name} has {unknown}, known only to the lbproxy that runs: ask it with --admin")
     elif not state.targets:
         notes.append(f"target group {group.name} has no targets: the answer is 503")
     elif not order:

@@ -41,7 +41,7 @@ TABLE = {
     "model": Row(),
     "wire": Row(),
     "wire.http1": Row(ours=("wire", "native")),
-    "wire.http2": Row(others=("h2", "hpack", "hyperframe")),
+    "wire.http2": Row(ours=("wire",)),
     "telemetry": Row(ours=("model",)),
     "telemetry.formats": Row(ours=("model", "telemetry", "native")),
     "telemetry.lines": Row(ours=("model", "telemetry", "native")),

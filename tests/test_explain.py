@@ -10,6 +10,7 @@ import pytest
 
 from lbproxy.dataplane.balancer import ALGORITHMS
 from lbproxy.explain import Explanation, Health, explain
+from lbproxy.model.discovery import Discovery, FileSource, NamesSource
 from lbproxy.model.health import HealthCheck
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.retry import RetryPolicy
@@ -283,8 +284,16 @@ def test_a_group_without_targets_says_so() -> None:
     assert explain(CONFIGURATION, "tcp://127.0.0.1:5432").notes == (
         "target group db has no targets: the answer is 503",
     )
+    sources = (
+        NamesSource(targets=(Target(host="db.internal", port=5432, address=""),)),
+        FileSource(path="/x", text="file:x"),
+    )
+    found = explain(CONFIGURATION, "tcp://127.0.0.1:5432", discovery={"db": Discovery(sources=sources)})
+    assert found.notes == (
+        "db has targets from db.internal:5432, file:x, known only to the lbproxy that runs: ask it with --admin",
+    )
     assert explain(CONFIGURATION, "tcp://127.0.0.1:5432", demo={"db": 2}).notes == (
-        "db has 2 demo targets, known only to the lbproxy that runs and starts them",
+        "db has 2 demo targets, known only to the lbproxy that runs: ask it with --admin",
     )
 
 

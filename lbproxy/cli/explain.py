@@ -76,6 +76,7 @@ def _run(args: argparse.Namespace) -> int:
             health=health,
             listener=args.listener,
             demo=loaded.demo,
+            discovery=loaded.discovery,
         )
         if status is not None:
             notes = (*explanation.notes, *_doubts(file, status["configuration"]))

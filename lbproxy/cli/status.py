@@ -87,6 +87,8 @@ def tables(status: Mapping[str, Any]) -> Iterator[Table]:
     )
     for group in status["target_groups"]:
         yield _group_table(group)
+        if group.get("sources"):
+            yield _sources_table(group)
 
 
 def count_server_errors(listener: Mapping[str, Any]) -> int:
@@ -105,7 +107,7 @@ def _group_table(group: Mapping[str, Any]) -> Table:
         ["target", "state", ">weight", ">in flight", ">requests", "reason"],
         [
             (
-                target["target"],
+                " ".join(filter(None, (target["target"], target.get("name")))),
                 show_state(target["state"]),
                 str(target["weight"]),
                 show_count(target["in_flight"]),
@@ -113,6 +115,24 @@ def _group_table(group: Mapping[str, Any]) -> Table:
                 Text(" ".join(filter(None, (target["reason"], target["description"])))),
             )
             for target in group["targets"]
+        ],
+    )
+
+
+def _sources_table(group: Mapping[str, Any]) -> Table:
+    return make_table(
+        f"Discovery of {group['name']}",
+        ["source", "state", ">targets", ">updates", ">failures", "problem"],
+        [
+            (
+                source["source"],
+                show_state(source["state"]),
+                str(source["targets"]),
+                show_count(source["updates"]),
+                show_count(source["failures"]),
+                Text(source["problem"]),
+            )
+            for source in group["sources"]
         ],
     )
 

@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from lbproxy import __version__
+from lbproxy.controlplane.state import SOURCE_STATES, SourceStatus
 from lbproxy.model.snapshot import Snapshot
 from lbproxy.model.target import TargetState
 from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
@@ -35,6 +36,9 @@ class MetricsState(Protocol):
     @property
     def snapshot(self) -> Snapshot:
         """The newest snapshot."""
+
+    def sources(self, group: str) -> tuple[SourceStatus, ...]:
+        """How the sources of a group's targets fare."""
 
     def fail_open(self, group: str) -> bool:
         """Tell whether the group uses all its targets because none is healthy."""
@@ -316,6 +320,11 @@ class _Collector(Collector):
         faults = CounterMetricFamily(
             "lbproxy_listener_faults", "Requests and connections that failed", labels=["listener", "cause"]
         )
+        desync = CounterMetricFamily(
+            "lbproxy_listener_desync_requests",
+            "Requests that were not compliant (desync mitigation)",
+            labels=["listener", "classification", "reason"],
+        )
         duration = HistogramMetricFamily(
             "lbproxy_listener_request_duration_seconds", "Whole requests, first byte to last", labels=["listener"]
         )
@@ -325,8 +334,10 @@ class _Collector(Collector):
                 requests.add_metric([listener, code], count)
             for cause, count in sorted(counters.faults.items()):
                 faults.add_metric([listener, cause], count)
+            for classified, count in sorted(counters.desync.items()):
+                desync.add_metric([listener, *classified.split()], count)
             duration.add_metric([listener], _buckets(counters.duration), counters.duration.sum)
-        yield from (active, requests, faults, duration)
+        yield from (active, requests, faults, desync, duration)
 
     def _targets(self) -> Iterator[Metric]:
         targets = self._store.targets()
@@ -386,6 +397,26 @@ class _Collector(Collector):
             for certificate in listener.certificates:
                 expiry.add_metric([listener.name, certificate.source], _expiry(certificate.pem))
         yield from (states, flight, members, healthy, open_, expiry)
+        yield from _discovery(state)
+
+
+def _discovery(state: MetricsState) -> Iterator[Metric]:
+    labels = ["target_group", "source"]
+    states = GaugeMetricFamily(
+        "lbproxy_discovery_state", "1 for the state of a source of targets", labels=[*labels, "state"]
+    )
+    targets = GaugeMetricFamily("lbproxy_discovery_targets", "Targets in force by a source", labels=labels)
+    updates = CounterMetricFamily("lbproxy_discovery_updates", "Answers that changed something", labels=labels)
+    failures = CounterMetricFamily("lbproxy_discovery_failures", "Answers that failed or were held", labels=labels)
+    for group in sorted(state.snapshot.groups):
+        for source in state.sources(group):
+            pair = (group, source.source)
+            for name in SOURCE_STATES:
+                states.add_metric([*pair, name], source.state == name)
+            targets.add_metric(pair, source.targets)
+            updates.add_metric(pair, source.updates)
+            failures.add_metric(pair, source.failures)
+    yield from (states, targets, updates, failures)
 
 
 @lru_cache(maxsize=1024)

@@ -17,6 +17,8 @@ from lbproxy.dataplane.balancer.base import Cells
 from lbproxy.dataplane.deadlines import Deadlines
 from lbproxy.dataplane.groups import Groups
 from lbproxy.dataplane.l4.front import TcpFront, TcpRuntime
+from lbproxy.dataplane.listener.admission import Admission, Admissions
+from lbproxy.dataplane.listener.census import SharedCensus
 from lbproxy.dataplane.listener.http1 import HttpFront
 from lbproxy.dataplane.listener.proxyprotocol import ProxyProtocolFactory
 from lbproxy.dataplane.listener.tls import ServerTls, describe
@@ -43,8 +45,16 @@ class Front(Protocol):
     connections: Any
 
     def buildProtocol(self, addr: Any) -> Any: ...
+    def admit(self, admission: Admission | None) -> None: ...
     def drain(self) -> None: ...
     def end(self) -> int: ...
+
+
+class Tables(Protocol):
+    """Tables in memory that all workers share (`lbproxy.ipc.tables.SharedTables`)."""
+
+    @property
+    def census(self) -> SharedCensus: ...
 
 
 class _Accepting:
@@ -60,10 +70,10 @@ class _Accepting:
 class Serving:
     """Everything that a worker serves.
 
-    ``cells`` is the memory that all workers share, ``slot`` this worker's number.
+    ``cells`` and ``tables`` are the memory that all workers share, ``slot`` this worker's number.
     """
 
-    def __init__(self, reactor: Any, cells: Cells, slot: int) -> None:
+    def __init__(self, reactor: Any, cells: Cells, tables: Tables, slot: int) -> None:
         self._reactor = reactor
         self._cells = cells
         self._slot = slot
@@ -76,6 +86,8 @@ class Serving:
         self._sockets: dict[Bind, socket.socket] = {}
         self._accepting: dict[Bind, _Accepting] = {}
         self._leaving: set[Front] = set()
+        self._admissions = Admissions(tables.census, slot)
+        self._slots = 1
         self._log: AccessLog | None = None
         self._log_settings = AccessLogSettings()
         self.counters = WorkerCounters()
@@ -104,6 +116,7 @@ class Serving:
         if self._log_settings != configuration.access_log:
             self._open_log(configuration.access_log)
         self._groups.apply(snapshot)
+        self._slots = snapshot.worker_slots
         problems = []
         for listener in configuration.listeners:
             try:
@@ -129,10 +142,11 @@ class Serving:
     def _apply_listener(self, listener: Listener) -> None:
         self._table(listener)
         tls = self._server_tls(listener) if listener.protocol.is_encrypted else None
+        admission = self._admissions.make(listener, self.counters.listener(listener.name), self._slots)
         for bind in listener.binds:
-            self._apply_bind(bind, listener, tls)
+            self._apply_bind(bind, listener, tls, admission)
 
-    def _apply_bind(self, bind: Bind, listener: Listener, tls: ServerTls | None) -> None:
+    def _apply_bind(self, bind: Bind, listener: Listener, tls: ServerTls | None, admission: Admission | None) -> None:
         accepting = self._accepting.get(bind)
         if accepting is None:
             skt = self._sockets.pop(bind, None)
@@ -147,6 +161,7 @@ class Serving:
         elif not _same_kind(accepting.listener, listener):
             self._leave(accepting.front)
             accepting.front = self._make_front(bind, listener)
+        accepting.front.admit(admission)
         accepting.front.runtime = self._runtime(listener, accepting.front)
         if accepting.listener is not listener or accepting.tls is not tls:
             accepting.listener = listener
@@ -175,7 +190,7 @@ class Serving:
                 self._cells,
                 self._slot,
                 self._log,
-                front.connections,
+                front,
             )
         counters = self.counters.listener(listener.name)
         return HttpRuntime(listener, table, self._groups.runtimes, counters, self._trace_ids, self._log)
@@ -221,6 +236,7 @@ class Serving:
         return tls
 
     def _forget_listeners(self, names: set[str]) -> None:
+        self._admissions.keep_only(names)
         for known in (self._tables, self._tls):
             for name in [n for n in known if n not in names]:
                 del known[name]

@@ -76,7 +76,7 @@ class Worker(Service):
         match message:
             case Welcome():
                 self._cells = SharedCells.attach(fds[0])
-                self._serving = Serving(self._reactor, self._cells.view, message.slot)
+                self._serving = Serving(self._reactor, self._cells.view, self._cells.tables, message.slot)
             case AddSockets():
                 assert self._serving is not None
                 for bind, fd in zip(message.binds, fds, strict=True):

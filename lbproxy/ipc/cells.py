@@ -13,7 +13,9 @@ import tempfile
 from collections import deque
 from collections.abc import Hashable
 
-SLOT_LIMIT = 64
+from lbproxy.ipc.tables import SLOTS, TABLE_BYTES, SharedTables, choose_secret
+
+SLOT_LIMIT = SLOTS
 """Cells in a target's run, and so the most workers there can be."""
 
 CELL_BYTES = 8
@@ -33,7 +35,7 @@ class CellsExhausted(RuntimeError):
 
 
 class SharedCells:
-    """The array itself; ``view`` is a memoryview of signed 64-bit integers.
+    """The array itself; ``view`` is a memoryview of signed 64-bit integers, ``tables`` are what lies behind it.
 
     Owns the descriptor ``fd``; `close` ends the mapping and closes it.
     """
@@ -42,13 +44,17 @@ class SharedCells:
         """Map the memory behind ``fd``, which this object owns from now on."""
         self.fd = fd
         self._map = mmap.mmap(fd, os.fstat(fd).st_size)
-        self.view = memoryview(self._map).cast("q")
+        with memoryview(self._map) as memory:
+            self.view = memory[:-TABLE_BYTES].cast("q")
+            self.tables = SharedTables(memory[-TABLE_BYTES:])
 
     @classmethod
     def create(cls, size_bytes: int = DEFAULT_BYTES) -> SharedCells:
-        """Make a new array, all zero."""
+        """Make a new array of this size, all zero, and its tables."""
         fd = _anonymous_file()
-        os.ftruncate(fd, size_bytes)
+        os.ftruncate(fd, size_bytes + TABLE_BYTES)
+        with mmap.mmap(fd, 0) as memory, memoryview(memory) as view, view[size_bytes:] as tables:
+            choose_secret(tables)
         return cls(fd)
 
     @classmethod
@@ -65,6 +71,7 @@ class SharedCells:
         if self.fd < 0:
             return
         self.view.release()
+        self.tables.release()
         self._map.close()
         os.close(self.fd)
         self.fd = -1
@@ -115,6 +122,7 @@ class CellAllocator:
         for index, length in self._runs.values():
             if length == SLOT_LIMIT:
                 view[index + slot] = 0
+        self._cells.tables.zero_slot(slot)
 
     def _take(self, length: int) -> int:
         if self._fresh + length <= len(self._cells):

@@ -34,6 +34,14 @@ class XffMode(enum.Enum):
     REMOVE = "remove"
 
 
+class DesyncMitigationMode(enum.Enum):
+    """What becomes of requests that readers may take differently (ALB ``routing.http.desync_mitigation_mode``)."""
+
+    MONITOR = "monitor"
+    DEFENSIVE = "defensive"
+    STRICTEST = "strictest"
+
+
 @attrs.frozen(order=True)
 class Bind:
     """A local address to accept connections at."""
@@ -88,9 +96,18 @@ class Listener:
     max_requests_per_connection: int = 0
     """After so many a client connection is closed; 0 for any number."""
 
+    max_connections: int = 0
+    """Open at a time in all workers; further ones are closed at once.  0 for any number."""
+    max_connections_per_client: int = 0
+    """The same for each client address (IPv6: /64)."""
+
     xff_mode: XffMode = XffMode.APPEND
     xff_client_port: bool = False
     """Add the client's port to X-Forwarded-For (``append`` only)."""
+
+    desync_mitigation_mode: DesyncMitigationMode = DesyncMitigationMode.DEFENSIVE
+    drop_invalid_header_fields: bool = False
+    """Remove fields whose name has anything but letters, digits and hyphens (ALB)."""
 
     proxy_protocol: bool = False
     """Expect a PROXY protocol header (v1 or v2) on connections from ``proxy_protocol_trusted``."""

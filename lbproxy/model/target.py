@@ -9,19 +9,28 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class Target:
-    """One server that receives traffic, as the operator named it."""
+    """One server that receives traffic."""
 
     host: str
-    """Host name or IP literal as configured (IPv6 without brackets)."""
+    """IP literal (IPv6 without brackets); a host name only while its addresses are not known, never in a snapshot."""
 
     port: int
     """TCP port, 1-65535."""
 
     address: str
-    """IP literal to connect to: ``host`` itself, or what it resolved to."""
+    """IP literal to connect to; empty while ``host`` is a name."""
 
     weight: int = 1
     """Share of the traffic relative to the group's other targets, 0-999; 0 takes none."""
+
+    name: str = ""
+    """The host name that led to this address, if one did: it stands in SNI, is looked for in the certificate, and is
+    the Host of probes."""
+
+    @property
+    def server_name(self) -> str:
+        """What the target is called when one speaks to it."""
+        return self.name or self.host
 
     @property
     def key(self) -> str:

@@ -7,7 +7,8 @@ cdef class RequestHead:
     cdef public int minor
     cdef public bytes authority, host
     cdef public long long content_length
-    cdef public bint chunked, keep_alive, expect_continue, te_trailers
+    cdef public int desync
+    cdef public bint chunked, keep_alive, expect_continue, te_trailers, odd_names, odd_path
     cdef public bytes upgrade, forwarded, x_forwarded_for, trace_id, user_agent, referer
     cdef public object _fields
     cdef bytes data  # what the fields stand in

@@ -19,17 +19,26 @@ cdef enum:
     MAX_FIELDS_BYTES = 16384  # the pure scanner looks closer at more than the longest single field
     MAX_FIELDS = 200
     MAX_RESPONSE_HEAD = 32768
+    MAX_RESPONSE_FIELDS = 1000
     MAX_DROPPED = 24  # fields that are not sent on
     MAX_KEPT = 4096  # of what was received a head keeps so much at most besides its fields
 
 cdef enum:
     TOKEN = 1
-    NAME = 2  # TOKEN without "_", which may stand for "-" at some targets
+    NAME = 2  # letters, digits and "-": other signs may stand for "-" at some targets
     VALUE = 4
     PATH = 8
     QUERY = 16
     HOST = 32  # the octets of most hosts
     DIGIT = 64
+    PLAIN_VALUE = 128  # VALUE, but only ASCII
+
+cdef enum:
+    # numbers of lbproxy.wire.http.desync
+    GET_HEAD_ZERO_CONTENT_LENGTH = 1
+    NON_COMPLIANT_VERSION = 2
+    UNDEFINED_CONTENT_LENGTH_SEMANTICS = 8
+    UNDEFINED_TRANSFER_ENCODING_SEMANTICS = 9
 
 cdef enum:
     OPTION_CLOSE = 1
@@ -46,15 +55,15 @@ cdef int fill_classes() except -1:
     for octet in range(256):
         CLASS[octet] = 0
         if octet == 0x09 or 0x20 <= octet <= 0x7E or octet >= 0x80:
-            CLASS[octet] |= VALUE
+            CLASS[octet] |= VALUE if octet >= 0x80 else VALUE | PLAIN_VALUE
         if 0x21 <= octet <= 0x7E and octet != 0x23:  # "#"
             CLASS[octet] |= QUERY
             if octet != 0x3F:  # "?"
                 CLASS[octet] |= PATH
     for octet in b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz":
         CLASS[octet] |= TOKEN
-        if octet != 0x5F:
-            CLASS[octet] |= NAME
+    for octet in b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz":
+        CLASS[octet] |= NAME
     for octet in b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~":
         CLASS[octet] |= HOST
     for octet in b"0123456789":
@@ -203,6 +212,17 @@ cdef bytes join(Kept* kept, octets end):
     return joined
 
 
+cdef inline bint odd_path(octets path, octets end) noexcept nogil:
+    """Whether something in a path could be normalised; the octet at ``end`` is no "/" and no "."."""
+    while path < end:
+        if path[0] == 0x25 or path[0] == 0x5C:  # "%", backslash
+            return True
+        if path[0] == 0x2F and (path[1] == 0x2F or path[1] == 0x2E):  # "//", "/."
+            return True
+        path += 1
+    return False
+
+
 cpdef RequestHead scan_request(bytes data, Py_ssize_t start=0):
     """See `lbproxy.wire.http1.head.scan_request`."""
     cdef RequestHead head = None
@@ -293,7 +313,7 @@ cdef RequestHead usual_request(bytes data, Py_ssize_t start):
         if colon[0] != 0x3A or colon[1] != 0x20:
             return None
         value = colon + 2
-        p = end = skip(value, VALUE)
+        p = end = skip(value, PLAIN_VALUE)
         if p[0] != 0x0D or p[1] != 0x0A:
             return None
         if end == value or value[0] == 0x20 or value[0] == 0x09 or (end - 1)[0] == 0x20 or (end - 1)[0] == 0x09:
@@ -442,6 +462,18 @@ cdef RequestHead usual_request(bytes data, Py_ssize_t start):
         head.keep_alive = options != OPTION_CLOSE
     else:
         head.keep_alive = options == OPTION_KEEP_ALIVE
+    head.odd_names = False
+    head.odd_path = odd_path(path, path_end)
+    head.desync = 0
+    if head.method is GET or size == 4 and memcmp(begin, b"HEAD", 4) == 0:
+        if chunked:
+            head.desync = UNDEFINED_TRANSFER_ENCODING_SEMANTICS
+        elif content_length > 0:
+            head.desync = UNDEFINED_CONTENT_LENGTH_SEMANTICS
+        elif content_length == 0:
+            head.desync = GET_HEAD_ZERO_CONTENT_LENGTH
+    if target_end[8] > 0x31 and head.desync < NON_COMPLIANT_VERSION:
+        head.desync = NON_COMPLIANT_VERSION
     head.forwarded = join(&kept, p)
     head.x_forwarded_for = None if xff == NULL else take(xff, xff_end)
     head.trace_id = None if trace == NULL else take(trace, trace_end)
@@ -483,6 +515,7 @@ cdef ResponseHead usual_response(bytes data, Py_ssize_t start):
     cdef bint chunked = False
     cdef bint has_date = False
     cdef int options = 0
+    cdef int fields = 0
     cdef int minor, status
     cdef Py_ssize_t size, i
     cdef Kept kept
@@ -525,6 +558,7 @@ cdef ResponseHead usual_response(bytes data, Py_ssize_t start):
         if end == value or value[0] == 0x20 or value[0] == 0x09 or (end - 1)[0] == 0x20 or (end - 1)[0] == 0x09:
             return None
         p += 2
+        fields += 1
         if size == 4:
             if same(line, b"date", 4):
                 has_date = True
@@ -563,7 +597,7 @@ cdef ResponseHead usual_response(bytes data, Py_ssize_t start):
                 chunked = True
     if p[0] != 0x0D or p[1] != 0x0A:
         return None
-    if p + 2 - begin > MAX_RESPONSE_HEAD:
+    if p + 2 - begin > MAX_RESPONSE_HEAD or fields > MAX_RESPONSE_FIELDS:
         return None
     if chunked and (content_length >= 0 or minor == 0):
         return None

@@ -263,7 +263,8 @@ cdef class Lines:
 cdef bint write(Line* line, HttpRecord r) except -1:
     line.size = 0
     return (
-        put(line, b'{"time":"', 9)
+        not r.classification  # rare, and has more to say
+        and put(line, b'{"time":"', 9)
         and put_time(line, r.started)
         and put(line, b'","kind":"', 10)
         and put_text(line, r.kind)

@@ -27,6 +27,7 @@ class ListenerCounters:
         "_statuses",
         "active",
         "connections",
+        "desync",
         "duration",
         "faults",
         "name",
@@ -50,6 +51,8 @@ class ListenerCounters:
         """To clients."""
         self.faults: dict[str, int] = defaultdict(int)
         """Exchanges and connections that failed, by the fault's reason."""
+        self.desync: dict[str, int] = defaultdict(int)
+        """Requests that were not compliant, by ``classification reason``."""
         self.tls_handshakes = 0
         """Completed, resumed ones included."""
         self.tls_failures = 0
@@ -83,6 +86,7 @@ class ListenerCounters:
             "received_bytes": self.received_bytes,
             "sent_bytes": self.sent_bytes,
             "faults": dict(self.faults),
+            "desync": dict(self.desync),
             "tls_handshakes": self.tls_handshakes,
             "tls_failures": self.tls_failures,
             "tls_resumed": self.tls_resumed,
@@ -99,6 +103,8 @@ class ListenerCounters:
         self.sent_bytes += report["sent_bytes"]
         for reason, count in report["faults"].items():
             self.faults[reason] += count
+        for reason, count in report["desync"].items():
+            self.desync[reason] += count
         self.tls_handshakes += report["tls_handshakes"]
         self.tls_failures += report["tls_failures"]
         self.tls_resumed += report["tls_resumed"]

@@ -140,6 +140,9 @@ def http_json(record: HttpRecord) -> str:
     redirect_url = _json_string(record.redirect_url) if record.redirect_url else '""'
     error_reason = _json_string(record.error_reason) if record.error_reason else '""'
     server_name = _json_string(record.server_name) if record.server_name else '""'
+    desync = ""
+    if record.classification:
+        desync = f',"classification":"{record.classification}","classification_reason":"{record.classification_reason}"'
     return (
         f'{{"time":"{_milliseconds(record.started)}",{_json_listener(record.kind, record.listener)},'
         f'"client_address":"{record.client_host}","client_port":{record.client_port},"method":"{method}",'
@@ -152,7 +155,7 @@ def http_json(record: HttpRecord) -> str:
         f"{_json_rule(record.rule, record.priority, record.action)},"
         f'"redirect_url":{redirect_url},"error_reason":{error_reason},"user_agent":"{user_agent}",'
         f'"referer":"{referer}","tls_version":"{record.tls_version}","tls_cipher":"{record.tls_cipher}",'
-        f'"server_name":{server_name},"trace_id":"{trace_id}"}}\n'
+        f'"server_name":{server_name},"trace_id":"{trace_id}"{desync}}}\n'
     )
 
 
@@ -209,11 +212,15 @@ def _endpoint(host: str, port: int) -> str:
 
 
 def http_combined(record: HttpRecord) -> str:
-    """Format a request as the combined log format of Apache and nginx (sizes count the head, too)."""
+    """Format a request as the combined log format of Apache and nginx (sizes count the head, too).
+
+    One that is not compliant has a last field more, ``"Ambiguous:DuplicateContentLength"``.
+    """
+    desync = f' "{record.classification}:{record.classification_reason}"' if record.classification else ""
     return (
         f"{record.client_host} - - [{_second_combined(int(record.started))}] "
         f'"{_quoted(record.method)} {_quoted(record.request_target)} {_quoted(record.version)}" '
-        f'{record.status} {record.sent_bytes} "{_quoted(record.referer)}" "{_quoted(record.user_agent)}"\n'
+        f'{record.status} {record.sent_bytes} "{_quoted(record.referer)}" "{_quoted(record.user_agent)}"{desync}\n'
     )
 
 
@@ -247,7 +254,7 @@ def http_alb(record: HttpRecord) -> str:
         f'"{_quoted_text(record.redirect_url)}" "{_quoted_text(record.error_reason)}" '
         f'"{" ".join([_name(key) for key, _ in tried]) or "-"}" '
         f'"{" ".join([str(status) if status else "-" for _, status in tried]) or "-"}" '
-        f'"-" "-" - "-" "-" "-"\n'
+        f'"{record.classification or "-"}" "{record.classification_reason or "-"}" - "-" "-" "-"\n'
     )
 
 

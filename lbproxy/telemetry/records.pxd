@@ -1,5 +1,6 @@
 cdef class HttpRecord:
     cdef public str kind, listener, client_host, scheme, target_group, target, rule, action, redirect_url, error_reason
+    cdef public str classification, classification_reason
     cdef public str retry_reason
     cdef public str server_name, tls_version, tls_cipher
     cdef public bytes method, authority, request_target, version, user_agent, referer, trace_id

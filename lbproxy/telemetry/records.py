@@ -14,6 +14,8 @@ class HttpRecord:
     __slots__ = (
         "action",
         "authority",
+        "classification",
+        "classification_reason",
         "client_host",
         "client_port",
         "duration",
@@ -99,6 +101,9 @@ class HttpRecord:
         """``forward``, ``redirect``, ``fixed-response`` or empty."""
         self.redirect_url = ""
         self.error_reason = ""
+        self.classification = ""
+        """``Acceptable``, ``Ambiguous`` or ``Severe`` of a request that is not compliant (AWS, desync mitigation)."""
+        self.classification_reason = ""
         self.server_name = ""
         """What the client asked for by SNI."""
         self.tls_version = ""

@@ -54,7 +54,7 @@ def _loader(monkeypatch: pytest.MonkeyPatch) -> None:
                 file="lb.ini", line=3, section="listener:web", option="bind", value="nonsense", message="wrong"
             )
             raise ConfigurationError((problem,))
-        return SimpleNamespace(configuration=CONFIGURATION, demo={"app": 3})
+        return SimpleNamespace(configuration=CONFIGURATION, demo={"app": 3}, discovery={})
 
     monkeypatch.setattr(loading, "load", load)
 
@@ -70,7 +70,7 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "PUT http://api.com:8080/x from ::1"
     assert printed[2] == "rule api (priority 1): yes"
-    assert printed[-1] == "note: app has 3 demo targets, known only to the lbproxy that runs and starts them"
+    assert printed[-1] == "note: app has 3 demo targets, known only to the lbproxy that runs: ask it with --admin"
 
 
 def test_json_and_headers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT
 from lbproxy.wire.http.framing import response_has_body
 from lbproxy.wire.http1.body import ChunkedReader
 from lbproxy.wire.http1.head import RequestHead, ResponseHead, scan_request, scan_response
@@ -138,8 +139,19 @@ def test_6_3_responses_without_content(method: bytes, status: int, has_body: boo
     assert response_has_body(method, status) is has_body
 
 
-def test_6_3_transfer_encoding_with_content_length_is_refused_although_it_could_override() -> None:
-    assert status_of(get(b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n")) == 400
+def test_6_3_transfer_encoding_overrides_content_length_which_is_not_sent_on() -> None:
+    head = request(get(b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n"))
+    assert (head.chunked, head.content_length, head.forwarded) == (True, -1, b"")
+    assert head.desync == BOTH_TE_CL_PRESENT, "the connection ends with it"
+    assert outcome(scan_response, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n") == (
+        "BothTeClPresent",
+        502,
+    )
+
+
+def test_6_3_equal_lengths_in_two_fields_become_one() -> None:
+    head = request(get(b"Content-Length: 3\r\nContent-Length: 3\r\n", method=b"POST"))
+    assert (head.content_length, head.forwarded) == (3, b"")
 
 
 def test_6_3_invalid_content_length_is_400_or_502() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from lbproxy.controlplane.metrics import MetricsStore
+from lbproxy.controlplane.state import SourceStatus
 from lbproxy.model.listener import Certificate, Listener, ListenerProtocol
 from lbproxy.model.rule import FixedResponse
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
@@ -63,6 +64,9 @@ class FakeState:
 
     def fail_open(self, group: str) -> bool:
         return group == "app"
+
+    def sources(self, group: str) -> tuple[SourceStatus, ...]:
+        return (SourceStatus(source="file:app.yaml", state="held", targets=2, updates=4, failures=3),)
 
     def in_flight(self, group: str, key: str) -> int:
         return 5 if key == "10.0.0.1:80" else 0
@@ -214,6 +218,11 @@ def test_exposition() -> None:
         ("lbproxy_target_group_targets", "app"): 2,
         ("lbproxy_target_group_healthy_targets", "app"): 1,
         ("lbproxy_target_group_fail_open", "app"): 1,
+        ("lbproxy_discovery_state", "file:app.yaml", "held", "app"): 1,
+        ("lbproxy_discovery_state", "file:app.yaml", "ok", "app"): 0,
+        ("lbproxy_discovery_targets", "file:app.yaml", "app"): 2,
+        ("lbproxy_discovery_updates_total", "file:app.yaml", "app"): 4,
+        ("lbproxy_discovery_failures_total", "file:app.yaml", "app"): 3,
     }.items():
         assert found[key] == pytest.approx(value), key
     assert all(key[0].startswith(("lbproxy_", "process_")) for key in found)

@@ -25,6 +25,7 @@ from lbproxy.model.rule import FixedResponse, Forward, PathCondition, Pattern, R
 from lbproxy.model.snapshot import GroupState
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetState
 from lbproxy.model.target_group import TargetGroup, TargetProtocol
+from lbproxy.native.clock import turns
 from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
 
 CLIENT = IPv4Address("TCP", "192.0.2.7", 40000)
@@ -271,6 +272,7 @@ class World:
     """
 
     def __init__(self, *, targets: int = 1, group: dict[str, Any] | None = None, **listener: Any) -> None:
+        turns.current = 0  # here is no reactor that counts them
         self.clock = Clock()
         self.clock.advance(1000.0)
         self.deadlines = Deadlines(self.clock.callLater, self.clock.seconds)

@@ -187,8 +187,8 @@ class HttpTarget(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 512
 
-    def __init__(self, name: str, port: int = 0) -> None:
-        super().__init__((HOST, port), _Handler)
+    def __init__(self, name: str, port: int = 0, host: str = HOST) -> None:
+        super().__init__((host, port), _Handler)
         self.name = name
         self.health_status = 200
         self.bodies = 0

@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, RawTarget, connection, free_port, read_answer, talk
+from tests.integration.harness import HOST, Balancer, RawTarget, connection, free_port, read_answer, talk, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -86,6 +87,8 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.target = RecordingTarget()
         self.port = free_port()
+        self.monitor = free_port()
+        self.strictest = free_port()
         self.balancer = Balancer(
             folder,
             f"""
@@ -95,6 +98,21 @@ bind = {HOST}:{self.port}
 default-action = forward app
 idle-timeout = 2s
 
+[listener:monitor]
+protocol = HTTP
+bind = {HOST}:{self.monitor}
+default-action = forward app
+desync-mitigation-mode = monitor
+idle-timeout = 2s
+
+[listener:strictest]
+protocol = HTTP
+bind = {HOST}:{self.strictest}
+default-action = forward app
+desync-mitigation-mode = strictest
+drop-invalid-header-fields = on
+idle-timeout = 2s
+
 [target-group:app]
 protocol = HTTP
 targets = {HOST}:{self.target.raw.port}
@@ -102,6 +120,10 @@ health-check = off
 """,
             "workers = 1",
         )
+
+    def lines(self, reason: str) -> list[dict[str, Any]]:
+        """Of the access log, those with this classification reason."""
+        return [line for line in self.balancer.access_log() if line.get("classification_reason") == reason]
 
     def seen(self) -> list[tuple[bytes, list[bytes], bytes]]:
         """What the target saw since the last time."""
@@ -126,15 +148,13 @@ def _ambiguous() -> Iterator[bytes]:
     length = b"Content-Length: %d" % len(HIDDEN)
     for coding in (b"xchunked", b"chunked, identity", b"identity", b"chunked, chunked", b'"chunked"', b"chunked;q=1",
                    b"", b"chunked,", b",chunked", b"\x0bchunked", b"chunked\x0b", b"chunked\0", b"chunked\n",
-                   b"\r\n chunked", b"chun\r\n ked", b"gzip, chunked"):  # fmt: skip
+                   b"\r\n chunked", b"chun\r\n ked", b"gzip, chunked", b"Chunked ,\tCHUNKED"):  # fmt: skip
         yield framed(b"Transfer-Encoding: " + coding) + CHUNKED
         yield framed(b"Transfer-Encoding: " + coding, b"Content-Length: 5") + CHUNKED
     for name in (b"Transfer-Encoding ", b" Transfer-Encoding", b"\tTransfer-Encoding", b"X: y\nTransfer-Encoding",
                  b"X: y\rTransfer-Encoding", b"Transfer-Encoding\0", b"X:\r\n\tTransfer-Encoding"):  # fmt: skip
         yield framed(name + b": chunked") + CHUNKED
         yield framed(b"Content-Length: 5", name + b": chunked") + CHUNKED
-    yield framed(b"Transfer-Encoding: chunked", b"Content-Length: 5") + CHUNKED
-    yield framed(b"Content-Length: 5", b"transfer-encoding: chunked") + CHUNKED
     yield framed(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked") + CHUNKED
     yield framed(b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity") + CHUNKED
     yield framed(b"Transfer-Encoding: chunked", line=b"POST /first HTTP/1.0") + CHUNKED
@@ -144,6 +164,7 @@ def _ambiguous() -> Iterator[bytes]:
         yield framed(b"Content-Length: " + (value % ((len(HIDDEN),) * count) if count else value)) + HIDDEN
     for name in (b"Content-Length ", b" Content-Length", b"X: y\nContent-Length", b"Content-Length\0"):
         yield framed(name + b": %d" % len(HIDDEN)) + HIDDEN
+    yield framed(length, length, b"Content-Length: 0") + HIDDEN
     yield framed(length, b"Content-Length: 0") + HIDDEN
     yield framed(b"Content-Length: 0", length) + HIDDEN
     for chunks in (b"0\n\r\n", b"0\r\n\n", b"0\r\r\n\r\n", b"0 \r\n\r\n", b" 0\r\n\r\n", b"0x0\r\n\r\n", b"-0\r\n\r\n",
@@ -185,6 +206,92 @@ def test_ambiguous_requests_are_refused_and_nothing_of_them_becomes_a_request(wo
             # the beginning of a body in pieces may have been on its way
             assert line == b"POST /first HTTP/1.1", (message, line)
             assert b"hidden" not in body, message
+
+
+DOUBTFUL = [
+    ("BothTeClPresent", framed(b"Transfer-Encoding: chunked", b"Content-Length: 5") + CHUNKED, b""),
+    ("BothTeClPresent", framed(b"Content-Length: 5", b"transfer-encoding: chunked") + CHUNKED, b""),
+    ("DuplicateContentLength", framed(b"Content-Length: 1", b"Content-Length: 1") + b"x" + HIDDEN, b"x"),
+    ("SuspiciousHeader", framed(b"Transfer.Encoding: chunked", b"Content-Length: 1") + b"x" + HIDDEN, b"x"),
+    ("SuspiciousHeader", framed(b"Transfer_Encoding: chunked", b"Content-Length: 1") + b"x" + HIDDEN, b"x"),
+    ("SuspiciousHeader", framed(b"Content.Length: 40") + HIDDEN, b""),
+    (
+        "UndefinedContentLengthSemantics",
+        framed(b"Content-Length: 1", line=b"GET /first HTTP/1.1") + b"x" + HIDDEN,
+        b"x",
+    ),
+    (
+        "UndefinedTransferEncodingSemantics",
+        framed(b"Transfer-Encoding: chunked", line=b"GET /first HTTP/1.1") + CHUNKED,
+        b"",
+    ),
+]
+
+
+@pytest.mark.parametrize(("reason", "message", "body"), DOUBTFUL)
+@pytest.mark.parametrize("split", [False, True])
+def test_an_ambiguous_request_is_the_last_one_on_both_connections(
+    world: World, reason: str, message: bytes, body: bytes, split: bool
+) -> None:
+    before = world.target.raw.connections
+    with connection(world.port) as skt:
+        middle = message.index(b"\r\n\r\n") + 4 if split else len(message)
+        skt.sendall(message[:middle])
+        time.sleep(0.002 * split)
+        skt.sendall(message[middle:])
+        answer = b""
+        while more := skt.recv(65536):
+            answer += more
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200"]
+    assert b"\r\nConnection: close\r\n" in answer
+    [(line, fields, content)] = world.seen()
+    assert (line.split()[1], content) == (b"/first", body)
+    assert not [field for field in fields if re.match(rb"(?i)(content|transfer)[^a-z-]", field)]
+    wait_until(lambda: world.lines(reason), what=f"a line with {reason}")
+    assert {line["classification"] for line in world.lines(reason)} == {"Ambiguous"}
+    for _ in range(2):
+        assert talk(world.port, NEXT).endswith(b"/next")
+    world.seen()
+    assert world.target.raw.connections > before, "the target's connection is not used again"
+
+
+def test_a_request_that_is_refused_is_classified(world: World) -> None:
+    for message, classification, reason in (
+        (framed(b"Content-Length: x"), "Severe", "BadContentLength"),
+        (framed(b"A: b\nC: d"), "Severe", "BadHeader"),
+        (framed(line=b"POST /fi rst HTTP/1.1"), "Acceptable", "SpaceInUri"),
+        (framed(b": a"), "Ambiguous", "EmptyHeader"),
+    ):
+        assert talk(world.port, message).startswith(b"HTTP/1.1 400 ")
+        lines = wait_until(lambda reason=reason: world.lines(reason), what=f"a line with {reason}")
+        assert {line["classification"] for line in lines} == {classification}
+    text = world.balancer.get("/metrics")[1].decode()
+    assert 'lbproxy_listener_desync_requests_total{classification="Severe",listener="web",reason="BadHeader"}' in text
+
+
+def test_monitor_only_tells_and_strictest_refuses_all_that_is_not_compliant(world: World) -> None:
+    twice = framed(b"Content-Length: 1", b"Content-Length: 1") + b"x" + NEXT
+    both = framed(b"Transfer-Encoding: chunked", b"Content-Length: 5") + CHUNKED
+    odd = framed(b"X: \xe9", line=b"GET /odd HTTP/1.1") + NEXT
+    zero = framed(b"Content-Length: 0", line=b"GET /zero HTTP/1.1") + NEXT
+    for message, monitor, strictest in (
+        (twice, [b"200", b"200"], [b"400"]),
+        (both, [b"200"], [b"400"]),  # RFC 9112 section 6.3: the connection must end
+        (odd, [b"200", b"200"], [b"400"]),
+        (zero, [b"200", b"200"], [b"400"]),
+        (framed() + NEXT, [b"200", b"200"], [b"200", b"200"]),
+    ):
+        for port, statuses in ((world.monitor, monitor), (world.strictest, strictest)):
+            assert re.findall(rb"HTTP/1\.1 (\d+)", talk(port, message)) == statuses, (port, message)
+        assert b"/hidden" not in b"".join(line for line, _, _ in world.seen())
+
+
+def test_invalid_header_fields_are_dropped_where_that_is_configured(world: World) -> None:
+    message = framed(b"X_Odd: a", b"X.Odd: b", b"X-Fine: c", line=b"GET /a HTTP/1.0")
+    for port, kept in ((world.port, 3), (world.strictest, 1)):
+        assert talk(port, message).startswith(b"HTTP/1.1 200 ")
+        [(_, fields, _)] = world.seen()
+        assert len([field for field in fields if field.startswith((b"X_Odd", b"X.Odd", b"X-Fine"))]) == kept
 
 
 def test_a_body_that_looks_like_a_request_stays_a_body(world: World) -> None:

@@ -52,6 +52,9 @@ REQUEST_ATTRIBUTES = [
     "user_agent",
     "referer",
     "has_body",
+    "desync",
+    "odd_names",
+    "odd_path",
 ]
 RESPONSE_ATTRIBUTES = [
     "end",
@@ -90,6 +93,29 @@ def same_response(data: bytes, start: int = 0) -> None:
 
 
 USUAL_REQUESTS = [
+    get(b"Content-Length: 0\r\n"),
+    get(b"Content-Length: 0\r\n", method=b"HEAD"),
+    get(b"Content-Length: 0\r\n", version=b"HTTP/1.3"),
+    get(b"Content-Length: 1\r\n", version=b"HTTP/1.3"),
+    get(b"Content-Length: 1\r\n"),
+    get(b"Transfer-Encoding: chunked\r\n", method=b"HEAD"),
+    get(b"Transfer-Encoding: chunked\r\n", method=b"HEADS"),
+    *[
+        b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path
+        for path in (
+            b"/%2e",
+            b"//",
+            b"/.",
+            b"/a/.b",
+            b"/a.b/c",
+            b"/a\\",
+            b"/?%2e//.\\",
+            b"/a?",
+            b"/a/",
+            b"/a/?.",
+            b"/a/?/",
+        )
+    ],
     get(b""),
     get(b"User-Agent: x y\r\nReferer: http://a/\r\nCookie: a=b\r\nAccept: */*\r\n"),
     get(b"user-agent: a\r\nUSER-AGENT: b\r\nReferer: a\r\nreferer: b\r\n"),
@@ -102,13 +128,17 @@ USUAL_REQUESTS = [
     get(b"Connection: Keep-Alive\r\nX: 1\r\n", version=b"HTTP/1.0"),
     get(b"Connection: upgrade\r\n"),
     get(b"A: 1\r\nKeep-Alive: 1\r\nB: 2\r\nC: 3\r\nKeep-Alive: 2\r\nD: 4\r\n", version=b"HTTP/1.7"),
-    b"HEAD /a/b%20c?d=e?f HTTP/1.1\r\nX: \x80\xff\t!\r\nHost: A.Example-1:8080\r\n\r\n",
+    b"HEAD /a/b%20c?d=e?f HTTP/1.1\r\nX: \x7e\t!\r\nHost: A.Example-1:8080\r\n\r\n",
     b"GET /? HTTP/1.1\r\nhOST: a:\r\n\r\n",
     b"GET / HTTP/1.0\r\nA: b\r\n\r\n",
     get(b"Keep-Alive: 1\r\nA: b\r\n" * 30),
     get(b"A: b\r\n" * 199),
 ]
 ODD_REQUESTS = [
+    get(b"Content_Length: 1\r\nTransfer--Encoding: chunked\r\nA: b\r\n"),
+    get(b"A.B: c\r\nD_E: f\r\n"),
+    get(b"Obs: \xe9\r\n"),
+    get(b"Obs: \xe9\r\nContent-Length: 1\r\nContent-Length: 01\r\n", version=b"HTTP/1.4"),
     get(b"A: b\r\n" * 200),
     get(b"Connection: close\r\nConnection: keep-alive\r\n"),
     get(b"Connection: a, close\r\nA: b\r\n"),

@@ -23,6 +23,8 @@ class Http:
     listener: str = "web"
     client_host: str = "192.0.2.7"
     client_port: int = 51234
+    classification: str = ""
+    classification_reason: str = ""
     target_group: str = "app"
     target: str = "10.0.0.1:8080"
     request_time: float = 0.0005

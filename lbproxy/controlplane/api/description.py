@@ -44,6 +44,7 @@ def describe_status(state: ControlState, totals: Mapping[str, Any]) -> dict[str,
                 "algorithm": groups[name].algorithm if name in groups else None,
                 "fail_open": state.fail_open(name),
                 "removed": name not in groups,
+                "sources": [attrs.asdict(source) for source in state.sources(name)],
                 "targets": _describe_targets(state, name, group, targets.get(name, {})),
             }
             for name, group in snapshot.groups.items()
@@ -71,6 +72,7 @@ def _describe_targets(
             **counters.get(target.key, {}),
             "target": target.key,
             "address": target.address,
+            "name": target.name,
             "weight": target.weight,
             "state": health.state.value,
             "reason": health.reason.value,

@@ -170,9 +170,9 @@ def _check_group(group: ReadSection) -> None:
     if isinstance(targets, DemoTargets):
         if group.protocol in ENCRYPTED:
             group.fail("demo targets speak HTTP and TCP only; change protocol", "targets")
-    elif not targets:
+    elif not targets and "discovery" not in group:
         group.warn("has no targets: what is forwarded to it is answered with 503")
-    elif not any(target.weight for target in targets):
+    elif targets and not group["discovery"] and not any(target.weight for target in targets):
         group.fail("all weights are zero; give at least one target a weight from 1 to 999", "targets")
     _check_retries(group)
     _check_hashing(group)

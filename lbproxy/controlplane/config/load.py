@@ -1,14 +1,13 @@
 """The way from a configuration file to the model.
 
-`load` blocks: it reads files and looks names up.  Whoever has a reactor calls it in a thread.
+`load` blocks: it reads files.  Whoever has a reactor calls it in a thread.
 """
 
 from __future__ import annotations
 
 import datetime
 import os
-import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -21,8 +20,9 @@ from lbproxy.controlplane.config.errors import ConfigurationError, Problem, reas
 from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, TargetText
 from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
+from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Source
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
-from lbproxy.model.listener import Bind, Certificate, Listener, ListenerProtocol, XffMode
+from lbproxy.model.listener import Bind, Certificate, DesyncMitigationMode, Listener, ListenerProtocol, XffMode
 from lbproxy.model.rule import (
     Action,
     Condition,
@@ -36,11 +36,7 @@ from lbproxy.model.rule import (
     SourceIpCondition,
 )
 from lbproxy.model.snapshot import AccessLogSettings, Configuration
-from lbproxy.model.target import Target
 from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup, TargetProtocol, TargetTls
-
-Resolve = Callable[..., Any]
-"""As `socket.getaddrinfo`."""
 
 # A TCP group's HTTP probe has a shorter default than its TCP and HTTPS ones (ELBv2 CreateTargetGroup)
 _NLB_HTTP_PROBE_TIMEOUT_SECONDS = 6.0
@@ -74,6 +70,8 @@ class ControlSettings:
     """None: no admin API."""
     state_directory: str
     """Absolute; it need not exist."""
+    resolver: tuple[tuple[str, int], ...] = ()
+    """Name servers, address and port; empty: those of the system."""
 
 
 @attrs.frozen(kw_only=True)
@@ -84,6 +82,8 @@ class Loaded:
     settings: ControlSettings
     demo: Mapping[str, int]
     """How many demo targets each of these target groups wants; the group's own ``targets`` are empty."""
+    discovery: Mapping[str, Discovery]
+    """What these target groups discover: the names among their ``targets``, and ``discovery``."""
     files: tuple[str, ...]
     """Absolute paths of what was read besides the configuration file (certificates, keys, bodies), and the folders in
     which a pattern may find another certificate: for `watch.FileWatch`."""
@@ -101,7 +101,6 @@ def load(
     create: bool = False,
     source: bytes | None = None,
     environ: Mapping[str, str] = os.environ,
-    resolve: Resolve = socket.getaddrinfo,
     now: datetime.datetime | None = None,
 ) -> Loaded:
     """Read a configuration file with everything that it refers to.
@@ -121,7 +120,6 @@ def load(
     files = _Files(
         folder=os.path.dirname(os.path.abspath(file)),
         create=create,
-        resolve=resolve,
         now=now or datetime.datetime.now(datetime.timezone.utc),
         sections=sections,
         own_state_directory=environ.get("STATE_DIRECTORY", "").partition(":")[0],
@@ -136,6 +134,11 @@ def load(
             name: group["targets"].count
             for name, group in sections.groups.items()
             if isinstance(group["targets"], DemoTargets)
+        },
+        discovery={
+            name: discovery
+            for name, group in sections.groups.items()
+            if (discovery := _discovery(group, files)).sources
         },
         files=tuple(files.read),
         lines=dict(_lines(raw_sections)),
@@ -185,7 +188,6 @@ class _Files:
 
     folder: str
     create: bool
-    resolve: Resolve
     now: datetime.datetime
     sections: Sections
     own_state_directory: str
@@ -198,8 +200,6 @@ class _Files:
     bodies: dict[FixedResponseFile, str] = attrs.Factory(dict)
     authorities: dict[str, bytes] = attrs.Factory(dict)
     """By target group."""
-    addresses: dict[str, str] = attrs.Factory(dict)
-    """By host name."""
     settings: ControlSettings = attrs.field(init=False)
     access_log: str = "off"
 
@@ -215,7 +215,6 @@ class _Files:
             self._body(rule, "action")
         for group in self.sections.groups.values():
             self._authorities(group)
-            self._addresses(group)
 
     def absolute(self, path: str) -> str:
         return os.path.normpath(os.path.join(self.folder, path))
@@ -235,6 +234,7 @@ class _Files:
             workers=_setting(section, "workers"),
             admin=admin_address,
             state_directory=self._state_directory(section),
+            resolver=_setting(section, "resolver") or (),
         )
         log = _setting(section, "access-log")
         self.access_log = log if log in ("off", "stdout", None) else self.absolute(log)
@@ -327,26 +327,6 @@ class _Files:
             group.fail(str(error), "tls-ca")
         self.read[path] = None
 
-    def _addresses(self, group: ReadSection) -> None:
-        targets = group["targets"]
-        if not isinstance(targets, tuple):
-            return
-        for target in targets:
-            if target.host not in self.addresses:
-                try:
-                    self.addresses[target.host] = self._resolve(target.host)
-                except OSError as error:
-                    reason = error.strerror or str(error)
-                    group.fail(
-                        f"{target.host} cannot be resolved: {reason}; correct it or write its address", "targets"
-                    )
-
-    def _resolve(self, host: str) -> str:
-        if _is_literal(host):
-            return host
-        found = self.resolve(host, None, type=socket.SOCK_STREAM)
-        return str(found[0][4][0])
-
 
 def _why_not_writable(path: str) -> str | None:
     """Say why no line can be appended to this file, or None; like the workers, makes the file where it is missing."""
@@ -357,11 +337,6 @@ def _why_not_writable(path: str) -> str | None:
     except OSError as error:
         return reason_of(error)
     return None
-
-
-def _is_literal(host: str) -> bool:
-    # host_name() lets names with a numeric last label pass only as canonical IPv4 addresses
-    return ":" in host or host.rpartition(".")[2].isdigit()
 
 
 def _setting(section: ReadSection | None, option: str) -> Any:
@@ -400,6 +375,8 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
             max_requests_per_connection=section["max-requests-per-connection"],
             xff_mode=XffMode(section["xff-mode"]),
             xff_client_port=section["xff-client-port"],
+            desync_mitigation_mode=DesyncMitigationMode(section["desync-mitigation-mode"]),
+            drop_invalid_header_fields=section["drop-invalid-header-fields"],
         )
     if protocol.is_encrypted:
         only.update(certificates=files.certificates[section.name], tls_policy=section["tls-policy"])
@@ -411,6 +388,8 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
         rules=rules,
         request_header_timeout_seconds=section["request-header-timeout"],
         idle_timeout_seconds=section["idle-timeout"],
+        max_connections=section["max-connections"],
+        max_connections_per_client=section["max-connections-per-client"],
         proxy_protocol=section["proxy-protocol"],
         proxy_protocol_trusted=section["proxy-protocol-trusted"] or (),
         **only,
@@ -478,10 +457,7 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
         protocol=protocol,
         targets=()
         if isinstance(targets, DemoTargets)
-        else tuple(
-            Target(host=target.host, port=target.port, address=files.addresses[target.host], weight=target.weight)
-            for target in targets
-        ),
+        else tuple(target for each in targets if (target := each.target()).address),
         algorithm=section["algorithm"],
         hash_key=section["hash-key"],
         hash_balance_factor=section["hash-balance-factor"],
@@ -490,6 +466,18 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
         connect_timeout_seconds=section["connect-timeout"],
         **only,
     )
+
+
+def _discovery(section: ReadSection, files: _Files) -> Discovery:
+    targets: tuple[TargetText, ...] | DemoTargets = section["targets"] or ()
+    names = () if isinstance(targets, DemoTargets) else (each.target() for each in targets)
+    named = tuple(target for target in names if not target.address)
+    sources: list[Source] = [NamesSource(targets=named)] if named else []
+    for source in section["discovery"] or ():
+        if isinstance(source, FileSource):
+            source = attrs.evolve(source, path=files.absolute(source.path))
+        sources.append(source)
+    return Discovery(sources=tuple(sources), protect=section["discovery-protect"])
 
 
 def _health_check(section: ReadSection, protocol: TargetProtocol) -> HealthCheck:

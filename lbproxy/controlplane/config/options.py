@@ -14,6 +14,7 @@ import attrs
 
 from lbproxy.controlplane.config.actions import ACTION, WEIGHT, named_weight
 from lbproxy.controlplane.config.retries import METHODS, RETRY_ON
+from lbproxy.controlplane.config.sources import PROTECT, sources
 from lbproxy.controlplane.config.values import (
     Form,
     bind,
@@ -25,6 +26,7 @@ from lbproxy.controlplane.config.values import (
     host_name,
     host_pattern,
     integer_from,
+    is_address,
     items,
     list_of,
     method,
@@ -41,9 +43,10 @@ from lbproxy.controlplane.config.values import (
 )
 from lbproxy.ipc.cells import SLOT_LIMIT
 from lbproxy.model.health import HealthCheckProtocol
-from lbproxy.model.listener import Bind, ListenerProtocol, XffMode
+from lbproxy.model.listener import Bind, DesyncMitigationMode, ListenerProtocol, XffMode
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import Pattern
+from lbproxy.model.target import Target
 from lbproxy.model.target_group import HashKey, HashPart, ProxyProtocolVersion, TargetProtocol
 from lbproxy.model.tls_policy import DEFAULT_TLS_POLICY, TLS_POLICIES
 
@@ -208,11 +211,17 @@ def _probe_port(text: str) -> int | None:
 
 @attrs.frozen
 class TargetText:
-    """One target as written; its name is not resolved yet."""
+    """One target as written."""
 
     host: str
     port: int
     weight: int = attrs.field(default=1, eq=False)  # so that one target with two weights counts as named twice
+
+    def target(self) -> Target:
+        """The target, without an address where its host is a name."""
+        return Target(
+            host=self.host, port=self.port, address=self.host if is_address(self.host) else "", weight=self.weight
+        )
 
 
 @attrs.frozen
@@ -245,10 +254,23 @@ def _target(text: str) -> TargetText:
 _TARGET_LIST = list_of(Form("", _target), "targets")
 
 
+def parse_target(text: str) -> Target:
+    """Read one target, as in ``targets``; raises ValueError with what would be right."""
+    return _target(text).target()
+
+
+def _name_server(text: str) -> tuple[str, int]:
+    host, port = split_address(text) if ":" in text.removeprefix("[") and not is_address(text) else (text, 53)
+    if not is_address(host):
+        raise ValueError("not the address of a name server; write for example 10.0.0.53 or 127.0.0.1:5353")
+    return host, port
+
+
 def _text(words: str) -> Form[str]:
     return Form(words, lambda text: text)
 
 
+_SOURCE = sources(parse_target)
 _BOOLEAN = Form("on or off", boolean)
 _PATTERN_LIST = "list of patterns"
 _CIDR_LIST = list_of(Form("", network), "list of CIDR blocks")
@@ -303,9 +325,17 @@ OPTIONS: tuple[Option, ...] = (
         name="state-directory",
         form=_text("path"),
         default="state",
-        effect="What lbproxy keeps from one start to the next: the self-signed certificate, and which workers"
-        " run. Under systemd the service's own (`$STATE_DIRECTORY`) unless given here.",
+        effect="What lbproxy keeps from one start to the next: the self-signed certificate, which workers run, which"
+        " targets were discovered. Under systemd the service's own (`$STATE_DIRECTORY`) unless given here.",
         example="/var/lib/lbproxy",
+    ),
+    Option(
+        kind="lbproxy",
+        name="resolver",
+        form=list_of(Form("", _name_server), "list of addresses, perhaps with port"),
+        default_text="as the system: `/etc/hosts`, `/etc/resolv.conf`",
+        effect="The name servers to ask for the names of targets.",
+        example="10.0.0.53, 127.0.0.1:5353",
     ),
     # Listeners
     Option(
@@ -428,6 +458,24 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         kind="listener",
+        name="max-connections",
+        form=integer_from(0, 1_000_000_000),
+        default="0",
+        effect="Clients' connections at a time, in all workers together; what comes beyond is closed before anything is"
+        " read from it. 0 for any number.",
+        example="20000",
+    ),
+    Option(
+        kind="listener",
+        name="max-connections-per-client",
+        form=integer_from(0, 1_000_000_000),
+        default="0",
+        effect="The same for each client's address (the one in a trusted PROXY header, if there is one); an IPv6 /64"
+        " is one client. Remember that many people may share an address. 0 for any number.",
+        example="100",
+    ),
+    Option(
+        kind="listener",
         name="xff-mode",
         form=one_of(*(mode.value for mode in XffMode)),
         protocols=HTTP,
@@ -443,6 +491,26 @@ OPTIONS: tuple[Option, ...] = (
         protocols=HTTP,
         default="off",
         effect="Add the client's port to `X-Forwarded-For` (`append` only).",
+        example="on",
+    ),
+    Option(
+        kind="listener",
+        name="desync-mitigation-mode",
+        form=one_of(*(mode.value for mode in DesyncMitigationMode)),
+        protocols=HTTP,
+        default="defensive",
+        effect="What becomes of requests that another reader might take differently: `monitor` only tells, `defensive`"
+        " uses the connections of an ambiguous one for nothing else, `strictest` refuses all that is not compliant."
+        " [protocols.md](protocols.md) has the classes.",
+        example="strictest",
+    ),
+    Option(
+        kind="listener",
+        name="drop-invalid-header-fields",
+        form=_BOOLEAN,
+        protocols=HTTP,
+        default="off",
+        effect="Remove from requests the fields whose name has anything but letters, digits and hyphens.",
         example="on",
     ),
     Option(
@@ -551,9 +619,27 @@ OPTIONS: tuple[Option, ...] = (
         name="targets",
         form=Form(f"list of host:port, each with weight={WEIGHT.text.removeprefix('number, ')}, or demo:N", _targets),
         default_text="none: answers are 503",
-        effect="The servers. Names are looked up when the file is read. The weight is 1 unless given; 0 takes no"
-        " traffic. `demo:3` starts three little servers to try things with (HTTP and TCP groups).",
+        effect="The servers. A name is looked up and followed: each of its addresses is a target. The weight is 1"
+        " unless given; 0 takes no traffic. `demo:3` starts three little servers to try things with (HTTP and TCP"
+        " groups).",
         example="10.0.0.1:8080, app2.internal:8080 weight=2",
+    ),
+    Option(
+        kind="target-group",
+        name="discovery",
+        form=list_of(_SOURCE, f"list of {_SOURCE.text}"),
+        default_text="none",
+        effect="Where more targets are found, and followed as they come and go. See [discovery.md](discovery.md).",
+        example="dns:app.internal:8080, file:targets.yaml",
+    ),
+    Option(
+        kind="target-group",
+        name="discovery-protect",
+        form=PROTECT,
+        default="1",
+        effect="The fewest targets that discovery may leave in the group, or which part of those that are in it. An"
+        " answer that would leave fewer is held back: the targets of before stay.",
+        example="50%",
     ),
     Option(
         kind="target-group",

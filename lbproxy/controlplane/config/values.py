@@ -199,6 +199,15 @@ def bind(text: str) -> Bind:
     )
 
 
+def is_address(host: str) -> bool:
+    """Tell whether what `host_name` gave is an IP address."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def host_name(text: str) -> str:
     """An IP address or a DNS name, in lower case, without brackets.
 

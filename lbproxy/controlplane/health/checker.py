@@ -31,7 +31,7 @@ FIRST_PROBE_WITHIN_SECONDS = 1.0
 """New targets' first probes are spread over this time at most."""
 
 FIRST_PROBE_SPACING_SECONDS = 0.01
-"""What each target of a group adds to that time: a small group is known at once, a big one not probed all at once."""
+"""What each new target of a group adds to that time: a few are known at once, many are not probed all at once."""
 
 JITTER = 0.1
 """Largest deviation from the interval between two probes of a target, as a share of the interval."""
@@ -101,12 +101,18 @@ class HealthService(Service):
         for key in [key for key in checkers if key not in wanted]:
             checkers.pop(key).stop()
         if group is not None:
+            within = FIRST_PROBE_SPACING_SECONDS * len(wanted.keys() - checkers.keys())
             for key, registered in wanted.items():
-                self._ensure_checker(checkers, key, group, registered)
+                self._ensure_checker(checkers, key, group, registered, within)
         self._tell_fail_open(name, is_fail_open(state))
 
     def _ensure_checker(
-        self, checkers: dict[str, TargetChecker], key: str, group: TargetGroup, registered: RegisteredTarget
+        self,
+        checkers: dict[str, TargetChecker],
+        key: str,
+        group: TargetGroup,
+        registered: RegisteredTarget,
+        within_seconds: float,
     ) -> None:
         present = checkers.get(key)
         if present is not None:
@@ -123,7 +129,7 @@ class HealthService(Service):
             target=registered.target,
             status=HealthStatus(group.health_check, registered.health),
         )
-        checkers[key].start()
+        checkers[key].start(within_seconds)
 
     def _tell_fail_open(self, name: str, fails_open: bool) -> None:
         if fails_open and name not in self._failing_open:
@@ -152,13 +158,9 @@ class TargetChecker:
     _round: Deferred[None] | None = attrs.field(default=None, init=False)
     _is_stopped: bool = attrs.field(default=False, init=False)
 
-    def start(self) -> None:
-        """Make the first probe soon, but not together with those of all other targets."""
-        within = min(
-            FIRST_PROBE_WITHIN_SECONDS,
-            FIRST_PROBE_SPACING_SECONDS * len(self._group.targets),
-            self._group.health_check.interval_seconds,
-        )
+    def start(self, within_seconds: float) -> None:
+        """Make the first probe within this time, but not together with those of all other targets."""
+        within = min(FIRST_PROBE_WITHIN_SECONDS, within_seconds, self._group.health_check.interval_seconds)
         self._first = self._clock.callLater(within * self._random_source.random(), self._begin)
 
     def stop(self) -> None:
@@ -241,4 +243,4 @@ class TargetChecker:
 
 def _probed(group: TargetGroup, target: Target) -> tuple[object, ...]:
     """All that a probe depends on."""
-    return (group.health_check, group.proxy_protocol, group.tls.server_name, target.key, target.address)
+    return (group.health_check, group.proxy_protocol, group.tls.server_name, target.key, target.address, target.name)

@@ -135,7 +135,8 @@ def _request_uri(path: str) -> bytes:
 
 def _request_headers(group: TargetGroup, target: Target) -> Headers:
     # Agent itself adds "Connection: close" to a request that is not persistent.
-    host = group.health_check.host or attrs.evolve(target, port=probe_port(group, target)).key
+    named = attrs.evolve(target, host=target.server_name, port=probe_port(group, target))
+    host = group.health_check.host or named.key
     return Headers({b"Host": [host.encode("utf-8")], b"User-Agent": [USER_AGENT], b"Accept": [b"*/*"]})
 
 
@@ -281,7 +282,7 @@ def _encrypt(
 ) -> IStreamClientEndpoint:
     if not encrypted:
         return endpoint
-    return wrapClientTLS(_UnverifiedTls(group.tls.server_name or target.host), endpoint, clock=reactor)
+    return wrapClientTLS(_UnverifiedTls(group.tls.server_name or target.server_name), endpoint, clock=reactor)
 
 
 class _Discard(Protocol):

@@ -6,8 +6,9 @@ changes of health that come together are published together.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
+import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -23,7 +24,8 @@ from lbproxy.controlplane.state.registration import (
     used_groups,
 )
 from lbproxy.model.snapshot import Configuration, Snapshot
-from lbproxy.model.target import TargetHealth
+from lbproxy.model.target import Target, TargetHealth
+from lbproxy.model.target_group import TargetGroup
 
 _log = Logger()
 
@@ -34,7 +36,29 @@ a second, and each snapshot is sent to each worker."""
 SWEEP_INTERVAL_SECONDS = 1.0
 """How often draining targets are looked at."""
 
+SOURCE_STATES = ("starting", "ok", "failing", "held")
+"""What may be said of a source of targets, see `SourceStatus`."""
+
 Subscriber = Callable[[Snapshot], object]
+
+
+@attrs.frozen(kw_only=True)
+class SourceStatus:
+    """How one source of a target group's targets fares."""
+
+    source: str
+    """As configured, for example ``dns:app.internal:8080``."""
+    state: str
+    """``starting``, ``ok``, ``failing`` (its last good answer stays in force) or ``held`` (the same, for the latest one
+    would take away more than `discovery-protect` allows)."""
+    targets: int
+    """How many of the group's targets are in force by this source."""
+    problem: str = ""
+    """Why it is not ``ok``."""
+    updates: int = 0
+    """Answers that changed something."""
+    failures: int = 0
+    """Answers that failed or were held back."""
 
 
 class ControlState:
@@ -49,6 +73,8 @@ class ControlState:
         self._book = CellBook(cells, allocator)
         self._groups: dict[str, GroupRegistrations] = {}
         self._desired_groups: set[str] = set()
+        self._discovered: Mapping[str, Sequence[Target]] = {}
+        self._sources: dict[str, tuple[SourceStatus, ...]] = {}
         self._subscribers: list[Subscriber] = []
         self._publication: IDelayedCall | None = None
         self._last_health_publication = float("-inf")
@@ -67,20 +93,53 @@ class ControlState:
         """When `configure` was last called, in the clock's seconds; 0 before."""
         return self._configured_at
 
-    def configure(self, configuration: Configuration, worker_slots: int) -> Snapshot:
+    def configure(
+        self, configuration: Configuration, worker_slots: int, discovered: Mapping[str, Sequence[Target]] | None = None
+    ) -> Snapshot:
         """Work towards this configuration; publish and return the snapshot with it.
 
+        ``discovered`` are the targets that discovery adds to those of the configuration, by target group.
         What is the same as before is left alone; if all is, nothing is published.  If there are not enough
         shared cells for all targets, the allocator's error is raised and nothing changes.
         """
         now = self._clock.seconds()
-        self._book.reserve(cells_needed(configuration), now)
+        discovered = discovered or {}
+        desired = {group.name: _desired(group, discovered.get(group.name, ())) for group in configuration.target_groups}
+        self._book.reserve(
+            {key: cells for name, targets in desired.items() for key, cells in cells_needed(name, targets).items()}, now
+        )
         self._configured_at = now
-        self._register(configuration, now)
+        self._discovered = dict(discovered)
+        self._register(configuration, desired, now)
         self._drop_drained(now)
         self._publish(configuration, worker_slots)
         self._sweep_while_needed()
         return self._snapshot
+
+    def set_discovered(self, group: str, targets: Sequence[Target]) -> None:
+        """Register and deregister so that discovery adds these targets to those of the group's configuration.
+
+        Published with other changes of this reactor turn.  Ignored for a group that the configuration does not have.
+        If there are not enough shared cells, the allocator's error is raised and nothing changes.
+        """
+        configured = {each.name: each for each in self._snapshot.configuration.target_groups}.get(group)
+        if configured is None or tuple(self._discovered.get(group, ())) == tuple(targets):
+            return
+        now = self._clock.seconds()
+        desired = _desired(configured, targets)
+        self._book.reserve(cells_needed(group, desired), now)
+        self._discovered = {**self._discovered, group: tuple(targets)}
+        self._groups[group].set_targets(desired, now)
+        self._sweep_while_needed()
+        self._publish_soon()
+
+    def set_sources(self, group: str, sources: tuple[SourceStatus, ...]) -> None:
+        """Note how a group's discovery fares, for those who show it."""
+        self._sources[group] = sources
+
+    def sources(self, group: str) -> tuple[SourceStatus, ...]:
+        """How the sources of a group's targets fare; empty where there are none."""
+        return self._sources.get(group, ())
 
     def set_health(self, group: str, target_key: str, health: TargetHealth) -> None:
         """Record a target's health, published with other changes of this reactor turn.
@@ -120,13 +179,13 @@ class ControlState:
         if self._sweeping.running:
             self._sweeping.stop()
 
-    def _register(self, configuration: Configuration, now: float) -> None:
+    def _register(self, configuration: Configuration, desired: Mapping[str, Sequence[Target]], now: float) -> None:
         in_use = used_groups(configuration)
         self._desired_groups = {group.name for group in configuration.target_groups}
         for group in configuration.target_groups:
             if group.name not in self._groups:
                 self._groups[group.name] = GroupRegistrations(group.name, self._book)
-            self._groups[group.name].configure(group, group.name in in_use, now)
+            self._groups[group.name].configure(group, desired[group.name], group.name in in_use, now)
         for name, registrations in self._groups.items():
             if name not in self._desired_groups:
                 registrations.remove(now)
@@ -193,3 +252,11 @@ class ControlState:
                 callback(snapshot)
             except Exception:
                 _log.failure("a subscriber failed on snapshot {version}", version=snapshot.version)
+
+
+def _desired(group: TargetGroup, discovered: Sequence[Target]) -> tuple[Target, ...]:
+    """The configured targets, then the discovered ones; of a target that is named twice the first counts."""
+    desired: dict[str, Target] = {}
+    for target in (*group.targets, *discovered):
+        desired.setdefault(target.key, target)
+    return tuple(desired.values())

@@ -7,7 +7,7 @@ worker can still be counting in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import attrs
@@ -79,13 +79,9 @@ def target_key(group: str, key: str) -> str:
     return f"target {group} {key}"
 
 
-def cells_needed(configuration: Configuration) -> dict[str, int]:
-    """List the runs that a configuration needs (key -> cells)."""
-    runs = {}
-    for group in configuration.target_groups:
-        runs[group_key(group.name)] = 1
-        runs.update({target_key(group.name, target.key): SLOT_LIMIT for target in group.targets})
-    return runs
+def cells_needed(group: str, targets: Iterable[Target]) -> dict[str, int]:
+    """List the runs that a group with these targets needs (key -> cells)."""
+    return {group_key(group): 1, **{target_key(group, target.key): SLOT_LIMIT for target in targets}}
 
 
 def used_groups(configuration: Configuration) -> frozenset[str]:
@@ -181,11 +177,13 @@ class GroupRegistrations:
     _book: CellBook
     state: GroupState = attrs.field(init=False)
     _order: list[str] = attrs.field(factory=list, init=False)
-    """Keys of the desired targets in the configuration's order."""
+    """Keys of the desired targets in the order of the configuration and its sources."""
     _targets: dict[str, RegisteredTarget] = attrs.field(factory=dict, init=False)
     _draining_since: dict[str, float] = attrs.field(factory=dict, init=False)
     """Keys of the draining targets, first the one that drains longest."""
     _delay_seconds: float = attrs.field(default=0.0, init=False)
+    _unchecked: TargetHealth | None = attrs.field(default=None, init=False)
+    """The health of targets that are not checked; None in a group that is."""
 
     def __attrs_post_init__(self) -> None:
         self.state = GroupState(cell=self._book.first(group_key(self.name)))
@@ -198,13 +196,18 @@ class GroupRegistrations:
     def is_empty(self) -> bool:
         return not self._targets
 
-    def configure(self, group: TargetGroup, in_use: bool, now: float) -> None:
-        """Register and deregister so that the targets are those of the configuration."""
+    def configure(self, group: TargetGroup, targets: Iterable[Target], in_use: bool, now: float) -> None:
+        """Register and deregister so that the targets are these."""
         self._delay_seconds = group.deregistration_delay_seconds
-        desired = {target.key: target for target in group.targets}
+        self._unchecked = _unchecked(group, in_use)
+        self.set_targets(targets, now)
+
+    def set_targets(self, targets: Iterable[Target], now: float) -> None:
+        """Register and deregister so that the targets are these, in a group that is otherwise as before."""
+        desired = {target.key: target for target in targets}
         self._deregister_others(desired, now)
         for key, target in desired.items():
-            self._targets[key] = self._register(key, target, _unchecked(group, in_use))
+            self._targets[key] = self._register(key, target, self._unchecked)
         self._order = list(desired)
         self._build()
 

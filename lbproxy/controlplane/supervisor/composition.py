@@ -11,10 +11,14 @@ from twisted.logger import Logger
 from lbproxy.controlplane.api.admin import AdminService, why_not_unix
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem
 from lbproxy.controlplane.config.load import Loaded, load
+from lbproxy.controlplane.config.options import parse_target
 from lbproxy.controlplane.config.watch import FileWatch
+from lbproxy.controlplane.discovery.base import Context
+from lbproxy.controlplane.discovery.resolver import Resolver
+from lbproxy.controlplane.discovery.service import DiscoveryService
 from lbproxy.controlplane.health.checker import HealthService
 from lbproxy.controlplane.metrics import MetricsStore
-from lbproxy.controlplane.state import ControlState
+from lbproxy.controlplane.state import ControlState, Journal
 from lbproxy.controlplane.supervisor.demo import DemoTargets
 from lbproxy.controlplane.supervisor.launch import (
     DEFAULT_WORKER_COMMAND,
@@ -106,6 +110,12 @@ def make_supervisor(
     allocator = CellAllocator(cells)
     state = ControlState(reactor, cells, allocator)
     metrics = MetricsStore(state)
+    folder = directory.path if directory.is_ours else None
+    discovery = DiscoveryService(
+        state,
+        Context(reactor=reactor, lookup=Resolver(reactor), parse_target=parse_target),
+        Journal(folder, "discovered.json"),
+    )
     launch: Launch
     if runs_in_process(loaded):
         launch = InProcessLauncher(reactor, make_worker)
@@ -121,9 +131,11 @@ def make_supervisor(
         sockets=sockets,
         directory=directory,
         demo=DemoTargets(reactor, worker_command),
+        discovery=discovery,
         notifier=notifier,
         watchdog_seconds=watchdog,
     )
+    discovery.setServiceParent(supervisor)
     HealthService(reactor, state).setServiceParent(supervisor)
     if loaded.settings.admin is not None:
         AdminService(reactor, loaded.settings.admin, state, metrics, supervisor).setServiceParent(supervisor)

@@ -29,8 +29,10 @@ from lbproxy.controlplane.supervisor.sockets import BindError, BindProblem, List
 from lbproxy.controlplane.supervisor.systemd import Notifier, feed_watchdog
 from lbproxy.controlplane.supervisor.workers import APPLY_LIMIT_SECONDS, WorkerPool
 from lbproxy.ipc.cells import SLOT_LIMIT
+from lbproxy.model.discovery import Discovery
 from lbproxy.model.listener import Bind
 from lbproxy.model.snapshot import Configuration, Snapshot
+from lbproxy.model.target import Target
 
 _log = Logger()
 
@@ -47,6 +49,9 @@ class Settings(Protocol):
     @property
     def state_directory(self) -> str: ...
 
+    @property
+    def resolver(self) -> Sequence[tuple[str, int]]: ...
+
 
 class LoadedConfiguration(Protocol):
     """What the supervisor needs of `lbproxy.controlplane.config.load.Loaded`."""
@@ -59,6 +64,9 @@ class LoadedConfiguration(Protocol):
 
     @property
     def demo(self) -> Mapping[str, int]: ...
+
+    @property
+    def discovery(self) -> Mapping[str, Discovery]: ...
 
     @property
     def files(self) -> Sequence[str]: ...
@@ -104,11 +112,28 @@ class State(Protocol):
     @property
     def snapshot(self) -> Snapshot: ...
 
-    def configure(self, configuration: Configuration, worker_slots: int) -> Snapshot: ...
+    def configure(
+        self, configuration: Configuration, worker_slots: int, discovered: Mapping[str, Sequence[Target]]
+    ) -> Snapshot: ...
 
     def subscribe(self, callback: Callable[[Snapshot], Any]) -> object: ...
 
     def close(self) -> None: ...
+
+
+class Discoverer(Protocol):
+    """What the supervisor needs of `lbproxy.controlplane.discovery.service.DiscoveryService`."""
+
+    async def prepare(
+        self, wanted: Mapping[str, Discovery], resolver: Sequence[tuple[str, int]]
+    ) -> Mapping[str, Sequence[Target]]:
+        """Start what sources are new; give all targets in force by group."""
+
+    def use(self, wanted: Mapping[str, Discovery], configuration: Configuration) -> None:
+        """This is in force: end all sources that are not wanted."""
+
+    def problems(self) -> Iterable[str]:
+        """A line for each source that does not work now."""
 
 
 class ReloadMetrics(Protocol):
@@ -156,6 +181,7 @@ class Supervisor(MultiService):
         sockets: ListeningSockets,
         directory: StateDirectory,
         demo: DemoTargets,
+        discovery: Discoverer,
         notifier: Notifier,
         watchdog_seconds: float | None = None,
         in_thread: Callable[..., Deferred[LoadedConfiguration]] = deferToThread,
@@ -178,6 +204,7 @@ class Supervisor(MultiService):
         self._sockets = sockets
         self._directory = directory
         self._demo = demo
+        self._discovery = discovery
         self._notifier = notifier
         self._watchdog_seconds = watchdog_seconds
         self._watchdog: LoopingCall | None = None
@@ -250,10 +277,12 @@ class Supervisor(MultiService):
         loaded = self.loaded
         _log_lines((*loaded.warnings, *_lost_output(loaded)))
         configuration = await self._demo.fill(loaded.configuration, loaded.demo)
+        discovered = await self._discovery.prepare(loaded.discovery, loaded.settings.resolver)
         if self._is_stopping:
             return
         self._planned = self._pool.plan(number_of_workers(loaded))
-        self._state.configure(configuration, self._pool.span(self._planned))
+        self._state.configure(configuration, self._pool.span(self._planned), discovered)
+        self._discovery.use(loaded.discovery, configuration)
         self._pool.set_active(self._planned, configuration.drain_timeout_seconds)
         self._watch(loaded)
         self._metrics.reloaded(True, time.time())
@@ -329,6 +358,7 @@ class Supervisor(MultiService):
             _log.failure("the configuration could not be applied")
             result = self._refusal((f"the configuration could not be applied: {error}",))
         self._demo.keep_only(self.loaded.configuration, self.loaded.demo)
+        self._discovery.use(self.loaded.discovery, self._state.snapshot.configuration)
         self._metrics.reloaded(result.ok, time.time())
         if self._announced and not self._is_stopping:
             self._notifier.ready(self._describe())
@@ -347,6 +377,7 @@ class Supervisor(MultiService):
         if runs_in_process(loaded) != self._in_process:
             number = len(self._planned)
         configuration = await self._demo.fill(loaded.configuration, loaded.demo)
+        discovered = await self._discovery.prepare(loaded.discovery, loaded.settings.resolver)
         if self._is_stopping:
             raise ConfigurationRefused(("lbproxy is stopping",))
         former_slots = self._planned
@@ -355,13 +386,19 @@ class Supervisor(MultiService):
         open_binds(self._sockets, loaded, slots, self._loader)
         self._planned = slots
         try:
-            snapshot = self._state.configure(configuration, self._pool.span(slots))
+            snapshot = self._state.configure(configuration, self._pool.span(slots), discovered)
         except BaseException:
             self._planned = former_slots
             self._sockets.keep_only(binds_of(self.loaded.configuration), former_slots)
             raise
         self.loaded = loaded
-        warnings = (*map(str, loaded.warnings), *_lost_output(loaded), *self._waiting_for_restart(loaded))
+        self._discovery.use(loaded.discovery, configuration)
+        warnings = (
+            *map(str, loaded.warnings),
+            *_lost_output(loaded),
+            *self._waiting_for_restart(loaded),
+            *self._discovery.problems(),
+        )
         changes = describe_changes(former, configuration)
         if len(slots) != len(former_slots):
             changes += (f"workers changed from {len(former_slots)} to {len(slots)}",)

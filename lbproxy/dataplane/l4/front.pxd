@@ -1,3 +1,5 @@
+cdef class TcpFront
+
 from lbproxy.dataplane.router.table cimport Table as CTable
 from lbproxy.native._clock cimport Clock as CClock
 from lbproxy.telemetry.accesslog cimport AccessLog as CAccessLog
@@ -14,11 +16,13 @@ cdef class TcpRuntime:
     cdef readonly set connections
     cdef CTable _table
     cdef dict _by_cell
+    cdef TcpFront _front
     cdef object _groups, _worker_counters
     cdef CAccessLog _access_log
 
 
 cdef class TcpFront:
     cdef readonly set connections
+    cdef readonly object admission
     cdef public bint draining
     cdef public object runtime

@@ -9,6 +9,7 @@ from typing import Any
 from lbproxy.dataplane.balancer.base import Cells
 from lbproxy.dataplane.deadlines import Deadlines
 from lbproxy.dataplane.l4.tcp import TcpClientSide
+from lbproxy.dataplane.listener.admission import Admission, replace
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.runtime import GroupRuntime
 from lbproxy.dataplane.router.table import Table
@@ -30,6 +31,7 @@ class TcpRuntime:
     __slots__ = (
         "_access_log",
         "_by_cell",
+        "_front",
         "_groups",
         "_table",
         "_worker_counters",
@@ -53,7 +55,7 @@ class TcpRuntime:
         cells: Cells,
         slot: int,
         access_log: AccessLog | None,
-        connections: set[TcpClientSide],
+        front: TcpFront,
     ) -> None:
         self.listener = listener
         self.counters: ListenerCounters = counters.listener(listener.name)
@@ -61,12 +63,17 @@ class TcpRuntime:
         self.connector = connector
         self.cells = cells
         self.slot = slot
-        self.connections = connections
+        self.connections = front.connections
+        self._front = front
         self._table = table
         self._groups = groups
         self._worker_counters = counters
         self._access_log = access_log
         self._by_cell: dict[int, TargetCounters] = {}
+
+    @property
+    def admission(self) -> Admission | None:
+        return self._front.admission
 
     def choose(self, source: str) -> tuple[TargetGroup, Iterator[RegisteredTarget]]:
         """A target group by weight, and its targets in the order to try for a client at this address."""
@@ -96,12 +103,20 @@ class TcpFront:
 
     def __init__(self) -> None:
         self.connections: set[TcpClientSide] = set()
+        self.admission: Admission | None = None
         self.draining = False
         self.runtime: Any = None
         """A `TcpRuntime`; replaced by each snapshot, connections keep theirs."""
 
-    def buildProtocol(self, addr: Any) -> TcpClientSide:
+    def buildProtocol(self, addr: Any) -> TcpClientSide | None:
+        if self.admission is not None and self.admission.refuses(addr.host):
+            return None
         return TcpClientSide(self.runtime, addr)
+
+    def admit(self, admission: Admission | None) -> None:
+        """Ask this of connections to come, and count those that are open."""
+        replace(self.admission, admission, [connection.host for connection in self.connections])
+        self.admission = admission
 
     def settle(self) -> None:
         """Bring the counters up to date."""

@@ -21,6 +21,7 @@ cdef class TcpClientSide(_Side):
     cdef public double deadline
     cdef public long long armed
     cdef readonly object context, group, registered
+    cdef readonly str host
     cdef readonly TcpRecord _record
     cdef readonly bint _relaying
     cdef object _addr, _candidates, _connecting, _failure, _fault

@@ -33,6 +33,7 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 from lbproxy.dataplane.deadlines import NEVER
+from lbproxy.dataplane.listener.admission import Admission
 from lbproxy.dataplane.listener.tls import TlsDetails, describe
 from lbproxy.dataplane.proxy.faults import Fault, Side
 from lbproxy.model.listener import Listener
@@ -108,6 +109,10 @@ class TcpContext(Protocol):
 
     @property
     def counters(self) -> ListenerCounters: ...
+
+    @property
+    def admission(self) -> Admission | None:
+        """What the listener asks of those that want in, and who they are; None for nothing."""
 
     @property
     def connections(self) -> set[TcpClientSide]:
@@ -215,6 +220,7 @@ class TcpClientSide(_Side):
         "context",
         "deadline",
         "group",
+        "host",
         "registered",
     )
 
@@ -229,11 +235,12 @@ class TcpClientSide(_Side):
         self.finished = self.lost = self._fed = False
         self.armed = 0
         self.deadline = NEVER
+        self.host = addr.host
         self._addr = addr
         self._counters = context.counters
         self._clock = context.deadlines.clock
         self._idle_seconds = listener.idle_timeout_seconds
-        self._record = TcpRecord(listener.name, addr.host, addr.port, context.unix_time())
+        self._record = TcpRecord(listener.name, self.host, addr.port, context.unix_time())
         self._accepted = self._clock.now()
         self._ready = False
         """The TLS handshake, if there is one, is done."""
@@ -257,6 +264,8 @@ class TcpClientSide(_Side):
 
     def connectionMade(self) -> None:
         self.context.connections.add(self)
+        if self.context.admission is not None:
+            self.context.admission.entered(self.host)
         self._counters.connections += 1
         self._counters.active += 1
         self.transport.setTcpNoDelay(True)
@@ -283,7 +292,7 @@ class TcpClientSide(_Side):
         self._began_connecting = self._clock.now()
         self.context.deadlines.set(self, self._began_connecting + self._idle_seconds)
         self.transport.pauseProducing()
-        self.group, self._candidates = self.context.choose(self._addr.host)
+        self.group, self._candidates = self.context.choose(self.host)
         self._record.target_group = self.group.name
         self._try_next()
 
@@ -309,7 +318,7 @@ class TcpClientSide(_Side):
             return b""
         local = self.transport.getHost()
         encode = encode_v1 if group.proxy_protocol is ProxyProtocolVersion.V1 else encode_v2
-        return encode((self._addr.host, self._addr.port), (local.host, local.port))
+        return encode((self.host, self._addr.port), (local.host, local.port))
 
     def connect_failed(self, side: TcpTargetSide, fault: Fault, detail: str) -> None:
         """The connection to a candidate was not made."""
@@ -543,6 +552,8 @@ class TcpClientSide(_Side):
         context = self.context
         context.deadlines.clear(self)
         context.connections.discard(self)
+        if context.admission is not None:
+            context.admission.left(self.host)
         self._counters.active -= 1
         record = self._record
         record.duration = self._clock.now() - self._accepted

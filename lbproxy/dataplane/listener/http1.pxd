@@ -18,6 +18,7 @@ cdef class HttpFront:
     cdef readonly object deadlines
     cdef public bint draining
     cdef readonly set connections
+    cdef readonly object admission
     cdef public object describe_tls
 
 
@@ -48,7 +49,8 @@ cdef class ClientConnection(Downstream):
     cdef _await_request(self)
     cdef _read_length(self, bytes data)
     cdef _read_chunks(self, bytes data)
-    cdef _refuse_unread(self, int status, reason)
+    cdef _refuse(self, int status, reason, CRequestHead head)
+    cdef _classify(self, Exchange exchange, int desync)
     cdef _set_deadline(self, double at)
     cdef bint _is_taking(self) except -1
     cdef _watch_giving(self)

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 from lbproxy.dataplane.deadlines import NEVER, TICK_SECONDS, Deadlines
+from lbproxy.dataplane.listener.admission import Admission, replace
 from lbproxy.dataplane.listener.pace import Pace
 from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phrase
 from lbproxy.dataplane.proxy.exchange import Downstream, Exchange
@@ -26,6 +27,8 @@ from lbproxy.dataplane.proxy.forwarded import ForwardedFields
 from lbproxy.dataplane.proxy.runtime import HttpRuntime
 from lbproxy.native.clock import Clock
 from lbproxy.wire.errors import RemoteProtocolError
+from lbproxy.wire.http.desync import REASONS, classification, number_of
+from lbproxy.wire.http.fields import without_odd_names
 from lbproxy.wire.http1.body import LAST_CHUNK, ChunkedReader, encode_chunk, last_chunk
 from lbproxy.wire.http1.head import RequestHead, scan_request
 
@@ -100,13 +103,21 @@ class HttpFront:
         self.deadlines = deadlines
         self.draining = False
         self.connections: set[ClientConnection] = set()
+        self.admission: Admission | None = None
         self.describe_tls = describe_tls
         """For an HTTPS listener: what to say of an OpenSSL connection."""
 
-    def buildProtocol(self, addr: IPv4Address | IPv6Address) -> ClientConnection:
-        """A connection from ``addr``, which is the client's also where a PROXY header gave it."""
+    def buildProtocol(self, addr: IPv4Address | IPv6Address) -> ClientConnection | None:
+        """A connection from ``addr``, which is the client's also where a PROXY header gave it; None to refuse it."""
+        if self.admission is not None and self.admission.refuses(addr.host):
+            return None
         kind = ClientConnection if self.describe_tls is None else SecureClientConnection
         return kind(self, addr.host, addr.port)
+
+    def admit(self, admission: Admission | None) -> None:
+        """Ask this of connections to come, and count those that are open."""
+        replace(self.admission, admission, [connection.host for connection in self.connections])
+        self.admission = admission
 
     def drain(self) -> None:
         """Answer with ``Connection: close`` from now on; close idle connections after a moment."""
@@ -196,6 +207,8 @@ class ClientConnection(Downstream):
     def connectionMade(self) -> None:
         front = self._front
         front.connections.add(self)
+        if front.admission is not None:
+            front.admission.entered(self.host)
         counters = self._runtime.counters
         counters.connections += 1
         counters.active += 1
@@ -246,10 +259,13 @@ class ClientConnection(Downstream):
             self._front.deadlines.set(self, self.clock.now() + _LINGER_SECONDS)
 
     def connectionLost(self, reason: Failure) -> None:
-        self._front.connections.discard(self)
+        front = self._front
+        front.connections.discard(self)
+        if front.admission is not None:
+            front.admission.left(self.host)
         self._runtime.counters.active -= 1
         self._reading = _CLOSING
-        self._front.deadlines.clear(self)
+        front.deadlines.clear(self)
         if self._taking is not None:
             self._taking.stop()
         exchange = self._exchange
@@ -292,7 +308,7 @@ class ClientConnection(Downstream):
         elif self._reading == _CLOSING:
             self._abort()
         elif self._buffer and not self._write_paused:
-            self._refuse_unread(Fault.CLIENT_TIMEOUT.status, Fault.CLIENT_TIMEOUT.reason)
+            self._refuse(Fault.CLIENT_TIMEOUT.status, Fault.CLIENT_TIMEOUT.reason, UNREADABLE)
         else:
             self._close()
 
@@ -384,7 +400,7 @@ class ClientConnection(Downstream):
                 head = scan_request(data, start)
             except RemoteProtocolError as error:
                 self._buffer = b""
-                self._refuse_unread(error.status, error.reason)
+                self._refuse(error.status, error.reason, UNREADABLE)
                 return
             if head is None:
                 self._await_head(data[start:], runtime)
@@ -401,6 +417,12 @@ class ClientConnection(Downstream):
 
     def _start_exchange(self, runtime: HttpRuntime, head: RequestHead, data: bytes, start: int, size: int) -> int:
         """Start on the request at ``start``; return the index of what does not belong to it."""
+        desync = head.desync
+        if desync and desync >= runtime.desync_refuses:
+            self._refuse(400, REASONS[desync], head)
+            return size
+        if head.odd_names and runtime.drop_odd_names:
+            head.forwarded = without_odd_names(head.forwarded)
         end = head.end
         body = b""
         trailers = b""
@@ -412,7 +434,7 @@ class ClientConnection(Downstream):
                 if end < size:
                     body = chunks.receive_data(data[end:])
             except RemoteProtocolError as error:
-                self._refuse_unread(error.status, error.reason)
+                self._refuse(error.status, error.reason, head)
                 return size
             if chunks.ended:
                 end = size - len(chunks.rest)
@@ -442,6 +464,11 @@ class ClientConnection(Downstream):
         exchange.received_bytes = head.end - start + len(body)
         if self.secure:
             self._describe_tls(exchange)
+        if desync:
+            self._classify(exchange, desync)
+            if desync >= runtime.desync_closes:
+                exchange.alone = True
+                self._keep = False
         self._starting = True
         try:
             exchange.start(body, ended, trailers)
@@ -452,6 +479,12 @@ class ClientConnection(Downstream):
         if not ended and not self._reading_paused and self._exchange is exchange:
             self._watch_giving()
         return end
+
+    def _classify(self, exchange: Exchange, desync: int) -> None:
+        """Say in the log and in the metrics how far a request strays from what everybody reads alike."""
+        exchange.classification = classification(desync)
+        exchange.classification_reason = REASONS[desync]
+        self._runtime.counters.desync[f"{exchange.classification} {exchange.classification_reason}"] += 1
 
     def _describe_tls(self, exchange: Exchange) -> None:
         tls = self._tls
@@ -518,18 +551,22 @@ class ClientConnection(Downstream):
         if chunks.ended and self._exchange is exchange:
             exchange.end_request(chunks.trailers)
 
-    def _refuse_unread(self, status: int, reason: str) -> None:
-        """Answer a request that could not be read, and close (RFC 9112 section 2.2)."""
-        refused = Exchange(self, self._runtime, UNREADABLE, self._began or self.clock.now())
+    def _refuse(self, status: int, reason: str, head: RequestHead) -> None:
+        """Answer a request that could not be read, or must not be sent on, and close (RFC 9112 section 2.2)."""
+        refused = Exchange(self, self._runtime, head, self._began or self.clock.now())
         refused.status = status
         refused.error_reason = reason
+        if self.secure:
+            self._describe_tls(refused)
+        if desync := number_of(reason):
+            self._classify(refused, desync)
         body = error_body(status, b"")
         message = b"HTTP/1.1 %d %b\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
             status,
             reason_phrase(status),
             own_fields(self.wall_time(), b"text/plain"),
             len(body),
-            body,
+            body if head.method != b"HEAD" else b"",
         )
         refused.sent_bytes = len(message)
         self._runtime.counters.faults[reason] += 1
@@ -658,7 +695,7 @@ class ClientConnection(Downstream):
         if self._reading == _CLOSING:
             return
         if not self._keep or not exchange.request_ended:
-            if exchange.request_ended and not self._buffer and not self._reading_paused:
+            if exchange.request_ended and not self._buffer and not self._reading_paused and not exchange.alone:
                 self._close()
             else:
                 self._linger()

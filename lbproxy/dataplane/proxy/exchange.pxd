@@ -60,6 +60,7 @@ cdef class Exchange(HttpRecord):
     cdef public Upstream upstream
     cdef public Pool pool
     cdef readonly bint request_ended, response_started, tunnel, done
+    cdef public bint alone
     cdef readonly object tries
     cdef object _others, _chosen, _following, _kept_failed
     cdef bytes _data, _trailers, _block

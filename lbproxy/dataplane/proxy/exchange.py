@@ -163,6 +163,7 @@ class Exchange(HttpRecord):
         "_paused_response",
         "_repeatable",
         "_trailers",
+        "alone",
         "answered",
         "began",
         "client",
@@ -194,6 +195,8 @@ class Exchange(HttpRecord):
         self.response_started = False
         self.tunnel = False
         self.done = False
+        self.alone = False
+        """The target's connection serves no other request after this one."""
         self.tries: Tries | None = None
         """What the group's policy for retries leaves, where it has one."""
         self._others: Iterator[RegisteredTarget] | None = None

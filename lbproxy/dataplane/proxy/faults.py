@@ -36,6 +36,8 @@ class Fault(enum.Enum):
     CLIENT_TIMEOUT = ("ClientTimeout", Side.CLIENT, 408, Retry.NO)
     CLIENT_TOO_SLOW = ("ClientTooSlow", Side.CLIENT, 408, Retry.NO)
     CLIENT_TLS_FAILED = ("ClientTlsFailed", Side.CLIENT, 0, Retry.NO)
+    CONNECTION_LIMIT = ("ConnectionLimit", Side.CLIENT, 0, Retry.NO)
+    CLIENT_CONNECTION_LIMIT = ("ClientConnectionLimit", Side.CLIENT, 0, Retry.NO)
     IDLE_TIMEOUT = ("IdleTimeout", Side.CLIENT, 0, Retry.NO)
     TOO_MANY_FORWARDED = ("TooManyForwardedAddresses", Side.CLIENT, 463, Retry.NO)
     METHOD_NOT_ALLOWED = ("MethodNotAllowed", Side.CLIENT, 405, Retry.NO)

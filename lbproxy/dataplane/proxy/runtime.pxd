@@ -36,6 +36,8 @@ cdef class HttpRuntime:
     cdef readonly ListenerCounters counters
     cdef readonly TraceIds trace_ids
     cdef readonly double idle_timeout, header_timeout, client_keep_alive
+    cdef readonly int desync_refuses, desync_closes
+    cdef readonly bint drop_odd_names
     cdef readonly double min_request_rate, min_response_rate, slow_client_grace
     cdef readonly long long max_requests
 

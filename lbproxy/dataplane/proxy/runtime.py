@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lbproxy.model.listener import DesyncMitigationMode
+from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT, FIRST_AMBIGUOUS, FIRST_SEVERE
+
 if TYPE_CHECKING:
     from lbproxy.dataplane.balancer.base import Balancer
     from lbproxy.dataplane.balancer.observation import Observation
@@ -81,6 +84,9 @@ class HttpRuntime:
         "access_log",
         "client_keep_alive",
         "counters",
+        "desync_closes",
+        "desync_refuses",
+        "drop_odd_names",
         "groups",
         "header_timeout",
         "idle_timeout",
@@ -113,6 +119,13 @@ class HttpRuntime:
         self.idle_timeout = listener.idle_timeout_seconds
         self.header_timeout = listener.request_header_timeout_seconds
         self.client_keep_alive = listener.client_keep_alive_seconds
+        mode = listener.desync_mitigation_mode
+        self.desync_refuses = 1 if mode is DesyncMitigationMode.STRICTEST else FIRST_SEVERE
+        """Requests from this number of `wire.http.desync` on are refused."""
+        # RFC 9112 section 6.3: with two framings the connection ends, whatever one wants
+        self.desync_closes = BOTH_TE_CL_PRESENT if mode is DesyncMitigationMode.MONITOR else FIRST_AMBIGUOUS
+        """From this number on their connections serve no other request."""
+        self.drop_odd_names = listener.drop_invalid_header_fields
         self.min_request_rate = float(listener.min_request_rate)
         self.min_response_rate = float(listener.min_response_rate)
         self.slow_client_grace = listener.slow_client_grace_seconds

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from ipaddress import ip_network
-from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any, Protocol
 
+from lbproxy.dataplane.router.addresses import packed_address
 from lbproxy.dataplane.router.patterns import any_of, compile_pattern
 from lbproxy.dataplane.router.request import RoutableRequest
 from lbproxy.model.rule import (
@@ -168,16 +168,11 @@ class SourceIpCheck:
             networks.append((int(network.netmask), int(network.network_address)))
 
     def matches(self, request: RoutableRequest, source: str) -> bool:
-        try:
-            if ":" not in source:
-                packed, networks = inet_pton(AF_INET, source), self._networks_v4
-            else:
-                packed, networks = inet_pton(AF_INET6, source.partition("%")[0]), self._networks_v6
-                if packed.startswith(_V4_MAPPED):
-                    packed, networks = packed[12:], self._networks_v4
-        except OSError:
-            return False  # a client without an IP address: a UNIX socket
+        packed = packed_address(source)
+        if not packed:
+            return False
         address = int.from_bytes(packed, "big")
+        networks = self._networks_v4 if len(packed) == 4 else self._networks_v6
         for mask, network in networks:  # noqa: SIM110 (any() with a generator costs twice as much)
             if address & mask == network:
                 return True
@@ -196,8 +191,6 @@ CHECKS: Mapping[type[Condition], Callable[[Any], Check]] = {
     SourceIpCondition: SourceIpCheck,
 }
 """Which check stands for which condition of the model."""
-
-_V4_MAPPED = bytes(10) + b"\xff\xff"
 
 
 def compile_condition(condition: Condition) -> Check:

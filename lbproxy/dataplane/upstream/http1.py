@@ -274,7 +274,7 @@ class TargetConnection(Upstream):
             if self.exchange is not exchange:
                 return
         self._buffer = b""
-        self._keep = head.keep_alive and self._request_ended
+        self._keep = head.keep_alive and self._request_ended and not exchange.alone
         if self._method == b"HEAD" or status == 204 or status == 304 or head.content_length == 0:
             self._release(len(data) > start)
             exchange.response(head, False, b"", True)

@@ -81,6 +81,7 @@ class TargetPool(Pool):
         mine = self.group
         return (
             self.target.address == target.address
+            and self.target.name == target.name
             and self._cell == cell
             and mine.protocol is group.protocol
             and mine.tls == group.tls

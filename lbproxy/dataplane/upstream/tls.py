@@ -73,7 +73,7 @@ class ClientTls:
 
         Raises `InvalidModel` naming ``server_name`` when that, or the target's host, cannot be a host name.
         """
-        return _ConnectionCreator(self._context, self.tls.server_name or target.host, self.tls.verify)
+        return _ConnectionCreator(self._context, self.tls.server_name or target.server_name, self.tls.verify)
 
 
 @implementer(IOpenSSLClientConnectionCreator)

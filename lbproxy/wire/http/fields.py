@@ -24,8 +24,17 @@ MAX_FIELDS = 200
 MAX_TRAILERS_BYTES = 16384
 MAX_TRAILERS = 64
 
+MAX_RESPONSE_FIELDS_BYTES = 32768
+"""The head of a response (ELB: response headers above 32 K give a 502)."""
+MAX_RESPONSE_FIELDS = 1000
+"""Field lines of a response: each costs more than its bytes."""
+MAX_TARGET_BYTES = 16384
+"""A request line, or HTTP/2's ``:path`` (ELB: a longer one gets a 414)."""
+
 TOKEN_OCTETS = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """``tchar`` (RFC 9110 section 5.6.2)."""
+PLAIN_NAME_OCTETS = b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+"""What names of fields are nearly always made of, and all that `drop-invalid-header-fields` lets pass (ELB)."""
 VALUE_OCTETS = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 """Tab, SP, visible characters and ``obs-text`` (RFC 9110 section 5.5)."""
 
@@ -104,6 +113,35 @@ def underscored(name: bytes) -> list[bytes]:
         for dashes in product((b"-", b"_"), repeat=len(others))
     )
     return [spelling for spelling in spellings if spelling != name]
+
+
+_NOT_LETTERS = bytes(octet for octet in range(256) if not bytes([octet]).isalnum())
+_FRAMING_LETTERS = frozenset([b"contentlength", b"transferencoding"])
+
+
+def looks_like_framing(name: bytes) -> bool:
+    """Whether a target that is careless with signs could take this for Content-Length or Transfer-Encoding.
+
+    ``name`` is in lower case and has such a sign: ``content_length``, but not ``content--length``.
+    """
+    letters = name.translate(None, _NOT_LETTERS)
+    return letters in _FRAMING_LETTERS and bool(name.translate(None, PLAIN_NAME_OCTETS))
+
+
+def without_odd_names(lines: bytes) -> bytes:
+    """Field lines without those whose name has anything but letters, digits and hyphens."""
+    kept = [line for line in lines.splitlines(keepends=True) if not _name_of(line).translate(None, PLAIN_NAME_OCTETS)]
+    return b"".join(kept)
+
+
+def _name_of(line: bytes) -> bytes:
+    return line.partition(b":")[0]
+
+
+def check_trailer(name: bytes) -> None:
+    """Refuse a field, by its name in lower case, that must not stand in a trailer section."""
+    if name.replace(b"_", b"-") in FORBIDDEN_TRAILERS or name.startswith(b"x-forwarded-"):
+        raise RemoteProtocolError(f"{name[:40]!r} in the trailers", reason="BadTrailer")
 
 
 def is_token(value: bytes) -> bool:

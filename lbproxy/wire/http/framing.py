@@ -34,6 +34,8 @@ def check_transfer_encoding(value: bytes) -> None:
     if value.lower() == b"chunked":
         return
     codings = list_elements(value.lower())
+    if codings.count(b"chunked") > 1:
+        raise RemoteProtocolError(f"transfer-encoding {value[:40]!r}", reason="MultipleTransferEncodingChunked")
     proper = bool(codings) and all(map(is_token, codings)) and b"chunked" not in codings[:-1]
     raise RemoteProtocolError(
         f"transfer-encoding {value[:40]!r}", reason="BadTransferEncoding", status=501 if proper else 400

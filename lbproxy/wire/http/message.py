@@ -10,13 +10,22 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from lbproxy.wire.errors import RemoteProtocolError
+from lbproxy.wire.http.desync import (
+    BOTH_TE_CL_PRESENT,
+    COMPLIANT,
+    DUPLICATE_CONTENT_LENGTH,
+    NON_COMPLIANT_HEADER,
+    SUSPICIOUS_HEADER,
+)
 from lbproxy.wire.http.fields import (
     HOP_BY_HOP,
     NOT_OPTIONS,
+    PLAIN_NAME_OCTETS,
     Field,
     connection_options,
     host_of,
     list_elements,
+    looks_like_framing,
     underscored,
 )
 from lbproxy.wire.http.framing import check_transfer_encoding, parse_content_length
@@ -53,8 +62,7 @@ class MessageFields:
             if meaning is None or meaning(self, field[1]):
                 kept.append(field)
         if self.chunked and self.content_length >= 0:
-            # RFC 9112 section 6.3: this may be an attempt at request smuggling
-            raise RemoteProtocolError("transfer-encoding and content-length", reason="BothTeClPresent")
+            self._two_framings()
         if not self.options <= _NOTHING_TO_REMOVE:
             named = self.options - _NOTHING_TO_REMOVE
             kept = [field for field in kept if field[0] not in named]
@@ -76,6 +84,10 @@ class MessageFields:
         self.options |= connection_options(value)
         return False
 
+    def _two_framings(self) -> None:
+        # RFC 9112 section 6.3: this may be an attempt at response splitting
+        raise RemoteProtocolError("transfer-encoding and content-length", reason="BothTeClPresent")
+
     def _content_length(self, value: bytes) -> bool:
         if self.content_length >= 0:
             raise RemoteProtocolError("content-length twice", reason="MultipleContentLength")
@@ -84,7 +96,7 @@ class MessageFields:
 
     def _transfer_encoding(self, value: bytes) -> bool:
         if self.chunked:
-            raise RemoteProtocolError("transfer-encoding twice", reason="BadTransferEncoding")
+            raise RemoteProtocolError("transfer-encoding twice", reason="MultipleTransferEncodingChunked")
         check_transfer_encoding(value)
         self.chunked = True
         return False
@@ -99,9 +111,11 @@ class RequestFields(MessageFields):
 
     __slots__ = (
         "authority",
+        "desync",
         "expect_continue",
         "host",
         "host_seen",
+        "odd_names",
         "referer",
         "te_trailers",
         "trace_id",
@@ -121,9 +135,32 @@ class RequestFields(MessageFields):
         self.trace_id: bytes | None = None
         self.user_agent = b""
         self.referer = b""
-        super().__init__(received)
+        self.desync = COMPLIANT
+        """A number of `wire.http.desync`, as far as the fields go."""
+        self.odd_names = bool(b"".join([field[0] for field in received]).translate(None, PLAIN_NAME_OCTETS))
+        """A name has something else than letters, digits and hyphens."""
+        if not b"".join([field[2] for field in received]).isascii():
+            self.desync = NON_COMPLIANT_HEADER
+        if self.odd_names and any(looks_like_framing(field[0]) for field in received):
+            # Not sent on: a target may read more into it than we do.
+            self.desync = SUSPICIOUS_HEADER
+            super().__init__([field for field in received if not looks_like_framing(field[0])])
+            self.received = received
+        else:
+            super().__init__(received)
         # RFC 9110 section 7.8: an Upgrade that Connection does not name was not meant for us
         self.upgrade_websocket = self.upgrade_websocket and b"upgrade" in self.options
+
+    def _content_length(self, value: bytes) -> bool:
+        if self.content_length >= 0 and parse_content_length(value) == self.content_length:
+            self.desync = max(self.desync, DUPLICATE_CONTENT_LENGTH)
+            return False
+        return super()._content_length(value)
+
+    def _two_framings(self) -> None:
+        # RFC 9112 section 6.3: the one that is safe to choose, if the connection ends with this request
+        self.content_length = -1
+        self.desync = BOTH_TE_CL_PRESENT
 
     def forwarded_without_expect(self) -> bytes:
         """For HTTP/1.0, where the expectation must be ignored (RFC 9110 section 10.1.1): nobody would wait for it."""
@@ -176,7 +213,7 @@ class RequestFields(MessageFields):
         **dict.fromkeys(HOP_BY_HOP, MessageFields._drop),
         b"authorization": MessageFields._secret,
         b"connection": MessageFields._connection,
-        b"content-length": MessageFields._content_length,
+        b"content-length": _content_length,
         b"cookie": MessageFields._secret,
         b"expect": _expect,
         b"host": _host,

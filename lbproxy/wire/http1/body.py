@@ -11,9 +11,9 @@ import re
 
 from lbproxy.wire.errors import LocalProtocolError, RemoteProtocolError
 from lbproxy.wire.http.fields import (
-    FORBIDDEN_TRAILERS,
     MAX_TRAILERS,
     MAX_TRAILERS_BYTES,
+    check_trailer,
 )
 from lbproxy.wire.http1.lines import CRLF, Limits, check_partial, read_fields
 
@@ -145,8 +145,7 @@ class ChunkedReader:
             return
         fields = read_fields(section[: end + 2], _TRAILER_LIMITS)
         for name, _, _ in fields:
-            if name.replace(b"_", b"-") in FORBIDDEN_TRAILERS or name.startswith(b"x-forwarded-"):
-                raise RemoteProtocolError(f"{name[:40]!r} in the trailers", reason="BadTrailer")
+            check_trailer(name)
         self.trailers = b"".join([line + CRLF for _, _, line in fields])
         self.rest = section[end + 4 :]
         self._part = _Part.ENDED

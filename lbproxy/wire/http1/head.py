@@ -16,25 +16,34 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lbproxy.native.choice import available
 from lbproxy.wire.errors import RemoteProtocolError
+from lbproxy.wire.http.desync import (
+    GET_HEAD_ZERO_CONTENT_LENGTH,
+    NON_COMPLIANT_VERSION,
+    UNDEFINED_CONTENT_LENGTH_SEMANTICS,
+    UNDEFINED_TRANSFER_ENCODING_SEMANTICS,
+)
 from lbproxy.wire.http.fields import (
     MAX_FIELD_BYTES,
     MAX_FIELDS,
     MAX_FIELDS_BYTES,
+    MAX_RESPONSE_FIELDS,
+    MAX_RESPONSE_FIELDS_BYTES,
+    MAX_TARGET_BYTES,
     host_of,
     is_token,
 )
 from lbproxy.wire.http.message import RequestFields, ResponseFields
 from lbproxy.wire.http1.lines import CRLF, Limits, check_octets, check_partial, read_fields
 
-MAX_REQUEST_LINE_BYTES = 16384
-"""Without its CRLF (ELB: a longer one gets a 414)."""
-MAX_RESPONSE_HEAD_BYTES = 32768
-"""Status line and fields (ELB: response headers above 32 K give a 502)."""
+MAX_REQUEST_LINE_BYTES = MAX_TARGET_BYTES
+"""Without its CRLF."""
+MAX_RESPONSE_HEAD_BYTES = MAX_RESPONSE_FIELDS_BYTES
+"""Status line and fields."""
 MAX_EMPTY_LINES = 2
 """Before a request line: old clients end a body with one too many (RFC 9112 section 2.2)."""
 
 _REQUEST_LIMITS = Limits(MAX_FIELDS_BYTES, MAX_FIELDS, MAX_FIELD_BYTES)
-_RESPONSE_LIMITS = Limits(MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEAD_BYTES)
+_RESPONSE_LIMITS = Limits(MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_FIELDS, MAX_RESPONSE_HEAD_BYTES)
 
 _MAX_REMEMBERED = 512
 """Blocks of each kind. All are forgotten when one more comes, which costs less than to know the oldest."""
@@ -56,6 +65,8 @@ _USUAL_REQUEST_LINE = re.compile(
 
 _LINE_OCTETS = bytes(range(0x20, 0x7F))
 _TARGET = re.compile(rb"[\x21\x22\x24-\x7e]+").fullmatch
+_ODD_PATH = re.compile(rb"%|\\|/[/.]").search
+"""What a path has that a target could normalise."""
 _ABSOLUTE_FORM = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?]*)([^?]*)(?:\?(.*))?").fullmatch
 _VERSION = re.compile(rb"HTTP/([0-9])\.[0-9]").fullmatch
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n").match
@@ -69,6 +80,7 @@ class RequestHead:
         "authority",
         "chunked",
         "content_length",
+        "desync",
         "end",
         "expect_continue",
         "forwarded",
@@ -76,6 +88,8 @@ class RequestHead:
         "keep_alive",
         "method",
         "minor",
+        "odd_names",
+        "odd_path",
         "path",
         "query",
         "referer",
@@ -123,6 +137,12 @@ class RequestHead:
     """The first X-Amzn-Trace-Id."""
     user_agent: bytes
     referer: bytes
+    desync: int
+    """What is doubtful about it: a number of `wire.http.desync`."""
+    odd_names: bool
+    """A field's name has something else than letters, digits and hyphens."""
+    odd_path: bool
+    """The path has something that could be normalised: see `wire.http.path`."""
     _fields: RequestFields
 
     @property
@@ -223,6 +243,9 @@ def scan_request(data: bytes, start: int = 0) -> RequestHead | None:
     head.trace_id = fields.trace_id
     head.user_agent = fields.user_agent
     head.referer = fields.referer
+    head.odd_names = fields.odd_names
+    head.odd_path = _ODD_PATH(path) is not None
+    head.desync = max(fields.desync, _doubt(method, version, fields))
     head._fields = fields
     if authority is None:
         head.authority = fields.authority
@@ -245,13 +268,27 @@ def scan_request(data: bytes, start: int = 0) -> RequestHead | None:
     else:
         if fields.chunked:
             # RFC 9112 section 6.1: a sender of HTTP/1.0 does not know it, so the framing is faulty
-            raise RemoteProtocolError("transfer-encoding in HTTP/1.0", reason="BadTransferEncoding")
+            raise RemoteProtocolError("transfer-encoding in HTTP/1.0", reason="UndefinedTransferEncodingSemantics")
         head.minor = 0
         head.forwarded = fields.forwarded_without_expect() if fields.expect_continue else fields.forwarded
         head.keep_alive = b"keep-alive" in fields.options and b"close" not in fields.options
         head.expect_continue = False
         head.upgrade = b""
     return head
+
+
+def _doubt(method: bytes, version: bytes, fields: RequestFields) -> int:
+    """What is doubtful about a request line, together with the framing."""
+    if method in (b"GET", b"HEAD"):
+        if fields.chunked:
+            return UNDEFINED_TRANSFER_ENCODING_SEMANTICS
+        if fields.content_length > 0:
+            return UNDEFINED_CONTENT_LENGTH_SEMANTICS
+    if version not in (b"HTTP/1.1", b"HTTP/1.0"):
+        return NON_COMPLIANT_VERSION
+    if fields.content_length == 0 and method in (b"GET", b"HEAD"):
+        return GET_HEAD_ZERO_CONTENT_LENGTH
+    return 0
 
 
 def _remember(blocks: dict[bytes, _Fields], block: bytes, fields: _Fields) -> None:
@@ -302,7 +339,8 @@ def _read_request_line(data: bytes, start: int) -> _RequestLine | None:
     if method in (b"CONNECT", b"TRACE"):
         raise RemoteProtocolError(f"method {method!r}", reason="MethodNotAllowed", status=405)
     if not _TARGET(target):
-        raise RemoteProtocolError(f"request target {target[:80]!r}", reason="BadUri")
+        reason = "SpaceInUri" if b" " in target.strip() else "BadUri"
+        raise RemoteProtocolError(f"request target {target[:80]!r}", reason=reason)
     target, path, query, authority = _read_target(method, target)
     return method, target, path, query, version, authority, end + 2
 
@@ -317,7 +355,8 @@ def _check_line_octets(line: bytes) -> None:
     if octet in b"\r\n":
         reason = "BadLineEnding"
     else:
-        reason = ("BadMethod", "BadUri", "BadVersion")[min(before.count(b" "), 2)]
+        part = min(before.count(b" "), 2)
+        reason = ("BadMethod", "BadUri" if octet == b"\0" else "AmbiguousUri", "BadVersion")[part]
     raise RemoteProtocolError(f"octet {octet!r} after {before[-20:]!r}", reason=reason)
 
 

@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from lbproxy.wire.errors import RemoteProtocolError
-from lbproxy.wire.http.fields import VALUE_OCTETS, Field, is_token
+from lbproxy.wire.http.fields import VALUE_OCTETS, Field, is_token, looks_like_framing
 
 CRLF = b"\r\n"
 
@@ -77,8 +77,14 @@ def _usual_line(line: bytes) -> bytes:
     """
     name, colon, value = line.partition(b":")
     if not colon or not is_token(name):
-        raise RemoteProtocolError(f"field line {line[:40]!r}", reason="BadHeader")
+        raise RemoteProtocolError(f"field line {line[:40]!r}", reason=_why_no_name(name, colon))
     return b"%b: %b\r\n" % (name, value.strip(b" \t"))
+
+
+def _why_no_name(name: bytes, colon: bytes) -> str:
+    if not name.strip() and colon:
+        return "EmptyHeader"
+    return "SuspiciousHeader" if looks_like_framing(name.lower()) else "BadHeader"
 
 
 def check_octets(block: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import textwrap
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem
 from lbproxy.controlplane.config.load import AdminAddress, ControlSettings, Loaded, load
 from lbproxy.controlplane.config.options import OPTIONS
+from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Protect, SrvSource
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol, XffMode
 from lbproxy.model.retry import RetryPolicy
@@ -62,13 +62,6 @@ targets = 10.0.0.2:5432
 FORWARD_APP = Forward((WeightedGroup("app"),))
 
 
-def no_names(host: str, port: None, **options: Any) -> Any:
-    """In place of `socket.getaddrinfo`."""
-    if host == "app.internal":
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.9.9.9", 0))]
-    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "lb.ini"
@@ -76,7 +69,7 @@ def path(tmp_path: Path) -> Path:
 
 def read(path: Path, text: str, **options: Any) -> Loaded:
     path.write_text(textwrap.dedent(text), encoding="utf-8")
-    return load(path, resolve=no_names, now=NOW, environ={"GROUP": "app"}, **options)
+    return load(path, now=NOW, environ={"GROUP": "app"}, **options)
 
 
 def problems(path: Path, text: str) -> list[str]:
@@ -283,6 +276,43 @@ def test_listener_options(path: Path) -> None:
     assert [certificate.source for certificate in listener.certificates] == [str(path.parent / "a.pem")]
 
 
+def test_names_and_sources_are_what_a_group_discovers(path: Path) -> None:
+    """No name is looked up here: a configuration can be checked, and applied, while the DNS is away."""
+    loaded = read(
+        path,
+        WEB
+        + """
+[target-group:app]
+protocol = HTTP
+targets = 10.0.0.1:80, App.internal:8443 weight=2
+discovery = dns:more.internal:80
+    file:lists/app.yaml, srv:_http._tcp.internal
+discovery-protect = 50%
+[target-group:plain]
+protocol = HTTP
+targets = 10.0.0.1:80
+""",
+    )
+    assert [target.key for target in loaded.configuration.target_groups[0].targets] == ["10.0.0.1:80"]
+    assert loaded.discovery == {
+        "app": Discovery(
+            sources=(
+                NamesSource(targets=(Target(host="app.internal", port=8443, address="", weight=2),)),
+                NamesSource(targets=(Target(host="more.internal", port=80, address=""),), text="dns:more.internal:80"),
+                FileSource(path=str(path.parent / "lists/app.yaml"), text="file:lists/app.yaml"),
+                SrvSource(name="_http._tcp.internal", text="srv:_http._tcp.internal"),
+            ),
+            protect=Protect(count=1, share=0.5),
+        )
+    }
+    assert not loaded.warnings
+
+
+def test_name_servers(path: Path) -> None:
+    loaded = read(path, "[lbproxy]\nresolver = 10.0.0.53, 127.0.0.1:5353, ::1, [::2]:54\n" + WEB + APP)
+    assert loaded.settings.resolver == (("10.0.0.53", 53), ("127.0.0.1", 5353), ("::1", 53), ("::2", 54))
+
+
 def test_target_group_options(path: Path) -> None:
     authority = make_certificate("authority", make_key())
     (path.parent / "ca.pem").write_bytes(authority)
@@ -322,10 +352,7 @@ tls-ca = ca.pem
         TargetGroup(
             name="app",
             protocol=TargetProtocol.HTTPS,
-            targets=(
-                Target(host="app.internal", port=8443, address="10.9.9.9", weight=2),
-                Target(host="::1", port=8443, address="::1"),
-            ),
+            targets=(Target(host="::1", port=8443, address="::1"),),
             algorithm="least_outstanding_requests",
             health_check=HealthCheck(
                 enabled=False,
@@ -687,9 +714,28 @@ def test_problem_has_its_parts(path: Path) -> None:
         ),
         # target groups
         (
-            WEB + APP.replace("10.0.0.1", "none.internal"),
-            "lb.ini:9: [target-group:app] targets = none.internal:8080: none.internal cannot be resolved: "
-            "Name or service not known; correct it or write its address",
+            WEB + APP + "discovery = dns:app.internal:8080, consul:app\n",
+            "lb.ini:10: [target-group:app] discovery = dns:app.internal:8080, consul:app: 'consul:app': "
+            "no such source; write dns:NAME:PORT, srv:NAME or file:PATH",
+        ),
+        (
+            WEB + APP + "discovery = dns:10.0.0.1:8080\n",
+            "lb.ini:10: [target-group:app] discovery = dns:10.0.0.1:8080: 10.0.0.1 is an address; write it in targets",
+        ),
+        (
+            WEB + APP + "discovery = srv:_http.tcp..internal\n",
+            "lb.ini:10: [target-group:app] discovery = srv:_http.tcp..internal: '_http.tcp..internal' is not a "
+            "host name or IP address; write for example srv:_http._tcp.app.internal",
+        ),
+        (
+            WEB + APP + "discovery-protect = 101%\n",
+            "lb.ini:10: [target-group:app] discovery-protect = 101%: out of range; 1 to 100 is allowed; "
+            "write for example 1, 50% or off",
+        ),
+        (
+            "[lbproxy]\nresolver = ns1.internal\n" + WEB + APP,
+            "lb.ini:2: [lbproxy] resolver = ns1.internal: not the address of a name server; "
+            "write for example 10.0.0.53 or 127.0.0.1:5353",
         ),
         (
             WEB + APP.replace("8080", "8080, 10.0.0.1:8080 weight=3"),
@@ -801,10 +847,10 @@ def test_all_mistakes_are_told_at_once_in_order(path: Path) -> None:
         action = dance
         [target-group:app]
         protocol = HTTP
-        targets = none.internal:1, void.internal:2
+        targets = none_internal.:1.2
         """,
     )
-    assert [line.split(":")[1] for line in found] == ["4", "5", "8", "9", "10", "13", "13"]
+    assert [line.split(":")[1] for line in found] == ["4", "5", "8", "9", "10", "13"]
     assert "'x': " in found[3]
     assert "'z': " in found[3]
 
@@ -917,6 +963,6 @@ def test_any_text_gives_a_configuration_or_its_mistakes(path: Path, text: str) -
 def outcome(path: Path, text: str) -> Loaded | tuple[Problem, ...]:
     source = text.encode("utf-8", "surrogatepass")
     try:
-        return load(path, source=source, resolve=no_names, now=NOW, environ={"A": "\r;[x\n=1"})
+        return load(path, source=source, now=NOW, environ={"A": "\r;[x\n=1"})
     except ConfigurationError as error:
         return error.problems

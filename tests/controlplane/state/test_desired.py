@@ -74,6 +74,48 @@ def test_the_same_configuration_again_publishes_nothing(bench: Bench) -> None:
     assert bench.state.configured_at == 5
 
 
+def test_discovered_targets_join_the_configured_ones(bench: Bench) -> None:
+    bench.configure(make_group(ONE))
+    bench.make_healthy()
+    bench.state.set_discovered("app", (TWO, make_target(1, weight=5)))
+    bench.clock.advance(1)
+    snapshot = bench.published[-1]
+    assert states(snapshot) == {"10.0.0.1:80": "healthy", "10.0.0.2:80": "initial"}
+    assert registered(snapshot).target.weight == 1, "what the configuration says of a target counts"
+    assert snapshot.configuration_version == 1, "workers need not be sent the whole configuration"
+
+    bench.state.set_discovered("app", ())
+    bench.clock.advance(0.1)
+    assert states(bench.state.snapshot) == {"10.0.0.1:80": "healthy", "10.0.0.2:80": "draining"}
+    bench.advance(2)
+    assert states(bench.state.snapshot) == {"10.0.0.1:80": "healthy"}
+
+
+def test_what_was_discovered_counts_from_the_first_snapshot_of_a_configuration(bench: Bench) -> None:
+    snapshot = bench.state.configure(make_configuration(make_group(ONE)), 1, {"app": (TWO,)})
+    assert list(states(snapshot)) == ["10.0.0.1:80", "10.0.0.2:80"]
+    snapshot = bench.state.configure(make_configuration(make_group(ONE)), 1, {})
+    assert states(snapshot)["10.0.0.2:80"] == "draining"
+
+
+def test_discovery_in_a_group_that_is_gone_changes_nothing(bench: Bench) -> None:
+    bench.configure(make_group(ONE))
+    bench.state.set_discovered("other", (TWO,))
+    bench.clock.advance(1)
+    assert len(bench.published) == 1
+
+
+def test_more_discovered_targets_than_cells_change_nothing(bench: Bench) -> None:
+    bench.configure(make_group(ONE))
+    with pytest.raises(RuntimeError):
+        bench.state.set_discovered("app", tuple(make_target(number) for number in range(2, 255)))
+    bench.clock.advance(1)
+    assert states(bench.state.snapshot) == {"10.0.0.1:80": "initial"}
+    bench.state.set_discovered("app", (TWO,))
+    bench.clock.advance(1)
+    assert list(states(bench.state.snapshot)) == ["10.0.0.1:80", "10.0.0.2:80"]
+
+
 def test_another_number_of_workers_keeps_the_configuration_version(bench: Bench) -> None:
     bench.configure(make_group(ONE), slots=2)
     snapshot = bench.configure(make_group(ONE), slots=4)

@@ -29,8 +29,10 @@ from lbproxy.controlplane.supervisor.sockets import BindProblem, ListeningSocket
 from lbproxy.controlplane.supervisor.systemd import Notifier
 from lbproxy.controlplane.supervisor.workers import WorkerPool
 from lbproxy.ipc.messages import ApplySnapshot, Drain
+from lbproxy.model.discovery import Discovery, FileSource
 from lbproxy.model.listener import Bind
 from lbproxy.model.snapshot import AccessLogSettings, Configuration, Snapshot
+from lbproxy.model.target import Target
 
 from .fakes import FakeLauncher, FakeMetrics, configuration
 
@@ -43,6 +45,7 @@ class FakeSettings:
     workers: int | None = 2
     admin: object = None
     state_directory: str = "/var/lib/lbproxy"
+    resolver: tuple[tuple[str, int], ...] = ()
 
 
 @attrs.frozen
@@ -50,6 +53,7 @@ class FakeLoaded:
     configuration: Configuration
     settings: FakeSettings = FakeSettings()
     demo: Mapping[str, int] = attrs.Factory(dict)
+    discovery: Mapping[str, Discovery] = attrs.Factory(dict)
     files: Sequence[str] = ()
     lines: Mapping[str, int] = attrs.Factory(dict)
     source: bytes = b"first"
@@ -104,7 +108,10 @@ class FakeState:
         self.closed = False
         self._subscribers: list[Callable[[Snapshot], Any]] = []
 
-    def configure(self, configuration: Configuration, worker_slots: int) -> Snapshot:
+    def configure(
+        self, configuration: Configuration, worker_slots: int, discovered: Mapping[str, Sequence[Target]]
+    ) -> Snapshot:
+        self.discovered = discovered
         if self.error is not None:
             raise self.error
         version = self.snapshot.version + 1
@@ -137,6 +144,24 @@ class FakeDemo(DemoTargets):
         if self.error is not None:
             raise self.error
         return configuration
+
+
+class FakeDiscovery:
+    """Finds what it is told; writes down what is in force."""
+
+    def __init__(self) -> None:
+        self.found: Mapping[str, Sequence[Target]] = {}
+        self.used: list[Mapping[str, Discovery]] = []
+        self.failing: list[str] = []
+
+    async def prepare(self, wanted: Mapping[str, Discovery], resolver: object) -> Mapping[str, Sequence[Target]]:
+        return {name: self.found.get(name, ()) for name in wanted}
+
+    def use(self, wanted: Mapping[str, Discovery], configuration: Configuration) -> None:
+        self.used.append(wanted)
+
+    def problems(self) -> list[str]:
+        return self.failing
 
 
 class FakeNotifier(Notifier):
@@ -177,6 +202,7 @@ class SupervisorTestCase(SynchronousTestCase):
         self.loader = FakeLoader()
         self.state = FakeState()
         self.demo = FakeDemo()
+        self.discovery = FakeDiscovery()
         self.notifier = FakeNotifier()
         self.sockets = ListeningSockets(self.notifier)
         self.watch = FakeWatch()
@@ -207,6 +233,7 @@ class SupervisorTestCase(SynchronousTestCase):
             sockets=self.sockets,
             directory=StateDirectory(self.path),
             demo=self.demo,
+            discovery=self.discovery,
             notifier=self.notifier,
             watchdog_seconds=watchdog_seconds,
             in_thread=self.in_thread,
@@ -290,6 +317,28 @@ class ReloadTests(SupervisorTestCase):
         )
         self.assertEqual(self.notifier.said, ["ready", "reloading", "ready"])
         self.assertEqual((self.watch.files, self.metrics.reloads), (["b.pem"], [True, True]))
+
+    def test_what_is_discovered_comes_with_the_configuration(self) -> None:
+        found = Target(host="10.0.0.1", port=80, address="10.0.0.1")
+        discovery = {"app": Discovery(sources=(FileSource(path="/targets.yaml", text="file:targets.yaml"),))}
+        self.discovery.failing = ["file:targets.yaml of target group app: no such file"]
+        supervisor = self.start(FakeLoaded(configuration(ONE)))
+        self.discovery.found = {"app": (found,)}
+        result = self.reload(supervisor, FakeLoaded(configuration(ONE), discovery=discovery))
+
+        self.assertEqual(self.state.discovered, {"app": (found,)})
+        self.assertEqual(self.discovery.used[-1], discovery)
+        self.assertEqual(result.warnings, ("file:targets.yaml of target group app: no such file",))
+
+    def test_sources_of_a_configuration_that_was_refused_are_not_used(self) -> None:
+        supervisor = self.start(FakeLoaded(configuration(ONE)))
+        self.state.error = RuntimeError("no more shared cells")
+        discovery = {"app": Discovery(sources=(FileSource(path="/targets.yaml", text="file:targets.yaml"),))}
+        result = self.reload(supervisor, FakeLoaded(configuration(ONE), discovery=discovery))
+        self.flushLoggedErrors(RuntimeError)
+
+        self.assertFalse(result.ok)
+        self.assertEqual(self.discovery.used[-1], {})
 
     def test_what_waits_for_a_restart_is_told_each_time(self) -> None:
         supervisor = self.start(FakeLoaded(configuration(ONE)))

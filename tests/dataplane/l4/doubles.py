@@ -147,6 +147,7 @@ class FakeContext:
         self.slot = SLOT
         self.counters = ListenerCounters("db")
         self.connections: set[Any] = set()
+        self.admission: Any = None
         self.by_target: dict[str, TargetCounters] = {}
         self.records: list[TcpRecord] = []
 

@@ -38,6 +38,7 @@ class FakeExchange(Exchange):
         self.unframed = ""
         self.paused = False
         self.gone = False
+        self.alone = False
         self.pauses_after_data = False
 
     def begin(self) -> TargetConnection:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lbproxy.wire.errors import RemoteProtocolError
-from lbproxy.wire.http.fields import FORBIDDEN_TRAILERS, HOP_BY_HOP, Field
+from lbproxy.wire.http.desync import REASONS
+from lbproxy.wire.http.fields import FORBIDDEN_TRAILERS, HOP_BY_HOP, Field, without_odd_names
 from lbproxy.wire.http.message import RequestFields, ResponseFields
 
 
@@ -34,12 +35,55 @@ def test_hop_by_hop_fields_are_never_forwarded(kind: type[RequestFields] | type[
     assert kind(fields((name, value))).forwarded == b""
 
 
-@pytest.mark.parametrize("kind", [RequestFields, ResponseFields])
-def test_two_framings_are_refused(kind: type[RequestFields] | type[ResponseFields]) -> None:
+def test_two_framings_of_a_response_are_refused() -> None:
     """RFC 9112 section 6.3."""
     with pytest.raises(RemoteProtocolError) as caught:
-        kind(fields((b"content-length", b"0"), (b"transfer-encoding", b"chunked")))
+        ResponseFields(fields((b"content-length", b"0"), (b"transfer-encoding", b"chunked")))
     assert caught.value.reason == "BothTeClPresent"
+
+
+def test_of_a_requests_two_framings_chunked_wins_and_is_all_that_is_sent_on() -> None:
+    """RFC 9112 section 6.3."""
+    for pairs in (
+        ((b"content-length", b"5"), (b"transfer-encoding", b"chunked")),
+        ((b"transfer-encoding", b"chunked"), (b"content-length", b"5"), (b"content-length", b"5")),
+    ):
+        request = RequestFields(fields(*pairs))
+        assert (request.chunked, request.content_length, request.forwarded) == (True, -1, b"")
+        assert REASONS[request.desync] == "BothTeClPresent"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "reason", "forwarded"),
+    [
+        ([(b"A", b"b")], "", b"A: b\r\n"),
+        ([(b"A", b"\xe9")], "NonCompliantHeader", b"A: \xe9\r\n"),
+        ([(b"A_B", b"b"), (b"A.B", b"")], "", b"A_B: b\r\nA.B: \r\n"),
+        ([(b"Content_Length", b"5"), (b"A", b"b")], "SuspiciousHeader", b"A: b\r\n"),
+        ([(b"Transfer__Encoding", b"chunked")], "SuspiciousHeader", b""),
+        ([(b"Transfer--Encoding", b"x")], "", b"Transfer--Encoding: x\r\n"),
+        ([(b"'TransferEncoding", b"x"), (b"A", b"\xe9")], "SuspiciousHeader", b"A: \xe9\r\n"),
+        ([(b"Content-Length", b"5"), (b"content-length", b"5")], "DuplicateContentLength", b""),
+        (
+            [(b"Content-Length", b"5"), (b"content-length", b"5"), (b"Content.Length", b"6")],
+            "DuplicateContentLength",
+            b"",
+        ),
+    ],
+)
+def test_what_is_doubtful_in_the_fields_of_a_request(
+    pairs: list[tuple[bytes, bytes]], reason: str, forwarded: bytes
+) -> None:
+    request = RequestFields(fields(*pairs))
+    assert REASONS[request.desync] == reason
+    assert request.forwarded == forwarded
+
+
+def test_odd_names_can_be_removed() -> None:
+    request = RequestFields(fields((b"A", b"b"), (b"C_D", b"e: f"), (b"G.H", b"i"), (b"J-1", b"k_l")))
+    assert request.odd_names
+    assert without_odd_names(request.forwarded) == b"A: b\r\nJ-1: k_l\r\n"
+    assert not RequestFields(fields((b"A-1", b"_"))).odd_names
 
 
 def test_forwarded_without_expect() -> None:

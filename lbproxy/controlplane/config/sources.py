@@ -1,0 +1,78 @@
+"""Where a group's targets come from, as it is written: ``dns:app.internal:8080, file:targets.yaml``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from lbproxy.controlplane.config.values import Form, either, host_name, integer_from
+from lbproxy.model.discovery import FileSource, NamesSource, Protect, Source, SrvSource
+from lbproxy.model.target import Target
+
+
+@attrs.frozen
+class Kind:
+    """A kind of source."""
+
+    form: str
+    """As one writes it."""
+    parse: Callable[[str, str], Source]
+    """(what is after the colon, the whole text) -> source; raises ValueError with what would be right."""
+
+
+def sources(parse_target: Callable[[str], Target]) -> Form[Source]:
+    """Make the parser of one source; ``parse_target`` reads ``host:port weight=2``."""
+
+    def dns(argument: str, text: str) -> Source:
+        target = parse_target(argument)
+        if target.address:
+            raise ValueError(f"{target.host} is an address; write it in targets")
+        return NamesSource(targets=(target,), text=text)
+
+    kinds = {"dns": Kind("dns:NAME:PORT", dns), **_KINDS}
+
+    def parse(text: str) -> Source:
+        name, _, argument = text.partition(":")
+        kind = kinds.get(name)
+        if kind is None:
+            raise ValueError(f"no such source; write {either(kind.form for kind in kinds.values())}")
+        return kind.parse(argument.strip(), text)
+
+    return Form(either(kind.form for kind in kinds.values()), parse)
+
+
+def _srv(argument: str, text: str) -> Source:
+    try:
+        return SrvSource(name=host_name(argument), text=text)
+    except ValueError as error:
+        raise ValueError(f"{error}; write for example srv:_http._tcp.app.internal") from None
+
+
+def _file(argument: str, text: str) -> Source:
+    if not argument:
+        raise ValueError("needs a path, for example file:targets.yaml")
+    return FileSource(path=argument, text=text)
+
+
+_KINDS: Mapping[str, Kind] = {
+    "srv": Kind("srv:NAME", _srv),
+    "file": Kind("file:PATH", _file),
+}
+
+_COUNT = integer_from(0, 10000)
+_PERCENTAGE = integer_from(1, 100)
+
+
+def _protect(text: str) -> Protect:
+    if text == "off":
+        return Protect(count=0)
+    try:
+        if text.endswith("%"):
+            return Protect(count=1, share=_PERCENTAGE.parse(text[:-1].rstrip()) / 100)
+        return Protect(count=_COUNT.parse(text))
+    except ValueError as error:
+        raise ValueError(f"{error}; write for example 1, 50% or off") from None
+
+
+PROTECT: Form[Protect] = Form("number, percentage or off", _protect)

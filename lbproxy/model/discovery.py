@@ -1,0 +1,58 @@
+"""Where the targets of a target group come from, besides those that the configuration names by address."""
+
+from __future__ import annotations
+
+import attrs
+
+from lbproxy.model.target import Target
+
+
+@attrs.frozen(kw_only=True)
+class NamesSource:
+    """Targets with host names: each address of a name is a target."""
+
+    targets: tuple[Target, ...]
+    text: str = "targets"
+    """As written in the configuration; so everywhere below."""
+
+
+@attrs.frozen(kw_only=True)
+class SrvSource:
+    """The SRV records of a name (RFC 2782)."""
+
+    name: str
+    text: str
+
+
+@attrs.frozen(kw_only=True)
+class FileSource:
+    """A list in a file."""
+
+    path: str
+    """Absolute."""
+    text: str
+
+
+Source = NamesSource | SrvSource | FileSource
+
+
+@attrs.frozen(kw_only=True)
+class Protect:
+    """How few targets discovery may leave in a group: ``count``, or this part of those that are in it."""
+
+    count: int = 1
+    """0 for no protection."""
+    share: float = 0.0
+    """0 to 1."""
+
+    def allows(self, present: int, wanted: int) -> bool:
+        """Tell whether a group of ``present`` targets may become one of ``wanted``."""
+        return wanted >= present or wanted >= max(self.count, present * self.share)
+
+
+@attrs.frozen(kw_only=True)
+class Discovery:
+    """What a target group discovers."""
+
+    sources: tuple[Source, ...]
+    protect: Protect = Protect()

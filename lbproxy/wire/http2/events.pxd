@@ -1,0 +1,9 @@
+cimport cython
+
+cdef class Event:
+    cdef public int kind
+    cdef public object stream, head, error
+    cdef public bytes data, trailers
+    cdef public list pieces
+    cdef public bint ended
+    cdef public long long code, last_id

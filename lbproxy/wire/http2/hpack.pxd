@@ -1,0 +1,41 @@
+cimport cython
+
+from lbproxy.wire.http2.fieldline cimport FieldLine
+
+cdef int _MAX_SIZE_UPDATES
+cdef tuple _STATIC
+
+
+cdef class Decoder:
+    cdef readonly bint too_large
+    cdef readonly long long generation
+    cdef bytes _block
+    cdef Py_ssize_t _at
+    cdef long long _limit, _max_table_bytes, _size
+    cdef list _entries
+
+    @cython.locals(
+        fields=list,
+        end=Py_ssize_t,
+        total=cython.longlong,
+        count=cython.int,
+        updates=cython.int,
+        octet=cython.int,
+        field=FieldLine,
+    )
+    cpdef list decode(self, bytes block)
+    @cython.locals(block=bytes, at=Py_ssize_t, value=cython.longlong, shift=cython.int, octet=cython.int, end=Py_ssize_t)
+    cdef long long _integer(self, int mask) except -1
+    @cython.locals(length=cython.longlong, huffman=cython.bint, start=Py_ssize_t, end=Py_ssize_t, text=bytes)
+    cdef bytes _string(self)
+    @cython.locals(index=cython.longlong, name=bytes)
+    cdef FieldLine _literal(self, int mask)
+    @cython.locals(entries=list, back=cython.longlong)
+    cdef FieldLine _entry(self, long long index)
+    cdef _insert(self, FieldLine field)
+    @cython.locals(entries=list, gone=Py_ssize_t, oldest=FieldLine)
+    cdef _evict(self, long long size)
+    cdef _resize(self, long long size)
+
+
+cpdef bytes encode_integer(long long value, int mask, int flags)
