@@ -14,19 +14,22 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
-from lbproxy.dataplane.balancer import Circumstances, Hashing, make_balancer
+from lbproxy.dataplane.balancer import Balancer, Circumstances, Hashing, make_balancer
 from lbproxy.dataplane.router.groups import GroupChoice
+from lbproxy.dataplane.router.ingress import TCP, admitting_rule
 from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.request import PlainRequest, RoutableRequest
 from lbproxy.dataplane.router.table import RuleTrace, Table
+from lbproxy.model.availability import is_good, serving_group
 from lbproxy.model.discovery import Discovery, NamesSource
-from lbproxy.model.listener import Bind, Listener, ListenerProtocol
+from lbproxy.model.listener import Bind, Listener, ListenerProtocol, PathNormalization
 from lbproxy.model.rule import Action, FixedResponse, Redirect
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
-from lbproxy.model.target_group import TargetGroup
+from lbproxy.model.target_group import StickinessType, TargetGroup
 from lbproxy.wire.errors import RemoteProtocolError
-from lbproxy.wire.http1.head import scan_request
+from lbproxy.wire.http.path import use_normalized_path
+from lbproxy.wire.http1.head import RequestHead, scan_request
 
 Health = Mapping[str, Mapping[str, TargetHealth]]
 """By target group name and target key (``host:port``)."""
@@ -49,10 +52,13 @@ class CandidateExplanation:
     target: str
     """``host:port``."""
     weight: int
+    share: int
+    """Per cent of the weight that it gets now."""
     state: str
     reason: str = ""
     """ELBv2 reason code that goes with the state."""
     description: str = ""
+    zone: str = ""
     order: int | None = None
     """1 for the first choice, then the order of failover; None if it gets no traffic."""
 
@@ -85,16 +91,21 @@ class Explanation:
     """None when no listener takes the URL; then there is nothing more but notes."""
     listener_protocol: str | None = None
     binds: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    """Those of the listener; without any everybody may connect."""
+    admitted_by: str | None = None
+    """The security group and its rule that let the client in; None when none does, or none is needed."""
     rules: tuple[RuleTrace, ...] = ()
     """Up to and including the one that matched; ``default`` when none did."""
     action: str | None = None
-    """``forward``, ``redirect`` or ``fixed-response``; ``refuse`` for a request that no rule sees."""
+    """``forward``, ``redirect`` or ``fixed-response``; ``refuse`` for a request that no rule sees, ``deny`` for a
+    connection that security groups do not let in."""
     groups: tuple[GroupExplanation, ...] = ()
     """For forward."""
     status: int | None = None
     """For redirect, fixed-response and refuse."""
     reason: str | None = None
-    """For refuse: what the access log gives as ``error_reason``."""
+    """For refuse and deny: the access log's ``error_reason`` or the cause of metrics."""
     location: str | None = None
     """For redirect."""
     content_type: str | None = None
@@ -117,6 +128,9 @@ class Explanation:
             lines.append("listener none takes this URL")
         else:
             lines.append(f"listener {self.listener} ({self.listener_protocol} {', '.join(self.binds)})")
+            if self.security_groups:
+                names = ", ".join(self.security_groups)
+                lines.append(f"security groups {names}: {self.admitted_by or 'no rule lets ' + self.source + ' in'}")
             lines += _rule_lines(self.rules) if has_requests else []
             lines += self._action_lines()
         lines += [f"note: {note}" for note in self.notes]
@@ -127,6 +141,8 @@ class Explanation:
             return [f"redirect {self.status} to {self.location}"]
         if self.action == "fixed-response":
             return [f"fixed-response {self.status} {self.content_type}: {self.body}".rstrip()]
+        if self.action == "deny":
+            return [f"closed before a byte is read ({self.reason})"]
         if self.action == "refuse":
             return [f"refused with {self.status} {self.reason}, before any rule"]
         lines = []
@@ -138,7 +154,9 @@ class Explanation:
                 (
                     "-" if candidate.order is None else f"{candidate.order}.",
                     candidate.target,
-                    f"weight {candidate.weight}",
+                    f"weight {candidate.weight}"
+                    + ("" if candidate.share == 100 else f" x {candidate.share} %")
+                    + (candidate.zone and f", zone {candidate.zone}"),
                     candidate.state,
                     " ".join(text for text in (candidate.reason, candidate.description) if text),
                 )
@@ -195,9 +213,17 @@ def explain(
         listener_protocol=chosen.listener.protocol.value,
         binds=tuple(str(bind) for bind in chosen.listener.binds),
     )
-    request: RoutableRequest
+    if chosen.listener.security_groups:
+        explanation = _explain_admission(explanation, configuration, chosen, parts)
+        if explanation.action == "deny":
+            return attrs.evolve(explanation, notes=tuple(notes))
+    request: RoutableRequest = PlainRequest()
     try:
-        request = _request(parts, method, headers) if chosen.listener.protocol.is_http else PlainRequest()
+        if chosen.listener.protocol.is_http:
+            request = head = _request(parts, method, headers)
+            mode = chosen.listener.path_normalization
+            if mode is not PathNormalization.OFF and use_normalized_path(head, strict=mode is PathNormalization.STRICT):
+                notes.append(f"the rules and the target see the path {head.path.decode('ascii')}")
     except RemoteProtocolError as error:
         notes.append(str(error))
         return attrs.evolve(explanation, action="refuse", status=error.status, reason=error.reason, notes=tuple(notes))
@@ -214,6 +240,22 @@ def explain(
 
 def _configuration(configuration: Configuration | Snapshot) -> Configuration:
     return configuration.configuration if isinstance(configuration, Snapshot) else configuration
+
+
+# Security groups
+
+
+def _explain_admission(
+    explanation: Explanation, configuration: Configuration | Snapshot, chosen: _Chosen, parts: SplitResult
+) -> Explanation:
+    groups = {group.name: group for group in _configuration(configuration).security_groups}
+    attached = chosen.listener.security_groups
+    port = chosen.bind.port if chosen.bind is not None else parts.port or 0
+    found = admitting_rule(groups, attached, TCP, port, explanation.source)
+    if found is None:
+        return attrs.evolve(explanation, security_groups=attached, action="deny", reason="SecurityGroupDenied")
+    name, rule = found
+    return attrs.evolve(explanation, security_groups=attached, admitted_by=f"{name} lets it in: {rule}")
 
 
 # The URL and its listener
@@ -306,7 +348,7 @@ def _binds(listener: Listener) -> str:
 # The request
 
 
-def _request(parts: SplitResult, method: str, headers: Iterable[tuple[str, str]]) -> RoutableRequest:
+def _request(parts: SplitResult, method: str, headers: Iterable[tuple[str, str]]) -> RequestHead:
     """Write the request as a client would, and read it as a listener does.
 
     Raises `RemoteProtocolError` where the listener refuses it.
@@ -358,17 +400,30 @@ def _explain_groups(
     notes: list[str],
 ) -> tuple[GroupExplanation, ...]:
     groups = {group.name: group for group in _configuration(configuration).target_groups}
+    zone = _configuration(configuration).zone
+    if isinstance(configuration, Snapshot) and health is None:
+        states = configuration.groups
+    else:
+        states = {
+            name: _group_state(group, None if health is None else health.get(name, {}))
+            for name, group in groups.items()
+        }
     explanations = []
     for name, weight, share in choice.shares:
-        group = groups.get(name)
-        if group is None:
+        if name not in groups:
             notes.append(f"there is no target group {name}")
             continue
-        if isinstance(configuration, Snapshot) and health is None:
-            state = configuration.groups.get(name, GroupState())
-        else:
-            state = _group_state(group, None if health is None else health.get(name, {}))
-        explained = _explain_group(group, state, weight, share, request, source, unknown.get(name, ""), notes)
+        serving = serving_group(name, groups, states, zone)
+        if serving != name:
+            notes.append(f"too few targets of {name} are healthy: its backup {serving} does its work")
+        group, state = groups[serving], states.get(serving, GroupState())
+        balancer = make_balancer(
+            # A draw from a fixed seed: the order is one of those possible, and the same each time.
+            Circumstances(group=group, state=state, cells=_IdleCells(), random=Random(0), zone=zone)
+        )
+        order = list(balancer.candidates(request, source))
+        _note_order(balancer, group, state, order, request, source, unknown.get(name, ""), notes)
+        explained = _explain_group(balancer, group, state, order, weight, share)
         explanations.append(attrs.evolve(explained, retries=tuple(_explain_retries(group, method))))
     return tuple(explanations)
 
@@ -411,35 +466,14 @@ def _explain_retries(group: TargetGroup, method: str) -> Iterator[str]:
 
 
 def _explain_group(
+    balancer: Balancer,
     group: TargetGroup,
     state: GroupState,
+    order: Sequence[RegisteredTarget],
     weight: int,
     share: float,
-    request: RoutableRequest | None,
-    source: str,
-    unknown: str,
-    notes: list[str],
 ) -> GroupExplanation:
-    # A draw from a fixed seed: the order is one of those possible, and the same each time.
-    balancer = make_balancer(Circumstances(group=group, state=state, cells=_IdleCells(), random=Random(0)))
-    order = list(balancer.candidates(request, source))
     used = {target.cell for target in order}
-    idle = [target for target in state.targets if target.cell not in used]
-    if unknown:
-        notes.append(f"{group.name} has {unknown}, known only to the lbproxy that runs: ask it with --admin")
-    elif not state.targets:
-        notes.append(f"target group {group.name} has no targets: the answer is 503")
-    elif not order:
-        notes.append(f"target group {group.name} has no target that may take traffic: the answer is 503")
-    elif balancer.fail_open:
-        notes.append(f"no target of {group.name} is known to be healthy: it fails open, all are used")
-    if len(order) > 1 and group.algorithm in _ORDER_NOTES:
-        notes.append(f"{group.name}: {_ORDER_NOTES[group.algorithm]}")
-    elif len(order) > 1 and isinstance(balancer, Hashing):
-        if balancer.key_of(request, source) is None:
-            notes.append(f"{group.name}: the request has no {group.hash_key}, so it takes its turn as in round robin")
-        else:
-            notes.append(f"{group.name}: every request with the same {group.hash_key} has this order")
     return GroupExplanation(
         name=group.name,
         weight=weight,
@@ -448,9 +482,41 @@ def _explain_group(
         fail_open=balancer.fail_open,
         candidates=(
             *(_candidate(target, number) for number, target in enumerate(order, 1)),
-            *(_candidate(target, None) for target in idle),
+            *(_candidate(target, None) for target in state.targets if target.cell not in used),
         ),
     )
+
+
+def _note_order(
+    balancer: Balancer,
+    group: TargetGroup,
+    state: GroupState,
+    order: Sequence[RegisteredTarget],
+    request: RoutableRequest | None,
+    source: str,
+    unknown: str,
+    notes: list[str],
+) -> None:
+    """Say what a reader should know of the order of candidates."""
+    if unknown:
+        notes.append(f"{group.name} has {unknown}, known only to the lbproxy that runs: ask it with --admin")
+    elif not state.targets:
+        notes.append(f"target group {group.name} has no targets: the answer is 503")
+    elif not order:
+        notes.append(f"target group {group.name} has no target that may take traffic: the answer is 503")
+    elif balancer.fail_open and any(map(is_good, order)):
+        notes.append(f"too few targets of {group.name} are known to be healthy: it fails open, all are used")
+    elif balancer.fail_open:
+        notes.append(f"no target of {group.name} is known to be healthy: it fails open, all are used")
+    if len(order) > 1 and group.algorithm in _ORDER_NOTES and not isinstance(balancer, Hashing):
+        notes.append(f"{group.name}: {_ORDER_NOTES[group.algorithm]}")
+    if group.stickiness is not None and group.stickiness.type is not StickinessType.SOURCE_IP:
+        notes.append(f"{group.name}: with a valid cookie of {group.stickiness.type.value} its target is the first")
+    if len(order) > 1 and isinstance(balancer, Hashing):
+        if balancer.key_of(request, source) is None:
+            notes.append(f"{group.name}: the request has no {balancer.key}, so it takes its turn as in round robin")
+        else:
+            notes.append(f"{group.name}: every request with the same {balancer.key} has this order")
 
 
 _ORDER_NOTES = {
@@ -467,9 +533,11 @@ def _candidate(target: RegisteredTarget, order: int | None) -> CandidateExplanat
     return CandidateExplanation(
         target=target.target.key,
         weight=target.target.weight,
+        share=target.share,
+        zone=target.target.zone,
         state=target.health.state.value,
         reason=target.health.reason.value,
-        description=target.health.description,
+        description="; ".join(filter(None, (target.health.description, target.share_reason))),
         order=order,
     )
 

@@ -50,6 +50,7 @@ TABLE = {
     "dataplane.deadlines": Row(ours=("native",), others=_TWISTED),
     "dataplane.router": Row(ours=("model", "wire"), others=("re2",)),
     "dataplane.balancer": Row(ours=("model", "wire", "ipc.cells", "dataplane.router")),
+    "dataplane.balancer.seal": Row(ours=("model",), others=("cryptography",)),
     "dataplane.proxy": Row(ours=(*_PURE, "native")),
     "dataplane.listener": Row(ours=_EDGE, others=(*_TWISTED, *_TLS)),
     "dataplane.upstream": Row(ours=_EDGE, others=(*_TWISTED, *_TLS)),

@@ -26,9 +26,10 @@ from lbproxy.model.rule import (
     SourceIpCondition,
     WeightedGroup,
 )
+from lbproxy.model.security_group import IngressRule, SecurityGroup
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
-from lbproxy.model.target_group import HashKey, HashPart, TargetGroup, TargetProtocol
+from lbproxy.model.target_group import CrossZone, HashKey, HashPart, TargetGroup, TargetProtocol
 
 HEALTHY = TargetHealth(state=TargetState.HEALTHY)
 TIMED_OUT = TargetHealth(state=TargetState.UNHEALTHY, reason=TargetReason.TIMEOUT, description="Request timed out")
@@ -159,6 +160,15 @@ def test_what_is_not_a_url_is_refused(url: str) -> None:
         explain(CONFIGURATION, url)
 
 
+def test_the_path_is_normalised_as_the_listener_does_it() -> None:
+    plain = explain(CONFIGURATION, "https://api.example.com:8443/v1/x")
+    dotted = explain(CONFIGURATION, "https://api.example.com:8443/y/%2e%2e/v%31/x")
+    assert dotted.rules == plain.rules
+    assert dotted.notes[0] == "the rules and the target see the path /v1/x"
+    hidden = explain(CONFIGURATION, "https://api.example.com:8443/v1/..%2fx")
+    assert (hidden.action, hidden.status, hidden.reason) == ("refuse", 400, "BadPath")
+
+
 def test_a_source_that_is_no_address_is_refused() -> None:
     with pytest.raises(ValueError, match="does not appear to be an IPv4 or IPv6 address"):
         explain(CONFIGURATION, "http://x.com:8080", source="me")
@@ -257,6 +267,38 @@ def with_app(**settings: Any) -> Configuration:
     )
 
 
+def test_a_backup_that_does_the_work_is_shown_in_its_place() -> None:
+    spare = TargetGroup(name="spare", protocol=TargetProtocol.HTTP, targets=(target(9),))
+    configuration = with_app(backup="spare")
+    configuration = attrs.evolve(configuration, target_groups=(*configuration.target_groups, spare))
+    health: Health = {"app": {"10.0.0.1:80": TIMED_OUT, "10.0.0.2:80": TIMED_OUT}, "spare": {"10.0.0.9:80": HEALTHY}}
+    found = explain(configuration, "http://x.com/", health=health)
+    assert found.groups[0].name == "spare"
+    assert states(found) == [(1, "10.0.0.9:80", "healthy")]
+    assert "too few targets of app are healthy: its backup spare does its work" in found.notes
+
+
+def test_zones_and_shares_are_shown() -> None:
+    state = GroupState(
+        targets=(
+            RegisteredTarget(target=attrs.evolve(target(1, 2), zone="a"), health=HEALTHY, cell=64),
+            RegisteredTarget(
+                target=attrs.evolve(target(2), zone="b"),
+                health=HEALTHY,
+                cell=128,
+                share=25,
+                share_reason="slow start",
+            ),
+        )
+    )
+    configuration = attrs.evolve(with_app(cross_zone=CrossZone.SPILL), zone="b")
+    snapshot = Snapshot(version=1, configuration_version=1, configuration=configuration, groups={"app": state})
+    found = explain(snapshot, "http://x.com/")
+    assert states(found) == [(1, "10.0.0.2:80", "healthy"), (None, "10.0.0.1:80", "healthy")]
+    assert "  1. 10.0.0.2:80 weight 1 x 25 %, zone b healthy slow start" in found.to_text().splitlines()
+    assert "  -  10.0.0.1:80 weight 2, zone a        healthy" in found.to_text().splitlines()
+
+
 def test_targets_that_only_the_running_one_knows_are_shown() -> None:
     health: Health = {"app": {"10.0.0.1:80": HEALTHY, "[::1]:40001": HEALTHY}}
     found = explain(CONFIGURATION, "https://x.com:8443/", headers=[("x-tenant", "acme")], health=health)
@@ -305,6 +347,8 @@ def test_json_is_json() -> None:
     assert json.loads(json.dumps(found))["groups"][0]["candidates"][0] == {
         "target": "10.0.0.1:80",
         "weight": 1,
+        "share": 100,
+        "zone": "",
         "state": "initial",
         "reason": "Elb.RegistrationInProgress",
         "description": "",
@@ -383,8 +427,8 @@ def test_it_tells_of_retries() -> None:
 @pytest.mark.parametrize(
     ("url", "method", "headers", "refused"),
     [
-        ("x.com:8080/a b", "GET", [], (400, "BadUri")),
-        ("x.com:8080/", "B D", [], (400, "BadUri")),
+        ("x.com:8080/a b", "GET", [], (400, "SpaceInUri")),
+        ("x.com:8080/", "B D", [], (400, "SpaceInUri")),
         ("x.com:8080/", "TRACE", [], (405, "MethodNotAllowed")),
         ("x.com:8080/", "GET", [("Host", "a"), ("Host", "b")], (400, "BadHost")),
         ("x.com:8080/", "GET", [("X Y", "a")], (400, "BadHeader")),
@@ -413,3 +457,32 @@ def test_a_connection_has_no_method_and_no_rules() -> None:
     text = explain(CONFIGURATION, "tcp://127.0.0.1:5432").to_text().splitlines()
     assert text[0] == "connection to tcp://127.0.0.1:5432 from 127.0.0.1"
     assert text[2].startswith("forward to db")
+
+
+# Security groups
+
+
+GUARDED = Configuration(
+    listeners=(attrs.evolve(WEB, security_groups=("office", "admins")),),
+    security_groups=(
+        SecurityGroup(
+            name="office", ingress=(IngressRule(protocol="tcp", ports=(8080, 8080), networks=("10.0.0.0/8",)),)
+        ),
+        SecurityGroup(name="admins", ingress=(IngressRule(networks=("192.0.2.0/24",)),)),
+    ),
+)
+
+
+def test_security_groups_say_who_lets_the_client_in() -> None:
+    found = explain(GUARDED, "http://x.com:8080/", source="192.0.2.9")
+    assert (found.action, found.admitted_by) == ("redirect", "admins lets it in: all all 192.0.2.0/24")
+    assert "security groups office, admins: admins lets it in: all all 192.0.2.0/24" in found.to_text()
+
+
+def test_security_groups_end_the_explanation_where_they_end_the_connection() -> None:
+    found = explain(GUARDED, "http://x.com:8080/", source="203.0.113.1")
+    assert (found.action, found.reason, found.rules) == ("deny", "SecurityGroupDenied", ())
+    assert found.to_text().splitlines()[2:] == [
+        "security groups office, admins: no rule lets 203.0.113.1 in",
+        "closed before a byte is read (SecurityGroupDenied)",
+    ]

@@ -101,7 +101,9 @@ def _group_table(group: Mapping[str, Any]) -> Table:
     if group["protocol"]:
         title += f"  {group['protocol']}, {group['algorithm']}"
     if group["fail_open"]:
-        title += "  fails open: no target is healthy"
+        title += "  fails open: too few targets are healthy"
+    if group.get("serving", group["name"]) != group["name"]:
+        title += f"  served by its backup {group['serving']}"
     return make_table(
         title,
         ["target", "state", ">weight", ">in flight", ">requests", "reason"],
@@ -109,14 +111,19 @@ def _group_table(group: Mapping[str, Any]) -> Table:
             (
                 " ".join(filter(None, (target["target"], target.get("name")))),
                 show_state(target["state"]),
-                str(target["weight"]),
+                _weight(target),
                 show_count(target["in_flight"]),
                 show_count(target["requests"]),
-                Text(" ".join(filter(None, (target["reason"], target["description"])))),
+                Text(" ".join(filter(None, (target["reason"], target["description"], target.get("share_reason"))))),
             )
             for target in group["targets"]
         ],
     )
+
+
+def _weight(target: Mapping[str, Any]) -> str:
+    share = target.get("share", 100)
+    return str(target["weight"]) if share == 100 else f"{target['weight']} x {share} %"
 
 
 def _sources_table(group: Mapping[str, Any]) -> Table:

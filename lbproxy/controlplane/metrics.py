@@ -41,7 +41,11 @@ class MetricsState(Protocol):
         """How the sources of a group's targets fare."""
 
     def fail_open(self, group: str) -> bool:
-        """Tell whether the group uses all its targets because none is healthy."""
+        """Tell whether the group uses all its targets because too few are healthy."""
+        ...
+
+    def serving(self, group: str) -> str:
+        """Name the group that does this one's work."""
 
     def in_flight(self, group: str, key: str) -> int:
         """Requests or TCP connections in flight to a target, all workers together."""
@@ -375,7 +379,15 @@ class _Collector(Collector):
         members = GaugeMetricFamily("lbproxy_target_group_targets", "Registered targets", labels=["target_group"])
         healthy = GaugeMetricFamily("lbproxy_target_group_healthy_targets", "Healthy targets", labels=["target_group"])
         open_ = GaugeMetricFamily(
-            "lbproxy_target_group_fail_open", "1 while all targets are used as none is healthy", labels=["target_group"]
+            "lbproxy_target_group_fail_open",
+            "1 while all targets are used as too few are healthy",
+            labels=["target_group"],
+        )
+        backup = GaugeMetricFamily(
+            "lbproxy_target_group_on_backup", "1 while the backup does the group's work", labels=["target_group"]
+        )
+        share = GaugeMetricFamily(
+            "lbproxy_target_share_percent", "How much of its weight a target gets now", labels=labels
         )
         for group, group_state in sorted(snapshot.groups.items()):
             count = 0
@@ -385,9 +397,11 @@ class _Collector(Collector):
                 for target_state in TargetState:
                     states.add_metric([*pair, target_state.value], registered.health.state is target_state)
                 flight.add_metric(pair, state.in_flight(*pair))
+                share.add_metric(pair, registered.share)
             members.add_metric([group], len(group_state.targets))
             healthy.add_metric([group], count)
             open_.add_metric([group], state.fail_open(group))
+            backup.add_metric([group], state.serving(group) != group)
         expiry = GaugeMetricFamily(
             "lbproxy_certificate_expiry_timestamp_seconds",
             "Unix time at which a certificate ends",
@@ -396,7 +410,7 @@ class _Collector(Collector):
         for listener in snapshot.configuration.listeners:
             for certificate in listener.certificates:
                 expiry.add_metric([listener.name, certificate.source], _expiry(certificate.pem))
-        yield from (states, flight, members, healthy, open_, expiry)
+        yield from (states, flight, share, members, healthy, open_, backup, expiry)
         yield from _discovery(state)
 
 

@@ -59,7 +59,8 @@ class Deadlines:
         self.now = seconds
         self.clock = Clock(seconds)
         """The same, for those who ask often."""
-        self._call_later = call_later
+        self.call_later = call_later
+        """For a time that has to be exact."""
         self._buckets: dict[int, dict[Expiring, None]] = {}
         self._call: Any = None
         self._call_tick: float = NEVER
@@ -107,7 +108,7 @@ class Deadlines:
         if self._call is not None:
             self._call.cancel()
         self._call_tick = tick
-        self._call = self._call_later(max(0.0, tick * TICK_SECONDS - self.now()), self._run)
+        self._call = self.call_later(max(0.0, tick * TICK_SECONDS - self.now()), self._run)
 
     def _run(self) -> None:
         self._call = None

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lbproxy.dataplane.balancer import OBSERVING, Circumstances, Observation, make_balancer
+from lbproxy.dataplane.balancer.seal import Seal
+from lbproxy.dataplane.balancer.stickiness import target_stickiness
 from lbproxy.dataplane.proxy.retry import Retrying
 from lbproxy.dataplane.proxy.runtime import GroupRuntime
 from lbproxy.dataplane.upstream.pool import TargetPool
+from lbproxy.model.availability import serving_group
 from lbproxy.model.snapshot import GroupState, Snapshot
 from lbproxy.model.target import Target, TargetState
 from lbproxy.model.target_group import TargetGroup
@@ -41,13 +44,14 @@ class Groups:
         cells: Cells,
         slot: int,
         random: Random,
-        call_later: Callable[..., Any],
+        seal: Seal,
         on_gone: Callable[[str, str], None],
     ) -> None:
-        """``on_gone`` is told the group and key of each target whose time to finish is over, ``call_later`` is a
-        reactor's."""
+        """``on_gone`` is told the group and key of each target whose time to finish is over."""
         self.runtimes: dict[str, GroupRuntime] = {}
-        """By name; a new mapping for each snapshot, since exchanges keep the one that they began with."""
+        """What serves each group, which may be its backup; a new mapping for each snapshot, since exchanges keep the
+        one that they began with."""
+        self._own: dict[str, GroupRuntime] = {}
         self.pools: dict[PoolKey, TargetPool] = {}
         self._deadlines = deadlines
         self._connector = connector
@@ -55,7 +59,7 @@ class Groups:
         self._cells = cells
         self._slot = slot
         self._random = random
-        self._call_later = call_later
+        self._seal = seal
         self._on_gone = on_gone
         self._snapshot: Snapshot | None = None
 
@@ -70,19 +74,24 @@ class Groups:
             group = configured.get(name)
             if group is None:
                 continue  # its last targets are draining
-            known = self.runtimes.get(name)
+            known = self._own.get(name)
             if (
                 known is not None
                 and before is not None
                 and known.group == group
                 and before.groups.get(name) == state
                 and before.worker_slots == snapshot.worker_slots
+                and before.configuration.zone == snapshot.configuration.zone
             ):
                 runtimes[name] = known
             else:
-                runtimes[name] = self._make_group(group, state, snapshot.worker_slots)
+                runtimes[name] = self._make_group(group, state, snapshot)
         self._let_go(snapshot, present)
-        self.runtimes = runtimes
+        self._own = runtimes
+        self.runtimes = {
+            name: runtimes[serving_group(name, configured, snapshot.groups, snapshot.configuration.zone)]
+            for name in runtimes
+        }
         self._snapshot = snapshot
 
     def close(self) -> None:
@@ -100,7 +109,7 @@ class Groups:
                 if pool is not None and registered.health.state is TargetState.DRAINING:
                     pool.retire()
 
-    def _make_group(self, group: TargetGroup, state: GroupState, slots: int) -> GroupRuntime:
+    def _make_group(self, group: TargetGroup, state: GroupState, snapshot: Snapshot) -> GroupRuntime:
         pools = {
             registered.cell: self._pool(group, registered.target, registered.cell + self._slot)
             for registered in state.targets
@@ -112,22 +121,24 @@ class Groups:
                 group=group,
                 state=state,
                 cells=self._cells,
-                slots=slots,
+                slots=snapshot.worker_slots,
+                zone=snapshot.configuration.zone,
                 random=self._random,
                 observations=observations,
                 now=self._deadlines.now,
             )
         )
-        return GroupRuntime(group, balancer, pools, self._retrying(group, slots))
+        stickiness = target_stickiness(group, balancer.targets, self._seal)
+        return GroupRuntime(group, balancer, pools, self._retrying(group, snapshot.worker_slots), stickiness)
 
     def _retrying(self, group: TargetGroup, slots: int) -> Retrying | None:
         """The group's policy at work; what it remembers of the traffic outlives changes of the targets."""
         if group.retry.is_default:
             return None
-        known = self.runtimes.get(group.name)
+        known = self._own.get(group.name)
         if known is not None and known.retrying is not None and known.retrying.follows(group.retry, slots):
             return known.retrying
-        return Retrying(group.retry, slots, self._call_later, self._deadlines.now)
+        return Retrying(group.retry, slots, self._deadlines.call_later, self._deadlines.now)
 
     def _pool(self, group: TargetGroup, target: Target, cell: int) -> TargetPool:
         key = (group.name, target.key)

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from lbproxy.dataplane.balancer.base import Cells
+from lbproxy.dataplane.balancer.seal import Seal
+from lbproxy.dataplane.balancer.stickiness import GroupStickiness
 from lbproxy.dataplane.deadlines import Deadlines
 from lbproxy.dataplane.groups import Groups
 from lbproxy.dataplane.l4.front import TcpFront, TcpRuntime
@@ -86,20 +88,15 @@ class Serving:
         self._sockets: dict[Bind, socket.socket] = {}
         self._accepting: dict[Bind, _Accepting] = {}
         self._leaving: set[Front] = set()
+        self.seal = Seal()
+        """Of stickiness cookies; good for this worker alone until it is given the keys that all have."""
+        self._group_stickiness = GroupStickiness(self.seal)
         self._admissions = Admissions(tables.census, slot)
-        self._slots = 1
         self._log: AccessLog | None = None
         self._log_settings = AccessLogSettings()
         self.counters = WorkerCounters()
         self._groups = Groups(
-            self._deadlines,
-            self._connector,
-            self.counters,
-            cells,
-            slot,
-            self._random,
-            reactor.callLater,
-            self._target_gone,
+            self._deadlines, self._connector, self.counters, cells, slot, self._random, self.seal, self._target_gone
         )
         self.draining = False
 
@@ -116,7 +113,7 @@ class Serving:
         if self._log_settings != configuration.access_log:
             self._open_log(configuration.access_log)
         self._groups.apply(snapshot)
-        self._slots = snapshot.worker_slots
+        self._admissions.apply(configuration, snapshot.worker_slots)
         problems = []
         for listener in configuration.listeners:
             try:
@@ -140,13 +137,18 @@ class Serving:
     # Listeners
 
     def _apply_listener(self, listener: Listener) -> None:
+        for bind in listener.binds:
+            if bind in self._accepting:  # whatever else may fail below
+                self._accepting[bind].front.admit(self._admission(listener, bind))
         self._table(listener)
         tls = self._server_tls(listener) if listener.protocol.is_encrypted else None
-        admission = self._admissions.make(listener, self.counters.listener(listener.name), self._slots)
         for bind in listener.binds:
-            self._apply_bind(bind, listener, tls, admission)
+            self._apply_bind(bind, listener, tls)
 
-    def _apply_bind(self, bind: Bind, listener: Listener, tls: ServerTls | None, admission: Admission | None) -> None:
+    def _admission(self, listener: Listener, bind: Bind) -> Admission | None:
+        return self._admissions.make(listener, bind.port, self.counters.listener(listener.name))
+
+    def _apply_bind(self, bind: Bind, listener: Listener, tls: ServerTls | None) -> None:
         accepting = self._accepting.get(bind)
         if accepting is None:
             skt = self._sockets.pop(bind, None)
@@ -161,7 +163,7 @@ class Serving:
         elif not _same_kind(accepting.listener, listener):
             self._leave(accepting.front)
             accepting.front = self._make_front(bind, listener)
-        accepting.front.admit(admission)
+        accepting.front.admit(self._admission(listener, bind))
         accepting.front.runtime = self._runtime(listener, accepting.front)
         if accepting.listener is not listener or accepting.tls is not tls:
             accepting.listener = listener
@@ -193,7 +195,9 @@ class Serving:
                 front,
             )
         counters = self.counters.listener(listener.name)
-        return HttpRuntime(listener, table, self._groups.runtimes, counters, self._trace_ids, self._log)
+        return HttpRuntime(
+            listener, table, self._groups.runtimes, counters, self._trace_ids, self._log, self._group_stickiness
+        )
 
     def _factory(self, front: Front, listener: Listener, tls: ServerTls | None) -> Any:
         """The protocols around a connection, outermost first: PROXY header, TLS, and what the front speaks."""
@@ -236,7 +240,6 @@ class Serving:
         return tls
 
     def _forget_listeners(self, names: set[str]) -> None:
-        self._admissions.keep_only(names)
         for known in (self._tables, self._tls):
             for name in [n for n in known if n not in names]:
                 del known[name]

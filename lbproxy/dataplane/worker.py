@@ -24,6 +24,7 @@ from lbproxy.ipc.messages import (
     Message,
     ReopenLogs,
     Report,
+    StickinessKeys,
     TicketKeys,
     Welcome,
 )
@@ -83,6 +84,9 @@ class Worker(Service):
                     self._serving.add_socket(bind, socket.socket(fileno=fd))
             case TicketKeys():
                 use_ticket_keys(message.keys)
+            case StickinessKeys():
+                assert self._serving is not None
+                self._serving.seal.use(message.keys)
             case ApplySnapshot():
                 self._apply(message)
             case Drain():

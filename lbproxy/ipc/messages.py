@@ -73,6 +73,14 @@ class TicketKeys:
     """Of 80 bytes each (name, cipher key, MAC key); the first is for new tickets, all are for old ones."""
 
 
+@attrs.frozen(kw_only=True)
+class StickinessKeys:
+    """What stickiness cookies are sealed with, the same for all workers, so that any knows what another one gave."""
+
+    keys: tuple[bytes, ...] = attrs.field(repr=False)
+    """Of 40 bytes each (name, key); the first is for new cookies, all are for old ones."""
+
+
 # From a worker to the supervisor
 
 
@@ -110,6 +118,6 @@ class Drained:
     """Connections that the deadline ended."""
 
 
-DownMessage = Welcome | AddSockets | ApplySnapshot | Drain | ReopenLogs | TicketKeys
+DownMessage = Welcome | AddSockets | ApplySnapshot | Drain | ReopenLogs | TicketKeys | StickinessKeys
 UpMessage = Hello | Applied | Report | Drained
 Message = DownMessage | UpMessage

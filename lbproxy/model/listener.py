@@ -42,6 +42,14 @@ class DesyncMitigationMode(enum.Enum):
     STRICTEST = "strictest"
 
 
+class PathNormalization(enum.Enum):
+    """What becomes of a path that targets may read differently, before the rules see it."""
+
+    OFF = "off"
+    SAFE = "safe"
+    STRICT = "strict"
+
+
 @attrs.frozen(order=True)
 class Bind:
     """A local address to accept connections at."""
@@ -96,6 +104,8 @@ class Listener:
     max_requests_per_connection: int = 0
     """After so many a client connection is closed; 0 for any number."""
 
+    security_groups: tuple[str, ...] = ()
+    """Names of those that say who may connect; without any everybody may."""
     max_connections: int = 0
     """Open at a time in all workers; further ones are closed at once.  0 for any number."""
     max_connections_per_client: int = 0
@@ -106,6 +116,7 @@ class Listener:
     """Add the client's port to X-Forwarded-For (``append`` only)."""
 
     desync_mitigation_mode: DesyncMitigationMode = DesyncMitigationMode.DEFENSIVE
+    path_normalization: PathNormalization = PathNormalization.SAFE
     drop_invalid_header_fields: bool = False
     """Remove fields whose name has anything but letters, digits and hyphens (ALB)."""
 

@@ -94,6 +94,8 @@ class Forward:
     """Send the request to one of these target groups, chosen by weight."""
 
     groups: tuple[WeightedGroup, ...]
+    stickiness_seconds: float = 0.0
+    """How long a client stays with the group that it got, by cookie; 0 for not at all."""
 
 
 @attrs.frozen(kw_only=True)

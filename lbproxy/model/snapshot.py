@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import attrs
 
 from lbproxy.model.listener import Listener
+from lbproxy.model.security_group import SecurityGroup
 from lbproxy.model.target import RegisteredTarget
 from lbproxy.model.target_group import TargetGroup
 
@@ -27,9 +28,12 @@ class Configuration:
 
     listeners: tuple[Listener, ...] = ()
     target_groups: tuple[TargetGroup, ...] = ()
+    security_groups: tuple[SecurityGroup, ...] = ()
     access_log: AccessLogSettings = AccessLogSettings()
     drain_timeout_seconds: float = 30.0
     """How long a stopping worker may finish what is in flight."""
+    zone: str = ""
+    """Where lbproxy stands, in the operator's words."""
 
 
 @attrs.frozen(kw_only=True)

@@ -23,6 +23,8 @@ class Target:
     weight: int = 1
     """Share of the traffic relative to the group's other targets, 0-999; 0 takes none."""
 
+    zone: str = ""
+    """Where it stands, in the operator's words; empty counts as every zone."""
     name: str = ""
     """The host name that led to this address, if one did: it stands in SNI, is looked for in the certificate, and is
     the Host of probes."""
@@ -83,5 +85,9 @@ class RegisteredTarget:
 
     target: Target
     health: TargetHealth
+    share: int = 100
+    """Per cent of its weight that it gets now: less in slow start, for example."""
+    share_reason: str = ""
+    """Why it is not 100, for people."""
     cell: int
     """Index of this target's run of in-flight counters in the shared cells, one for each worker slot."""

@@ -47,6 +47,17 @@ class HashPart(enum.Enum):
     QUERY = "query"
 
 
+class CrossZone(enum.Enum):
+    """What becomes of targets in other zones than lbproxy's own (``load_balancing.cross_zone.enabled``)."""
+
+    ON = "on"
+    """All zones are alike."""
+    SPILL = "spill"
+    """They take what the own zone's healthy targets cannot."""
+    OFF = "off"
+    """They take nothing."""
+
+
 @attrs.frozen
 class HashKey:
     """What of a request decides on its target, for the algorithms that hash."""
@@ -58,6 +69,27 @@ class HashKey:
     def __str__(self) -> str:
         """As in the configuration."""
         return f"{self.part.value}.{self.name}" if self.name else self.part.value
+
+
+class StickinessType(enum.Enum):
+    """By what a client is bound to a target (ELB ``stickiness.type``)."""
+
+    LB_COOKIE = "lb_cookie"
+    APP_COOKIE = "app_cookie"
+    SOURCE_IP = "source_ip"
+
+
+@attrs.frozen(kw_only=True)
+class Stickiness:
+    """How a client comes back to the target that served it before."""
+
+    type: StickinessType
+
+    duration_seconds: float = 86400.0
+    """How long a cookie binds, 1-604800."""
+
+    cookie_name: str = ""
+    """The application's own cookie, for ``app_cookie``."""
 
 
 @attrs.frozen(kw_only=True)
@@ -92,6 +124,26 @@ class TargetGroup:
     hash_balance_factor: int = 0
     """How much of its fair share of what is in flight a target may have before a hashed request goes on to the next,
     in per cent; 0 for no bound."""
+
+    stickiness: Stickiness | None = None
+
+    slow_start_seconds: float = 0.0
+    """How long a target that becomes healthy among others takes to get its full share, 30-900; 0 for at once."""
+
+    cross_zone: CrossZone = CrossZone.ON
+    """Matters where lbproxy and the targets have zones."""
+
+    minimum_healthy_count: int = 1
+    """With fewer healthy targets all of them take traffic (fail open)."""
+
+    minimum_healthy_percentage: float = 0.0
+    """The same as a share of the targets."""
+
+    backup: str = ""
+    """Name of the group that takes over, or empty."""
+
+    backup_percentage: float = 1.0
+    """It takes over while a smaller share of the targets is healthy."""
 
     health_check: HealthCheck = HealthCheck()
 

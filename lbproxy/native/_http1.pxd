@@ -30,3 +30,15 @@ cdef class ResponseHead:
 
 cpdef RequestHead scan_request(bytes data, Py_ssize_t start=*)
 cpdef ResponseHead scan_response(bytes data, Py_ssize_t start=*)
+
+
+cdef class Codec:
+    cpdef RequestHead scan_request(self, bytes data, Py_ssize_t start=*)
+    cpdef ResponseHead scan_response(self, bytes data, Py_ssize_t start=*)
+    cpdef bytes piece(self, bytes data, Py_ssize_t start, Py_ssize_t end)
+    cpdef bytes request_block(
+        self, bytes method, bytes target, bytes authority, bytes forwarded, bytes origin, bytes trace_id, bytes more
+    )
+    cpdef bytes response(
+        self, int status, bytes reason, bytes fields, long long framing, int connection, bytes data
+    )

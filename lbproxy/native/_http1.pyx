@@ -625,3 +625,117 @@ cdef ResponseHead usual_response(bytes data, Py_ssize_t start):
         head.block = 0
     head.block_end = head.block + (p - block)
     return head
+
+
+# Writing
+
+cdef inline char* put(char* out, bytes piece) noexcept:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(piece)
+    memcpy(out, PyBytes_AS_STRING(piece), size)
+    return out + size
+
+
+cdef inline char* put_text(char* out, const char* text, Py_ssize_t size) noexcept nogil:
+    memcpy(out, text, size)
+    return out + size
+
+
+cdef inline char* put_number(char* out, unsigned long long number) noexcept nogil:
+    cdef char digits[20]
+    cdef int at = 20
+    while True:
+        at -= 1
+        digits[at] = <char>(48 + number % 10)
+        number //= 10
+        if number == 0:
+            break
+    memcpy(out, digits + at, 20 - at)
+    return out + 20 - at
+
+
+cdef enum:
+    CHUNKED = -2
+    CONNECTION_CLOSE = 1
+    CONNECTION_KEEP_ALIVE = 2
+
+
+@cython.final
+cdef class Codec:
+    """See `lbproxy.wire.http1.codec.Codec`."""
+
+    cpdef RequestHead scan_request(self, bytes data, Py_ssize_t start=0):
+        return scan_request(data, start)
+
+    cpdef ResponseHead scan_response(self, bytes data, Py_ssize_t start=0):
+        return scan_response(data, start)
+
+    cpdef bytes piece(self, bytes data, Py_ssize_t start, Py_ssize_t end):
+        if data is None or not 0 <= start <= end <= PyBytes_GET_SIZE(data):
+            raise ValueError("not a piece of the data")
+        return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + start, end - start)
+
+    cpdef bytes request_block(
+        self, bytes method, bytes target, bytes authority, bytes forwarded, bytes origin, bytes trace_id, bytes more
+    ):
+        cdef bytes block
+        cdef char* out
+        if method is None or target is None or authority is None or forwarded is None:
+            raise TypeError("not bytes")
+        if origin is None or trace_id is None or more is None:
+            raise TypeError("not bytes")
+        block = PyBytes_FromStringAndSize(
+            NULL,
+            PyBytes_GET_SIZE(method) + PyBytes_GET_SIZE(target) + PyBytes_GET_SIZE(authority)
+            + PyBytes_GET_SIZE(forwarded) + PyBytes_GET_SIZE(origin) + PyBytes_GET_SIZE(trace_id)
+            + PyBytes_GET_SIZE(more) + 1 + 17 + 2 + 17 + 2,
+        )
+        out = put(PyBytes_AS_STRING(block), method)
+        out = put_text(out, b" ", 1)
+        out = put(out, target)
+        out = put_text(out, b" HTTP/1.1\r\nHost: ", 17)
+        out = put(out, authority)
+        out = put_text(out, b"\r\n", 2)
+        out = put(out, forwarded)
+        out = put(out, origin)
+        out = put_text(out, b"X-Amzn-Trace-Id: ", 17)
+        out = put(out, trace_id)
+        out = put_text(out, b"\r\n", 2)
+        put(out, more)
+        return block
+
+    cpdef bytes response(
+        self, int status, bytes reason, bytes fields, long long framing, int connection, bytes data
+    ):
+        cdef bytes message
+        cdef char head[128]  # the status up to the reason; what frames the body and ends the head
+        cdef char* begin
+        cdef char* end
+        cdef char* out
+        if reason is None or fields is None or data is None:
+            raise TypeError("not bytes")
+        if not 0 <= status <= 999:
+            raise ValueError("not a status")
+        begin = put_number(put_text(head, b"HTTP/1.1 ", 9), status)
+        begin = put_text(begin, b" ", 1)
+        end = begin
+        if framing >= 0:
+            end = put_text(end, b"Content-Length: ", 16)
+            end = put_number(end, framing)
+            end = put_text(end, b"\r\n", 2)
+        elif framing == CHUNKED:
+            end = put_text(end, b"Transfer-Encoding: chunked\r\n", 28)
+        if connection == CONNECTION_CLOSE:
+            end = put_text(end, b"Connection: close\r\n", 19)
+        elif connection == CONNECTION_KEEP_ALIVE:
+            end = put_text(end, b"Connection: keep-alive\r\n", 24)
+        end = put_text(end, b"\r\n", 2)
+        message = PyBytes_FromStringAndSize(
+            NULL, (end - head) + PyBytes_GET_SIZE(reason) + 2 + PyBytes_GET_SIZE(fields) + PyBytes_GET_SIZE(data)
+        )
+        out = put_text(PyBytes_AS_STRING(message), head, begin - head)
+        out = put(out, reason)
+        out = put_text(out, b"\r\n", 2)
+        out = put(out, fields)
+        out = put_text(out, begin, end - begin)
+        put(out, data)
+        return message

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from importlib import import_module
 
-_MODULES = tuple(f"lbproxy.native.{name}" for name in ("_relay", "_loop", "_stream", "_tls", "_http1", "_clock"))
+_MODULES = tuple(
+    f"lbproxy.native.{name}" for name in ("_relay", "_loop", "_stream", "_tls", "_http1", "_clock", "_ids")
+)
 
 
 def choose(setting: str) -> tuple[bool, str]:

@@ -20,58 +20,126 @@ cdef extern from "Python.h":
     unsigned char* PyUnicode_1BYTE_DATA(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
 
-cdef enum:
-    ROOM = 8192
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
 
-cdef bint PLAIN[256]
-"""What needs no escape."""
+    enum {
+        ROOM = 8192,
+        FIXED = 1536 /* more than the fixed parts, numbers and times of a line take */
+    };
+
+    typedef struct {
+        Py_ssize_t size;
+        char* text; /* there is room for ROOM */
+    } Line;
+
+    static unsigned char NEEDS_ESCAPE[256];
+    static char PAIRS[200];
+
+    static void fill_tables(void) {
+        for (int c = 0; c < 256; c++)
+            NEEDS_ESCAPE[c] = c < 0x20 || c > 0x7E || c == '"' || c == '\\\\';
+        for (int n = 0; n < 100; n++) {
+            PAIRS[2 * n] = (char)('0' + n / 10);
+            PAIRS[2 * n + 1] = (char)('0' + n % 10);
+        }
+    }
+
+    /* A fixed part. FIXED has room for all of them, and their sizes are known, so that this is a few moves. */
+    static inline __attribute__((always_inline)) int put(Line* line, const char* text, Py_ssize_t size) {
+        memcpy(line->text + line->size, text, size);
+        line->size += size;
+        return 1;
+    }
+
+    #define EIGHT(c) (0x0101010101010101u * (uint64_t)(c))
+    #define HAS_ZERO(v) (((v) - EIGHT(1)) & ~(v) & EIGHT(0x80))
+
+    /* Whether there is room, and nothing to escape; eight octets at a time. */
+    static int put_plain(Line* line, const unsigned char* text, Py_ssize_t size) {
+        char* out = line->text + line->size;
+        uint64_t odd = 0;
+        if (size > ROOM - FIXED - line->size)
+            return 0;
+        line->size += size;
+        while (size >= 8) {
+            uint64_t v;
+            memcpy(&v, text, 8);
+            odd |= (v & EIGHT(0x80)) | ((v - EIGHT(0x20)) & ~v & EIGHT(0x80));
+            odd |= HAS_ZERO(v ^ EIGHT(0x7F)) | HAS_ZERO(v ^ EIGHT('"')) | HAS_ZERO(v ^ EIGHT('\\\\'));
+            memcpy(out, &v, 8);
+            text += 8;
+            out += 8;
+            size -= 8;
+        }
+        while (size-- > 0) {
+            odd |= NEEDS_ESCAPE[*text];
+            *out++ = (char)*text++;
+        }
+        return odd == 0;
+    }
+
+    static int put_digits(Line* line, uint64_t left) {
+        char digits[20];
+        int at = 20;
+        while (left >= 100) {
+            at -= 2;
+            memcpy(digits + at, PAIRS + 2 * (left % 100), 2);
+            left /= 100;
+        }
+        if (left >= 10) {
+            at -= 2;
+            memcpy(digits + at, PAIRS + 2 * left, 2);
+        } else {
+            digits[--at] = (char)('0' + left);
+        }
+        return put(line, digits + at, 20 - at);
+    }
+
+    static inline int put_number(Line* line, int64_t value) {
+        if (value >= 0)
+            return put_digits(line, (uint64_t)value);
+        put(line, "-", 1);
+        return put_digits(line, 0 - (uint64_t)value);
+    }
+
+    static inline int put_millionths(Line* line, uint64_t value) {
+        uint32_t rest = (uint32_t)(value % 1000000);
+        char* out;
+        put_digits(line, value / 1000000);
+        out = line->text + line->size;
+        *out = '.';
+        memcpy(out + 1, PAIRS + 2 * (rest / 10000), 2);
+        memcpy(out + 3, PAIRS + 2 * (rest / 100 % 100), 2);
+        memcpy(out + 5, PAIRS + 2 * (rest % 100), 2);
+        line->size += 7;
+        return 1;
+    }
+    """
+    enum:
+        ROOM, FIXED
+    ctypedef struct Line:
+        Py_ssize_t size
+        char* text
+    void fill_tables() noexcept nogil
+    # Each tells whether it could; only `put_plain` may be unable.
+    bint put(Line* line, const char* text, Py_ssize_t size) noexcept nogil
+    bint put_plain(Line* line, const unsigned char* text, Py_ssize_t size) noexcept nogil
+    bint put_number(Line* line, long long value) noexcept nogil
+    bint put_millionths(Line* line, unsigned long long value) noexcept nogil
+
+fill_tables()
 
 cdef object pure_http_json = None
 cdef object pure_tcp_json = None
-
-
-cdef int fill_plain() except -1:
-    cdef int octet
-    for octet in range(256):
-        PLAIN[octet] = 0x20 <= octet < 0x7F and octet != 0x22 and octet != 0x5C
-    return 0
-
-
-fill_plain()
 
 
 def fall_back_to(http, tcp):
     """Tell what formats the records that are not plain."""
     global pure_http_json, pure_tcp_json
     pure_http_json, pure_tcp_json = http, tcp
-
-
-cdef struct Line:
-    Py_ssize_t size
-    char* text  # there is room for ROOM
-
-
-# Each returns whether it could: there was room, and nothing to escape.
-
-cdef inline bint put(Line* line, const char* text, Py_ssize_t size) noexcept nogil:
-    if size > ROOM - line.size:
-        return False
-    memcpy(line.text + line.size, text, size)
-    line.size += size
-    return True
-
-
-cdef inline bint put_plain(Line* line, const unsigned char* text, Py_ssize_t size) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef char* out = line.text + line.size
-    if size > ROOM - line.size:
-        return False
-    for i in range(size):
-        if not PLAIN[text[i]]:
-            return False
-        out[i] = <char>text[i]
-    line.size += size
-    return True
 
 
 cdef inline bint put_bytes(Line* line, bytes value) noexcept:
@@ -88,30 +156,12 @@ cdef inline bint put_text(Line* line, str value) noexcept:
     )
 
 
-cdef bint put_number(Line* line, long long value) noexcept nogil:
-    cdef char digits[24]
-    cdef int at = 24
-    cdef unsigned long long left = <unsigned long long>value
-    if value < 0:
-        left = 0 - left
-    while True:
-        at -= 1
-        digits[at] = <char>(48 + left % 10)
-        left //= 10
-        if left == 0:
-            break
-    if value < 0:
-        at -= 1
-        digits[at] = 45
-    return put(line, digits + at, 24 - at)
-
-
 cdef bint put_seconds(Line* line, double value) noexcept nogil:
     """As the format ``.6f`` has it: the nearest to what the double is exactly."""
     cdef double scaled, whole, rest
     cdef long long millionths
     cdef char text[32]
-    cdef int size, i
+    cdef int size
     if value == -1.0:
         return put(line, b"-1.000000", 9)
     if 0.0 <= value < 1e6:
@@ -121,15 +171,7 @@ cdef bint put_seconds(Line* line, double value) noexcept nogil:
         # The product is at most 0.0001 off, so farther than that from the middle it is clear which is nearer.
         if rest < 0.499 or rest > 0.501:
             millionths = <long long>whole + (rest > 0.5)
-            if not put_number(line, millionths // 1000000) or 7 > ROOM - line.size:
-                return False
-            millionths %= 1000000
-            line.text[line.size] = 46
-            for i in range(6, 0, -1):
-                line.text[line.size + i] = <char>(48 + millionths % 10)
-                millionths //= 10
-            line.size += 7
-            return True
+            return put_millionths(line, millionths)
     if not -1e15 < value < 1e15:
         return False
     size = snprintf(text, sizeof(text), b"%.6f", value)
@@ -170,7 +212,8 @@ cdef bint put_tried(Line* line, tuple tried) except -1:
     if tried is None:
         return False
     for target, status in tried:
-        if type(target) is not str:
+        # these parts are as many as there were tries
+        if type(target) is not str or line.size > ROOM - FIXED:
             return False
         if not put(line, b'{"target":"' if first else b',{"target":"', 11 if first else 12):
             return False

@@ -9,6 +9,7 @@ cdef class HttpRecord:
     cdef public long long received_bytes, sent_bytes
     cdef public tuple targets_tried
 
+    cpdef begin_record(self)
 
 cdef class TcpRecord:
     cdef public str listener, client_address, target_group, target, tls_version, tls_cipher, server_name, error_reason

@@ -68,6 +68,10 @@ class HttpRecord:
     referer: bytes
 
     def __init__(self) -> None:
+        self.begin_record()
+
+    def begin_record(self) -> None:
+        """Set everything to what is so before anything has happened."""
         self.target_group = ""
         """Empty when the request was not forwarded."""
         self.target = ""

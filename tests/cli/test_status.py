@@ -25,7 +25,7 @@ def test_status_shows_workers_listeners_and_targets(stub: AdminStub, capsys: pyt
     assert out.startswith("lbproxy 0.1.0  up 1h 1m  snapshot 7  ready\n/etc/lbproxy/lb.ini, loaded 2023-11-1")
     assert ["0", "42", "running", "1", "0.4s", "ago"] in words
     assert ["web", "HTTP", "0.0.0.0:8080,", "[::]:8080", "3", "20", "12.3k", "40"] in words
-    assert "Target group app  HTTP, round_robin  fails open: no target is healthy" in out
+    assert "Target group app  HTTP, round_robin  fails open: too few targets are healthy" in out
     target = next(line for line in words if line[:1] == ["10.0.0.1:80"])
     assert target[1:6] == ["unhealthy", "1", "2", "100", "Target.ResponseCodeMismatch"]
     assert "Health checks failed with these codes: [503]" in out

@@ -65,6 +65,9 @@ class FakeState:
     def fail_open(self, group: str) -> bool:
         return group == "app"
 
+    def serving(self, group: str) -> str:
+        return "spare" if group == "app" else group
+
     def sources(self, group: str) -> tuple[SourceStatus, ...]:
         return (SourceStatus(source="file:app.yaml", state="held", targets=2, updates=4, failures=3),)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from random import Random
 from typing import Any
 
+import attrs
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -12,6 +14,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from lbproxy.dataplane.balancer import Circumstances, make_balancer
+from lbproxy.dataplane.balancer.seal import Seal
+from lbproxy.dataplane.balancer.stickiness import GroupStickiness, target_stickiness
 from lbproxy.dataplane.deadlines import Deadlines
 from lbproxy.dataplane.listener.http1 import ClientConnection, HttpFront
 from lbproxy.dataplane.proxy.faults import Fault
@@ -281,23 +285,31 @@ class World:
         self.counters = ListenerCounters("web")
         self.group = TargetGroup(name="app", protocol=TargetProtocol.HTTP, **group or {})
         state = GroupState(cell=0, targets=tuple(registered(number) for number in range(1, targets + 1)))
-        self.cells = [0] * (targets + 1)
+        self.cells = array("q", [0] * (targets + 1))
         self.pools = {each.cell: self._pool(each) for each in state.targets}
         balancer = make_balancer(Circumstances(group=self.group, state=state, cells=self.cells, random=Random(1)))
         self.listener = Listener(
             name="web",
             binds=(Bind("198.51.100.1", 8080),),
-            default_action=Forward((WeightedGroup("app"),)),
             rules=RULES,
-            **{"protocol": ListenerProtocol.HTTP, **listener},
+            **{
+                "protocol": ListenerProtocol.HTTP,
+                "default_action": Forward((WeightedGroup("app"),)),
+                **listener,
+            },
         )
+        seal = Seal()
+        sticky = target_stickiness(self.group, balancer.targets, seal)
+        runtime = GroupRuntime(self.group, balancer, self.pools, self._retrying(), sticky)
+        canary = GroupRuntime(attrs.evolve(self.group, name="canary"), balancer, self.pools, None, sticky)
         self.runtime = HttpRuntime(
             self.listener,
             Table.compile(self.listener, Random(1)),
-            {"app": GroupRuntime(self.group, balancer, self.pools, self._retrying())},
+            {"app": runtime, "canary": canary},
             self.counters,
             TraceIds(Random(1), lambda: 1.0),
             self.log,  # type: ignore[arg-type]
+            GroupStickiness(seal),
         )
         self.front = HttpFront(8080, self.deadlines)
         self.front.runtime = self.runtime

@@ -180,10 +180,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def metric(balancer: Balancer, name: str, labels: str = "") -> int:
-    found = re.search(
-        rf'^{name}{{{labels}listener="\w+"}} ([0-9.]+)$', balancer.get("/metrics")[1].decode(), re.MULTILINE
-    )
-    return int(float(found[1])) if found else 0
+    text = balancer.get("/metrics")[1].decode()
+    found: list[str] = re.findall(rf'^{name}{{{labels}listener="\w+"}} ([0-9.]+)$', text, re.MULTILINE)
+    return sum(int(float(value)) for value in found)
 
 
 def faults(balancer: Balancer, cause: str) -> int:
@@ -263,4 +262,70 @@ max-connections-per-client = 5
         wait_until(lambda: connect("127.0.0.2") is not None, 5, "there is room again")
         assert connect("127.0.0.1") is None
         wait_until(lambda: faults(balancer, "ConnectionLimit") >= 3, 5, "the reports are in")
-        assert faults(balancer, "ClientConnectionLimit") == 2
+        wait_until(lambda: faults(balancer, "ClientConnectionLimit") == 2, 5, "the other worker's too")
+
+
+GUARDED = """
+[listener:web]
+protocol = HTTP
+bind = {host}:{port}
+default-action = fixed-response 200 text/plain "hello"
+security-groups = office
+
+[listener:behind]
+protocol = TCP
+bind = {host}:{behind}
+default-action = forward web
+security-groups = office
+proxy-protocol = on
+proxy-protocol-trusted = 127.0.0.0/8
+
+[target-group:web]
+protocol = TCP
+targets = {host}:{port}
+health-check = off
+
+[security-group:office]
+ingress = {ingress}
+"""
+
+
+def ask(skt: socket.socket, prefix: bytes = b"") -> bytes:
+    """The answer, or nothing if the connection was closed instead."""
+    answer = b""
+    try:
+        skt.sendall(prefix + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not answer.endswith(b"hello"):
+            more = skt.recv(1000)
+            if not more:
+                break
+            answer += more
+    except ConnectionError:
+        pass
+    return answer[9:12]
+
+
+def test_security_groups_decide_who_is_served(tmp_path: Path) -> None:
+    port, behind = free_port(), free_port()
+
+    def guarded(ingress: str) -> str:
+        return GUARDED.format(host=HOST, port=port, behind=behind, ingress=ingress)
+
+    def serves(source: str, to: int = port, prefix: bytes = b"") -> bool:
+        with socket.create_connection((HOST, to), 5, (source, 0)) as skt:
+            return ask(skt, prefix) == b"200"
+
+    with Balancer(tmp_path, guarded(f"tcp {port} 127.0.0.1, tcp {behind} 192.0.2.0/24"), "workers = 2") as balancer:
+        assert serves("127.0.0.1")
+        assert not serves("127.0.0.2")
+        header = b"PROXY TCP4 %b 198.51.100.1 1234 80\r\n"
+        assert serves("127.0.0.1", behind, header % b"192.0.2.9"), "the address in the PROXY header counts"
+        assert not serves("127.0.0.1", behind, header % b"203.0.113.9")
+        with socket.create_connection((HOST, port), 5) as open_before:
+            assert ask(open_before) == b"200"
+            balancer.write(guarded("tcp all 127.0.0.2"))
+            assert balancer.reload()["ok"]
+            assert serves("127.0.0.2")
+            assert not serves("127.0.0.1")
+            assert ask(open_before) == b"200", "a connection that was let in goes on"
+        wait_until(lambda: faults(balancer, "SecurityGroupDenied") >= 2, 5, "denied connections are counted")

@@ -4,6 +4,7 @@
 
     forward app
     forward app weight=90, canary weight=10
+    forward stickiness=1h app weight=90, canary weight=10
     redirect https://#{host}:8443/#{path}?#{query} 301
     fixed-response 503 text/html "<h1>Back soon</h1>"
     fixed-response 503 text/html file:maintenance.html
@@ -12,16 +13,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
-from lbproxy.controlplane.config.values import Form, integer_from, items
+from lbproxy.controlplane.config.values import Form, duration_from, integer_from, items
 from lbproxy.model.rule import Action, FixedResponse, Forward, Redirect, WeightedGroup
 
 MAX_BODY_BYTES = 64 * 1024
 """A fixed response travels in every snapshot and is kept in memory by every worker."""
 
 WEIGHT = integer_from(0, 999)
+STICKINESS = duration_from("1s", "7d")
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 _NO_CONTENT = (204, 205)
 
@@ -68,23 +72,41 @@ def parse(text: str) -> Action | FixedResponseFile:
 ACTION: Form[Action | FixedResponseFile] = Form("action", parse)
 
 
-def named_weight(text: str) -> tuple[str, int]:
-    """``NAME`` or ``NAME weight=N``; without a weight it is 1."""
+def named_values(text: str, forms: Mapping[str, Form[Any]]) -> tuple[str, dict[str, Any]]:
+    """``NAME`` or ``NAME weight=10 zone=a``, with those of these forms that are given."""
     name, *rest = text.split()
-    weight = 1
+    values: dict[str, Any] = {}
     for word in rest:
         key, equals, value = word.partition("=")
-        if key != "weight" or not equals:
-            raise ValueError(f"{word!r} is not understood; write {name} weight=10")
+        form = forms.get(key)
+        if form is None or not equals:
+            raise ValueError(f"{word!r} is not understood; write {name} {' '.join(_EXAMPLES[key] for key in forms)}")
         try:
-            weight = WEIGHT.parse(value)
+            values[key] = form.parse(value)
         except ValueError as error:
-            raise ValueError(f"weight {value}: {error}") from None
-    return name, weight
+            raise ValueError(f"{key} {value}: {error}") from None
+    return name, values
+
+
+_EXAMPLES = {"weight": "weight=10", "zone": "zone=a"}
+
+
+def _weighted_group(text: str) -> WeightedGroup:
+    name, values = named_values(text, {"weight": WEIGHT})
+    return WeightedGroup(name, values.get("weight", 1))
 
 
 def _forward(argument: str) -> Forward:
-    groups = tuple(WeightedGroup(*named_weight(item)) for item in items(argument))
+    seconds = 0.0
+    first, *rest = argument.split(None, 1) or [""]
+    if first.startswith("stickiness="):
+        text = first.removeprefix("stickiness=")
+        try:
+            seconds = STICKINESS.parse(text)
+        except ValueError as error:
+            raise ValueError(f"stickiness {text}: {error}") from None
+        argument = rest[0] if rest else ""
+    groups = tuple(_weighted_group(item) for item in items(argument))
     if not groups:
         raise ValueError("forward needs a target group; write forward NAME")
     names = [group.group for group in groups]
@@ -93,7 +115,7 @@ def _forward(argument: str) -> Forward:
         raise ValueError(f"target group {twice} is named twice; add the weights up")
     if not any(group.weight for group in groups):
         raise ValueError("all weights are zero; give at least one target group a weight from 1 to 999")
-    return Forward(groups)
+    return Forward(groups, seconds)
 
 
 def _redirect(argument: str) -> Redirect:

@@ -9,6 +9,7 @@ import attrs
 
 from lbproxy.controlplane.config.actions import FixedResponseFile
 from lbproxy.controlplane.config.errors import Problem
+from lbproxy.controlplane.config.ingress import check_security_groups
 from lbproxy.controlplane.config.options import ENCRYPTED, HASHING, HTTP, TCP, DemoTargets, suggest
 from lbproxy.controlplane.config.sections import ReadSection, Report
 from lbproxy.controlplane.config.values import either
@@ -29,6 +30,7 @@ class Sections:
     listeners: Mapping[str, ReadSection]
     rules: Mapping[str, ReadSection]
     groups: Mapping[str, ReadSection]
+    security_groups: Mapping[str, ReadSection]
 
 
 def check(sections: Sections, report: Report) -> None:
@@ -41,12 +43,15 @@ def check(sections: Sections, report: Report) -> None:
     _check_rules(sections)
     for group in sections.groups.values():
         _check_group(group)
+        _check_backup(group, sections.groups)
+        _check_zone(group, sections.settings)
+    check_security_groups(sections.security_groups, sections.listeners)
 
 
 def _may_hide_listener(problem: Problem) -> bool:
     """Tell whether there may be a listener that we could not read as one: then its absence is no second mistake."""
     kind = (problem.section or "").partition(":")[0]
-    return kind not in ("lbproxy", "rule", "target-group")
+    return kind not in ("lbproxy", "rule", "target-group", "security-group")
 
 
 # Binds
@@ -140,8 +145,16 @@ def _check_action(section: ReadSection, option: str, listener: ReadSection, sect
 def _check_forward(
     section: ReadSection, option: str, action: Forward, protocol: str, groups: Mapping[str, ReadSection]
 ) -> None:
+    if action.stickiness_seconds and protocol not in HTTP:
+        section.fail(f"{protocol} has no cookies; remove stickiness", option)
     for weighted in action.groups:
         group = groups.get(weighted.group)
+        if group is not None and len(action.groups) > 1 and _stickiness_type(group) == "app_cookie":
+            section.fail(
+                f"target group {weighted.group} has stickiness by app_cookie, which does not go with weights;"
+                " forward to it alone",
+                option,
+            )
         if group is None:
             section.fail(f"no such target group as {weighted.group}{suggest(weighted.group, groups)}", option)
         elif group.protocol is not None and (group.protocol in HTTP) != (protocol in HTTP):
@@ -176,6 +189,8 @@ def _check_group(group: ReadSection) -> None:
         group.fail("all weights are zero; give at least one target a weight from 1 to 999", "targets")
     _check_retries(group)
     _check_hashing(group)
+    _check_slow_start(group)
+    _check_stickiness(group)
     probe = group["health-check-protocol"] if group.protocol is not None else None
     if probe == "TCP":
         for option in _PROBE_OPTIONS:
@@ -212,3 +227,65 @@ def _check_hashing(group: ReadSection) -> None:
     key = group["hash-key"]
     if group.protocol in TCP and key is not None and key.part is not HashPart.SOURCE:
         group.fail("a connection has only a source; write hash-key = source", "hash-key")
+
+
+def _check_slow_start(group: ReadSection) -> None:
+    if not group["slow-start"]:
+        return
+    if group["algorithm"] in _WITHOUT_SLOW_START:
+        group.fail(f"not with algorithm = {group['algorithm']}; remove one of the two", "slow-start")
+    elif group["health-check"] is False:
+        group.warn("has no effect without health checks, which say when a target comes", "slow-start")
+
+
+def _check_backup(group: ReadSection, groups: Mapping[str, ReadSection]) -> None:
+    backup = groups.get(group["backup"] or "")
+    if "backup" not in group:
+        if "backup-percentage" in group:
+            group.warn("has no effect without backup", "backup-percentage")
+    elif group["backup"] is None:
+        return  # it is reported already
+    elif backup is None:
+        group.fail(f"no such target group{suggest(group['backup'], groups)}", "backup")
+    elif None not in (group.protocol, backup.protocol) and (group.protocol in HTTP) != (backup.protocol in HTTP):
+        group.fail(f"speaks {backup.protocol}, which does not fit {group.protocol}", "backup")
+    else:
+        seen = {group.name}
+        while backup is not None and backup.name not in seen:
+            seen.add(backup.name)
+            backup = groups.get(backup["backup"] or "")
+        if backup is not None and backup.name == group.name:
+            group.fail("leads back to this group; let one of them have no backup", "backup")
+
+
+def _check_zone(group: ReadSection, settings: ReadSection | None) -> None:
+    if group["cross-zone"] not in (None, "on") and (settings is None or "zone" not in settings):
+        group.warn("has no effect without zone in [lbproxy]", "cross-zone")
+
+
+_WITHOUT_SLOW_START = ("least_outstanding_requests", "weighted_random", "first")
+
+
+def _stickiness_type(group: ReadSection) -> str | None:
+    return group["stickiness-type"] if group["stickiness"] else None
+
+
+def _check_stickiness(group: ReadSection) -> None:
+    kind = _stickiness_type(group)
+    if kind is None:
+        if group["stickiness"] is False:
+            for option in _STICKINESS_OPTIONS:
+                if option in group:
+                    group.warn("has no effect without stickiness = on", option)
+    elif kind == "app_cookie" and "stickiness-app-cookie-name" not in group:
+        group.fail("needs stickiness-app-cookie-name, for example JSESSIONID", "stickiness-type")
+    elif kind == "source_ip" and "algorithm" in group:
+        group.warn("has no effect with stickiness by source_ip, which hashes the client's address", "algorithm")
+
+
+_STICKINESS_OPTIONS = (
+    "stickiness-type",
+    "stickiness-lb-cookie-duration",
+    "stickiness-app-cookie-name",
+    "stickiness-app-cookie-duration",
+)

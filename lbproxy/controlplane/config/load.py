@@ -17,12 +17,21 @@ from lbproxy.controlplane.config.actions import MAX_BODY_BYTES, FixedResponseFil
 from lbproxy.controlplane.config.certificates import ReadCertificate
 from lbproxy.controlplane.config.checks import Sections, check
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem, reason_of
+from lbproxy.controlplane.config.ingress import security_group
 from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, TargetText
 from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
 from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Source
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
-from lbproxy.model.listener import Bind, Certificate, DesyncMitigationMode, Listener, ListenerProtocol, XffMode
+from lbproxy.model.listener import (
+    Bind,
+    Certificate,
+    DesyncMitigationMode,
+    Listener,
+    ListenerProtocol,
+    PathNormalization,
+    XffMode,
+)
 from lbproxy.model.rule import (
     Action,
     Condition,
@@ -36,7 +45,15 @@ from lbproxy.model.rule import (
     SourceIpCondition,
 )
 from lbproxy.model.snapshot import AccessLogSettings, Configuration
-from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup, TargetProtocol, TargetTls
+from lbproxy.model.target_group import (
+    CrossZone,
+    ProxyProtocolVersion,
+    Stickiness,
+    StickinessType,
+    TargetGroup,
+    TargetProtocol,
+    TargetTls,
+)
 
 # A TCP group's HTTP probe has a shorter default than its TCP and HTTPS ones (ELBv2 CreateTargetGroup)
 _NLB_HTTP_PROBE_TIMEOUT_SECONDS = 6.0
@@ -176,6 +193,7 @@ def _by_kind(read: list[ReadSection]) -> Sections:
         listeners=named("listener"),
         rules=named("rule"),
         groups=named("target-group"),
+        security_groups=named("security-group"),
     )
 
 
@@ -356,10 +374,12 @@ def _configuration(sections: Sections, files: _Files) -> Configuration:
             for name, listener in sections.listeners.items()
         ),
         target_groups=tuple(_target_group(group, files) for group in sections.groups.values()),
+        security_groups=tuple(security_group(group) for group in sections.security_groups.values()),
         access_log=AccessLogSettings(
             destination=files.access_log, format=_setting(sections.settings, "access-log-format")
         ),
         drain_timeout_seconds=_setting(sections.settings, "drain-timeout"),
+        zone=_setting(sections.settings, "zone") or "",
     )
 
 
@@ -376,6 +396,7 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
             xff_mode=XffMode(section["xff-mode"]),
             xff_client_port=section["xff-client-port"],
             desync_mitigation_mode=DesyncMitigationMode(section["desync-mitigation-mode"]),
+            path_normalization=PathNormalization(section["path-normalization"]),
             drop_invalid_header_fields=section["drop-invalid-header-fields"],
         )
     if protocol.is_encrypted:
@@ -388,6 +409,7 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
         rules=rules,
         request_header_timeout_seconds=section["request-header-timeout"],
         idle_timeout_seconds=section["idle-timeout"],
+        security_groups=section["security-groups"] or (),
         max_connections=section["max-connections"],
         max_connections_per_client=section["max-connections-per-client"],
         proxy_protocol=section["proxy-protocol"],
@@ -461,10 +483,29 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
         algorithm=section["algorithm"],
         hash_key=section["hash-key"],
         hash_balance_factor=section["hash-balance-factor"],
+        stickiness=_stickiness(section),
+        slow_start_seconds=section["slow-start"],
+        cross_zone=CrossZone(section["cross-zone"]),
+        minimum_healthy_count=section["unhealthy-state-routing-minimum-count"],
+        minimum_healthy_percentage=section["unhealthy-state-routing-minimum-percentage"],
+        backup=section["backup"] or "",
+        backup_percentage=section["backup-percentage"],
         health_check=_health_check(section, protocol),
         deregistration_delay_seconds=section["deregistration-delay"],
         connect_timeout_seconds=section["connect-timeout"],
         **only,
+    )
+
+
+def _stickiness(section: ReadSection) -> Stickiness | None:
+    if not section["stickiness"]:
+        return None
+    kind = StickinessType(section["stickiness-type"])
+    if kind is StickinessType.SOURCE_IP:
+        return Stickiness(type=kind)
+    option = "stickiness-app-cookie-duration" if kind is StickinessType.APP_COOKIE else "stickiness-lb-cookie-duration"
+    return Stickiness(
+        type=kind, duration_seconds=section[option], cookie_name=section["stickiness-app-cookie-name"] or ""
     )
 
 

@@ -47,6 +47,8 @@ _ACTIONS = """\
 | --- | --- |
 | `forward GROUP` | Send the request or connection to a target of this group. |
 | `forward A weight=90, B weight=10` | Choose the group by weight, 0 to 999 (1 if not given). |
+| `forward stickiness=1h A weight=90, B weight=10` | The same; a client stays with the group that it got, \
+by the cookie `AWSALBTG`, 1s to 7d. |
 | `redirect URL STATUS` | Answer with a redirect: 301, 302 (the default), 303, 307 or 308. |
 | `fixed-response STATUS TYPE "BODY"` | Answer with this; 200-299, 400-499 or 500-599. \
 The type is `text/plain` unless given, the body may be left out. In the body there are `\\"`, `\\\\`, `\\n` and `\\t`. |

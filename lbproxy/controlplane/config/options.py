@@ -7,12 +7,13 @@ An option that differs by protocol has a row for each group of protocols.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
 
-from lbproxy.controlplane.config.actions import ACTION, WEIGHT, named_weight
+from lbproxy.controlplane.config.actions import ACTION, WEIGHT, named_values
 from lbproxy.controlplane.config.retries import METHODS, RETRY_ON
 from lbproxy.controlplane.config.sources import PROTECT, sources
 from lbproxy.controlplane.config.values import (
@@ -25,6 +26,7 @@ from lbproxy.controlplane.config.values import (
     host_field,
     host_name,
     host_pattern,
+    ingress_rule,
     integer_from,
     is_address,
     items,
@@ -43,11 +45,18 @@ from lbproxy.controlplane.config.values import (
 )
 from lbproxy.ipc.cells import SLOT_LIMIT
 from lbproxy.model.health import HealthCheckProtocol
-from lbproxy.model.listener import Bind, DesyncMitigationMode, ListenerProtocol, XffMode
+from lbproxy.model.listener import Bind, DesyncMitigationMode, ListenerProtocol, PathNormalization, XffMode
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import Pattern
 from lbproxy.model.target import Target
-from lbproxy.model.target_group import HashKey, HashPart, ProxyProtocolVersion, TargetProtocol
+from lbproxy.model.target_group import (
+    CrossZone,
+    HashKey,
+    HashPart,
+    ProxyProtocolVersion,
+    StickinessType,
+    TargetProtocol,
+)
 from lbproxy.model.tls_policy import DEFAULT_TLS_POLICY, TLS_POLICIES
 
 HTTP = ("HTTP", "HTTPS")
@@ -126,6 +135,12 @@ KINDS = (
         named=True,
         effect="Targets that do the same work, how to choose among them, reach them and check their health.",
     ),
+    Kind(
+        name="security-group",
+        named=True,
+        effect="Who may connect to the listeners that name it in `security-groups`. What no rule of an attached group"
+        " lets in is closed before a byte of it is read.",
+    ),
 )
 
 
@@ -200,6 +215,14 @@ def _balance_factor(text: str) -> int:
     return factor
 
 
+def _cookie_name(text: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text):
+        raise ValueError("no name of a cookie")
+    if text.upper().startswith("AWSALB"):
+        raise ValueError("names that start with AWSALB are lbproxy's own")
+    return text
+
+
 def _probe_port(text: str) -> int | None:
     if text == "traffic-port":
         return None
@@ -215,12 +238,18 @@ class TargetText:
 
     host: str
     port: int
-    weight: int = attrs.field(default=1, eq=False)  # so that one target with two weights counts as named twice
+    # not compared, so that one target with two weights counts as named twice
+    weight: int = attrs.field(default=1, eq=False)
+    zone: str = attrs.field(default="", eq=False)
 
     def target(self) -> Target:
         """The target, without an address where its host is a name."""
         return Target(
-            host=self.host, port=self.port, address=self.host if is_address(self.host) else "", weight=self.weight
+            host=self.host,
+            port=self.port,
+            address=self.host if is_address(self.host) else "",
+            weight=self.weight,
+            zone=self.zone,
         )
 
 
@@ -243,12 +272,28 @@ def _targets(text: str) -> tuple[TargetText, ...] | DemoTargets:
     return _TARGET_LIST.parse(text)
 
 
+def _zone(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text):
+        raise ValueError("no name of a zone; it has up to 63 letters, digits, hyphens, dots and underscores")
+    return text
+
+
+_ZONE = Form("name", _zone)
+
+
+def _slow_start(text: str) -> float:
+    seconds = duration_from("0s", "900s").parse(text)
+    if 0 < seconds < 30:
+        raise ValueError("too short; write 0s for none, or 30s to 900s")
+    return seconds
+
+
 def _target(text: str) -> TargetText:
-    address, weight = named_weight(text)
+    address, values = named_values(text, {"weight": WEIGHT, "zone": _ZONE})
     host, port = split_address(address)
     if port == 0:
         raise ValueError("port 0 cannot be connected to; 1 to 65535 is allowed")
-    return TargetText(host_name(host), port, weight)
+    return TargetText(host_name(host), port, **values)
 
 
 _TARGET_LIST = list_of(Form("", _target), "targets")
@@ -270,6 +315,11 @@ def _text(words: str) -> Form[str]:
     return Form(words, lambda text: text)
 
 
+def _percentage_or_off(text: str) -> int:
+    return 0 if text == "off" else integer_from(1, 100).parse(text)
+
+
+_PERCENTAGE_OR_OFF = Form("number, 1 to 100, or off", _percentage_or_off)
 _SOURCE = sources(parse_target)
 _BOOLEAN = Form("on or off", boolean)
 _PATTERN_LIST = "list of patterns"
@@ -328,6 +378,14 @@ OPTIONS: tuple[Option, ...] = (
         effect="What lbproxy keeps from one start to the next: the self-signed certificate, which workers run, which"
         " targets were discovered. Under systemd the service's own (`$STATE_DIRECTORY`) unless given here.",
         example="/var/lib/lbproxy",
+    ),
+    Option(
+        kind="lbproxy",
+        name="zone",
+        form=_ZONE,
+        default_text="none",
+        effect="Where this lbproxy stands, for target groups with `cross-zone = spill` or `off`.",
+        example="eu-central-1a",
     ),
     Option(
         kind="lbproxy",
@@ -458,6 +516,15 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         kind="listener",
+        name="security-groups",
+        form=Form("list of security groups", lambda text: tuple(dict.fromkeys(items(text)))),
+        default_text="none: everybody may connect",
+        effect="Who may connect: what a rule of any of these groups lets in. A change counts for new connections; those"
+        " that were let in go on.",
+        example="office, partners",
+    ),
+    Option(
+        kind="listener",
         name="max-connections",
         form=integer_from(0, 1_000_000_000),
         default="0",
@@ -503,6 +570,17 @@ OPTIONS: tuple[Option, ...] = (
         " uses the connections of an ambiguous one for nothing else, `strictest` refuses all that is not compliant."
         " [protocols.md](protocols.md) has the classes.",
         example="strictest",
+    ),
+    Option(
+        kind="listener",
+        name="path-normalization",
+        form=one_of(*(mode.value for mode in PathNormalization)),
+        protocols=HTTP,
+        default="safe",
+        effect="What becomes of a path before the rules and the target see it: `safe` decodes encoded letters, resolves"
+        " `.` and `..`, and refuses hidden ones; `strict` also refuses `//`, `\\`, `%2f`, `%5c` and `%00`; `off` leaves"
+        " it as it came.",
+        example="strict",
     ),
     Option(
         kind="listener",
@@ -617,12 +695,16 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="target-group",
         name="targets",
-        form=Form(f"list of host:port, each with weight={WEIGHT.text.removeprefix('number, ')}, or demo:N", _targets),
+        form=Form(
+            f"list of host:port, each with weight={WEIGHT.text.removeprefix('number, ')} and zone=name if need be,"
+            " or demo:N",
+            _targets,
+        ),
         default_text="none: answers are 503",
         effect="The servers. A name is looked up and followed: each of its addresses is a target. The weight is 1"
-        " unless given; 0 takes no traffic. `demo:3` starts three little servers to try things with (HTTP and TCP"
-        " groups).",
-        example="10.0.0.1:8080, app2.internal:8080 weight=2",
+        " unless given; 0 takes no traffic. `zone` is for `cross-zone`. `demo:3` starts three little servers to try"
+        " things with (HTTP and TCP groups).",
+        example="10.0.0.1:8080, app2.internal:8080 weight=2 zone=a",
     ),
     Option(
         kind="target-group",
@@ -666,6 +748,111 @@ OPTIONS: tuple[Option, ...] = (
         effect="How much of its fair share of what is in flight a target may have before `maglev` and `rendezvous` go"
         " on to the key's next target; 0 is no bound.",
         example="150",
+    ),
+    Option(
+        kind="target-group",
+        name="stickiness",
+        form=_BOOLEAN,
+        default="off",
+        effect="A client comes back to the target that served it before, as long as it can.",
+        example="on",
+    ),
+    Option(
+        kind="target-group",
+        name="stickiness-type",
+        form=one_of(StickinessType.LB_COOKIE.value, StickinessType.APP_COOKIE.value),
+        protocols=HTTP,
+        default=StickinessType.LB_COOKIE.value,
+        effect="`lb_cookie`: by the cookie `AWSALB` of each answer. `app_cookie`: by `AWSALBAPP-0`, which goes with the"
+        " application's own cookie.",
+        example="app_cookie",
+    ),
+    Option(
+        kind="target-group",
+        name="stickiness-type",
+        form=one_of(StickinessType.SOURCE_IP.value),
+        protocols=TCP,
+        default=StickinessType.SOURCE_IP.value,
+        effect="By the client's address, in place of `algorithm`.",
+        example="source_ip",
+    ),
+    Option(
+        kind="target-group",
+        name="stickiness-lb-cookie-duration",
+        form=duration_from("1s", "7d"),
+        protocols=HTTP,
+        default="1d",
+        effect="How long the cookie of the last answer binds.",
+        example="1h",
+    ),
+    Option(
+        kind="target-group",
+        name="stickiness-app-cookie-name",
+        form=Form("name", _cookie_name),
+        protocols=HTTP,
+        default_text="none",
+        effect="The application's own cookie, which it sets itself.",
+        example="JSESSIONID",
+    ),
+    Option(
+        kind="target-group",
+        name="stickiness-app-cookie-duration",
+        form=duration_from("1s", "7d"),
+        protocols=HTTP,
+        default="1d",
+        effect="How long a client is bound from when the application set its cookie.",
+        example="1h",
+    ),
+    Option(
+        kind="target-group",
+        name="slow-start",
+        form=Form("0s, or duration from 30s to 900s", _slow_start),
+        default="0s",
+        effect="A target that becomes healthy beside others that are in full service gets its share little by little"
+        " over this time. Not with `least_outstanding_requests`, `weighted_random` or `first`.",
+        example="60s",
+    ),
+    Option(
+        kind="target-group",
+        name="cross-zone",
+        form=one_of(*(value.value for value in CrossZone)),
+        default="on",
+        effect="`on`: targets of all zones are alike. `spill`: those of other zones than `zone` in `[lbproxy]` take"
+        " only what healthy targets in it cannot. `off`: they take nothing. A target without a zone is in all zones.",
+        example="spill",
+    ),
+    Option(
+        kind="target-group",
+        name="unhealthy-state-routing-minimum-count",
+        form=integer_from(1, 1000),
+        default="1",
+        effect="With fewer healthy targets than this, all of them get traffic, unhealthy ones too"
+        " (`target_group_health.unhealthy_state_routing.minimum_healthy_targets.count`).",
+        example="3",
+    ),
+    Option(
+        kind="target-group",
+        name="unhealthy-state-routing-minimum-percentage",
+        form=_PERCENTAGE_OR_OFF,
+        default="off",
+        effect="The same as a share of the targets.",
+        example="50",
+    ),
+    Option(
+        kind="target-group",
+        name="backup",
+        form=_text("name"),
+        default_text="none",
+        effect="A target group that takes this one's traffic while too few of its targets are healthy.",
+        example="other-site",
+    ),
+    Option(
+        kind="target-group",
+        name="backup-percentage",
+        form=integer_from(1, 100),
+        default="1",
+        effect="The backup takes over while less than this share of the targets is healthy; 1 is when none is.",
+        example="50",
     ),
     Option(
         kind="target-group",
@@ -936,6 +1123,25 @@ OPTIONS: tuple[Option, ...] = (
         default_text="what the system trusts",
         effect="A PEM file with the certificates to trust instead.",
         example="tls/internal-ca.pem",
+    ),
+    # Security groups
+    Option(
+        kind="security-group",
+        name="ingress",
+        form=list_of(Form("", ingress_rule), "list of rules: PROTOCOL PORTS SOURCE ..."),
+        default_text="none: nobody is let in",
+        effect="Who is let in where: `tcp` or `all`; a port of the listener, a range or `all`; and, separated by"
+        " spaces, CIDR blocks and `group:NAME` for the members of a group. The client's address counts, or the one in"
+        " a trusted PROXY header.",
+        example="tcp 443 10.0.0.0/8 2001:db8::/32, tcp 8000-8999 group:admins",
+    ),
+    Option(
+        kind="security-group",
+        name="members",
+        form=_CIDR_LIST,
+        default_text="nobody",
+        effect="Addresses that belong to the group: what `group:NAME` in a rule stands for.",
+        example="198.51.100.0/28",
     ),
 )
 

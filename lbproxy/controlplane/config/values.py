@@ -16,6 +16,7 @@ import re2  # linear time, so a pattern that an operator wrote cannot stall a wo
 
 from lbproxy.model.listener import Bind
 from lbproxy.model.rule import Pattern
+from lbproxy.model.security_group import ANY_PORT, IngressRule
 
 T = TypeVar("T")
 
@@ -237,6 +238,32 @@ def network(text: str) -> str:
     except ValueError:
         raise ValueError("not a CIDR block; write for example 10.0.0.0/8 or 2001:db8::/32") from None
     raise ValueError(f"the address has bits beyond its prefix; write {meant}")
+
+
+def ingress_rule(text: str) -> IngressRule:
+    """``tcp 443 10.0.0.0/8 group:admins``: protocol, port or ports, and one source or more."""
+    protocol, *rest = text.split()
+    if protocol not in ("tcp", "udp", "all"):
+        raise ValueError("starts with no protocol; write for example tcp 443 10.0.0.0/8, or all in place of tcp")
+    if len(rest) < 2:
+        raise ValueError("needs a protocol, ports and a source; write for example tcp 443 10.0.0.0/8")
+    ports, *sources = rest
+    return IngressRule(
+        protocol=protocol,
+        ports=ANY_PORT if ports == "all" else _ports(ports),
+        networks=tuple(network(source) for source in sources if not source.startswith("group:")),
+        groups=tuple(source.removeprefix("group:") for source in sources if source.startswith("group:")),
+    )
+
+
+def _ports(text: str) -> tuple[int, int]:
+    match = _RANGE.match(text)
+    if match is None:
+        raise ValueError(f"{text} is no port; write for example 443, 8000-8999 or all")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if not first <= last <= 65535:
+        raise ValueError(f"{text} is no range of ports; 0 to 65535 is allowed, the lower number first")
+    return first, last
 
 
 # HTTP

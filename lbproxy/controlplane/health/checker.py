@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from lbproxy.controlplane.health.probes import PROBES, Probe
 from lbproxy.controlplane.health.status import INITIAL_HEALTH_CHECKING, HealthStatus, ProbeResult
-from lbproxy.controlplane.state import PROBED_STATES, ControlState, is_fail_open
+from lbproxy.controlplane.state import PROBED_STATES, ControlState
 from lbproxy.model.health import HealthCheckProtocol
 from lbproxy.model.snapshot import GroupState, Snapshot
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetState
@@ -61,6 +61,8 @@ class HealthService(Service):
         self._seen: dict[str, tuple[TargetGroup | None, GroupState]] = {}
         """What the checkers of each group were made from."""
         self._failing_open: set[str] = set()
+        self._serving: dict[str, str] = {}
+        """Which backup does a group's work."""
         self._unsubscribe = lambda: None
 
     def startService(self) -> None:
@@ -86,6 +88,8 @@ class HealthService(Service):
         for name in [name for name in self._seen if name not in snapshot.groups]:
             self._adjust(name, None, GroupState())
             del self._seen[name], self._checkers[name]
+            self._failing_open.discard(name)
+            self._serving.pop(name, None)
         for name, group_state in snapshot.groups.items():
             group = configured.get(name)
             seen_group, seen_state = self._seen.get(name, (None, None))
@@ -93,9 +97,12 @@ class HealthService(Service):
                 continue
             self._adjust(name, group, group_state)
             self._seen[name] = (group, group_state)
+        for name in snapshot.groups:
+            self._tell_fail_open(name, self._state.fail_open(name))
+            self._tell_serving(name, self._state.serving(name))
 
     def _adjust(self, name: str, group: TargetGroup | None, state: GroupState) -> None:
-        """Start, restart and stop the checkers of one group, and say when it starts or stops failing open."""
+        """Start, restart and stop the checkers of one group."""
         checkers = self._checkers.setdefault(name, {})
         wanted = {one.target.key: one for one in state.targets if one.health.state in PROBED_STATES}
         for key in [key for key in checkers if key not in wanted]:
@@ -104,7 +111,6 @@ class HealthService(Service):
             within = FIRST_PROBE_SPACING_SECONDS * len(wanted.keys() - checkers.keys())
             for key, registered in wanted.items():
                 self._ensure_checker(checkers, key, group, registered, within)
-        self._tell_fail_open(name, is_fail_open(state))
 
     def _ensure_checker(
         self,
@@ -134,10 +140,21 @@ class HealthService(Service):
     def _tell_fail_open(self, name: str, fails_open: bool) -> None:
         if fails_open and name not in self._failing_open:
             self._failing_open.add(name)
-            _log.warn("target group {group} fails open: no target is healthy, so all of them are used", group=name)
+            _log.warn(
+                "target group {group} fails open: too few targets are healthy, so all of them are used", group=name
+            )
         elif not fails_open and name in self._failing_open:
             self._failing_open.remove(name)
             _log.info("target group {group} no longer fails open", group=name)
+
+    def _tell_serving(self, name: str, serving: str) -> None:
+        if serving == self._serving.get(name, name):
+            return
+        self._serving[name] = serving
+        if serving != name:
+            _log.warn("target group {group}: its backup {backup} takes over", group=name, backup=serving)
+        else:
+            _log.info("target group {group} does its own work again", group=name)
 
 
 @attrs.define(eq=False, kw_only=True)

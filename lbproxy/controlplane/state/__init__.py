@@ -6,6 +6,6 @@ part of the control plane learns of changes from here (`ControlState.subscribe`)
 
 from lbproxy.controlplane.state.desired import SOURCE_STATES, ControlState, SourceStatus
 from lbproxy.controlplane.state.journal import Journal
-from lbproxy.controlplane.state.registration import PROBED_STATES, is_fail_open
+from lbproxy.controlplane.state.registration import PROBED_STATES
 
-__all__ = ["PROBED_STATES", "SOURCE_STATES", "ControlState", "Journal", "SourceStatus", "is_fail_open"]
+__all__ = ["PROBED_STATES", "SOURCE_STATES", "ControlState", "Journal", "SourceStatus"]

@@ -20,9 +20,9 @@ from lbproxy.controlplane.state.registration import (
     Cells,
     GroupRegistrations,
     cells_needed,
-    is_fail_open,
     used_groups,
 )
+from lbproxy.model.availability import is_fail_open, serving_group
 from lbproxy.model.snapshot import Configuration, Snapshot
 from lbproxy.model.target import Target, TargetHealth
 from lbproxy.model.target_group import TargetGroup
@@ -34,7 +34,7 @@ HEALTH_PUBLICATION_GAP_SECONDS = 0.05
 a second, and each snapshot is sent to each worker."""
 
 SWEEP_INTERVAL_SECONDS = 1.0
-"""How often draining targets are looked at."""
+"""How often draining targets, and those in slow start, are looked at."""
 
 SOURCE_STATES = ("starting", "ok", "failing", "held")
 """What may be said of a source of targets, see `SourceStatus`."""
@@ -82,6 +82,8 @@ class ControlState:
         self._sweeping.clock = clock
         self._snapshot = Snapshot(version=0, configuration_version=0, configuration=Configuration(), groups={})
         self._configured_at = 0.0
+        self._groups_of: Configuration | None = None
+        self._groups_by_name: dict[str, TargetGroup] = {}
 
     @property
     def snapshot(self) -> Snapshot:
@@ -147,8 +149,9 @@ class ControlState:
         Ignored when the target is not registered (any more) or is not checked.
         """
         registrations = self._groups.get(group)
-        if registrations is not None and registrations.set_health(target_key, health):
+        if registrations is not None and registrations.set_health(target_key, health, self._clock.seconds()):
             self._publish_soon()
+            self._sweep_while_needed()
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call back with each snapshot published from now on; return what ends that."""
@@ -166,9 +169,28 @@ class ControlState:
         return registrations.in_flight(key) if registrations is not None else 0
 
     def fail_open(self, group: str) -> bool:
-        """Tell whether the group has no healthy target and so is served by its unhealthy ones."""
+        """Tell whether the group has too few healthy targets and so is served by its unhealthy ones, too."""
         state = self._snapshot.groups.get(group)
-        return state is not None and is_fail_open(state)
+        configured = self._configured_groups.get(group)
+        return (
+            state is not None
+            and configured is not None
+            and self.serving(group) == group
+            and is_fail_open(configured, state, self._snapshot.configuration.zone)
+        )
+
+    def serving(self, group: str) -> str:
+        """Name the group that does this one's work: itself, or a backup."""
+        snapshot = self._snapshot
+        return serving_group(group, self._configured_groups, snapshot.groups, snapshot.configuration.zone)
+
+    @property
+    def _configured_groups(self) -> dict[str, TargetGroup]:
+        configuration = self._snapshot.configuration
+        if self._groups_of is not configuration:
+            self._groups_of = configuration
+            self._groups_by_name = {group.name: group for group in configuration.target_groups}
+        return self._groups_by_name
 
     def close(self) -> None:
         """Publish no more and leave no timer behind."""
@@ -208,14 +230,14 @@ class ControlState:
         self._sweep_while_needed()
 
     def _sweep_while_needed(self) -> None:
-        needed = self._book.has_departed or any(group.is_draining for group in self._groups.values())
+        needed = self._book.has_departed or any(group.is_changing for group in self._groups.values())
         if needed and not self._sweeping.running:
             self._sweeping.start(SWEEP_INTERVAL_SECONDS, now=False).addErrback(self._sweep_failed)
         elif not needed and self._sweeping.running:
             self._sweeping.stop()
 
     def _sweep_failed(self, failure: Failure) -> None:
-        _log.failure("looking after draining targets failed", failure)
+        _log.failure("looking after changing targets failed", failure)
 
     def _publish_soon(self) -> None:
         if self._publication is None:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import attrs
 
+from lbproxy.controlplane.state.slowstart import SlowStart
 from lbproxy.model.rule import Forward
 from lbproxy.model.snapshot import Configuration, GroupState
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
@@ -85,22 +86,18 @@ def cells_needed(group: str, targets: Iterable[Target]) -> dict[str, int]:
 
 
 def used_groups(configuration: Configuration) -> frozenset[str]:
-    """Name the target groups that some listener's action forwards to, with any weight."""
+    """Name the target groups that some listener's action forwards to, with any weight, and the backups of these."""
     actions = [
         action
         for listener in configuration.listeners
         for action in (listener.default_action, *(rule.action for rule in listener.rules))
     ]
-    return frozenset(share.group for action in actions if isinstance(action, Forward) for share in action.groups)
-
-
-def is_fail_open(state: GroupState) -> bool:
-    """Tell whether a group is served by its unhealthy targets, for want of a healthy one.
-
-    Not while a target is still in its initial health checks, and not for groups that are not checked.
-    """
-    states = {registered.health.state for registered in state.targets}
-    return TargetState.UNHEALTHY in states and TargetState.HEALTHY not in states and TargetState.INITIAL not in states
+    used = {share.group for action in actions if isinstance(action, Forward) for share in action.groups}
+    backups = {group.name: group.backup for group in configuration.target_groups if group.backup}
+    for name in tuple(used):
+        while (name := backups.get(name, "")) and name not in used:
+            used.add(name)
+    return frozenset(used)
 
 
 @attrs.define(eq=False)
@@ -182,6 +179,7 @@ class GroupRegistrations:
     _draining_since: dict[str, float] = attrs.field(factory=dict, init=False)
     """Keys of the draining targets, first the one that drains longest."""
     _delay_seconds: float = attrs.field(default=0.0, init=False)
+    _slow_start: SlowStart = attrs.field(factory=SlowStart, init=False)
     _unchecked: TargetHealth | None = attrs.field(default=None, init=False)
     """The health of targets that are not checked; None in a group that is."""
 
@@ -193,6 +191,11 @@ class GroupRegistrations:
         return bool(self._draining_since)
 
     @property
+    def is_changing(self) -> bool:
+        """Whether `sweep` has something to do as time passes."""
+        return self.is_draining or self._slow_start.is_active
+
+    @property
     def is_empty(self) -> bool:
         return not self._targets
 
@@ -200,6 +203,7 @@ class GroupRegistrations:
         """Register and deregister so that the targets are these."""
         self._delay_seconds = group.deregistration_delay_seconds
         self._unchecked = _unchecked(group, in_use)
+        self._slow_start.configure(group.slow_start_seconds)
         self.set_targets(targets, now)
 
     def set_targets(self, targets: Iterable[Target], now: float) -> None:
@@ -209,6 +213,7 @@ class GroupRegistrations:
         for key, target in desired.items():
             self._targets[key] = self._register(key, target, self._unchecked)
         self._order = list(desired)
+        self._share(now)
         self._build()
 
     def remove(self, now: float) -> None:
@@ -217,7 +222,7 @@ class GroupRegistrations:
         self._order = []
         self._build()
 
-    def set_health(self, key: str, health: TargetHealth) -> bool:
+    def set_health(self, key: str, health: TargetHealth, now: float) -> bool:
         """Record what checks found; tell whether it is news.
 
         Ignored for targets that are not checked (any more): a probe's answer may come late.
@@ -226,18 +231,25 @@ class GroupRegistrations:
         if registered is None or registered.health.state not in PROBED_STATES or registered.health == health:
             return False
         self._targets[key] = attrs.evolve(registered, health=health)
+        if health.state is not registered.health.state:
+            if health.state is TargetState.HEALTHY and self._has_others_in_service(key):
+                self._slow_start.enter(key, now)
+            elif health.state is not TargetState.HEALTHY:
+                self._slow_start.leave(key)
+            self._share(now)
         self._build()
         return True
 
     def sweep(self, now: float) -> bool:
-        """Drop targets that have drained; tell whether there were any."""
+        """Drop targets that have drained and raise the shares of those in slow start; tell whether anything changed."""
+        before = self.state
         drained = [key for key, since in self._draining_since.items() if self._has_drained(key, now - since)]
         for key in drained:
             del self._draining_since[key], self._targets[key]
             self._book.depart(target_key(self.name, key), now)
-        if drained:
-            self._build()
-        return bool(drained)
+        self._share(now)
+        self._build()
+        return self.state is not before
 
     def depart(self, now: float) -> None:
         """Give back the group's own cell; the group is empty and gone."""
@@ -267,7 +279,23 @@ class GroupRegistrations:
         for key, registered in self._targets.items():
             if key not in desired and key not in self._draining_since:
                 self._targets[key] = attrs.evolve(registered, health=DEREGISTRATION_IN_PROGRESS)
+                self._slow_start.leave(key)
                 self._draining_since[key] = now
+
+    def _has_others_in_service(self, key: str) -> bool:
+        """Whether another target is healthy and not in slow start."""
+        return any(
+            other != key and registered.health.state is TargetState.HEALTHY and other not in self._slow_start
+            for other, registered in self._targets.items()
+        )
+
+    def _share(self, now: float) -> None:
+        """Give each target the share of its weight that it has now."""
+        for key, registered in self._targets.items():
+            share = self._slow_start.share(key, now)
+            if share != registered.share:
+                reason = "" if share == 100 else "slow start"
+                self._targets[key] = attrs.evolve(registered, share=share, share_reason=reason)
 
     def _has_drained(self, key: str, age_seconds: float) -> bool:
         if age_seconds >= self._delay_seconds:

@@ -9,13 +9,14 @@ import attrs
 
 from lbproxy.model.listener import Listener
 from lbproxy.model.rule import Rule
+from lbproxy.model.security_group import SecurityGroup
 from lbproxy.model.snapshot import Configuration
 from lbproxy.model.target_group import TargetGroup
 
 MAX_LINES = 100
 """A file with thousands of rules is not told one by one."""
 
-_Named = TypeVar("_Named", Listener, Rule, TargetGroup)
+_Named = TypeVar("_Named", Listener, Rule, TargetGroup, SecurityGroup)
 
 
 def describe_changes(former: Configuration, present: Configuration) -> tuple[str, ...]:
@@ -27,7 +28,8 @@ def describe_changes(former: Configuration, present: Configuration) -> tuple[str
         rules = earlier.rules if earlier is not None else ()
         lines += _compare("rule", rules, listener.rules)
     lines += _compare("target group", former.target_groups, present.target_groups)
-    settings = _differing(former, present, besides=("listeners", "target_groups"))
+    lines += _compare("security group", former.security_groups, present.security_groups)
+    settings = _differing(former, present, besides=("listeners", "target_groups", "security_groups"))
     lines += [f"{setting} changed" for setting in settings]
     if len(lines) > MAX_LINES:
         lines[MAX_LINES - 1 :] = [f"and {len(lines) - MAX_LINES + 1} more changes"]

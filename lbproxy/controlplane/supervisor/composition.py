@@ -20,6 +20,7 @@ from lbproxy.controlplane.health.checker import HealthService
 from lbproxy.controlplane.metrics import MetricsStore
 from lbproxy.controlplane.state import ControlState, Journal
 from lbproxy.controlplane.supervisor.demo import DemoTargets
+from lbproxy.controlplane.supervisor.keyring import FILE_NAME, KeyRing
 from lbproxy.controlplane.supervisor.launch import (
     DEFAULT_WORKER_COMMAND,
     InProcessLauncher,
@@ -127,7 +128,9 @@ def make_supervisor(
         loader=loader,
         state=state,
         metrics=metrics,
-        pool=WorkerPool(reactor, launch, sockets, cells.fd, metrics, allocator.zero_slot),
+        pool=WorkerPool(
+            reactor, launch, sockets, cells.fd, metrics, allocator.zero_slot, stickiness=_key_ring(directory)
+        ),
         sockets=sockets,
         directory=directory,
         demo=DemoTargets(reactor, worker_command),
@@ -167,6 +170,10 @@ def _state_directory(loader: FileLoader, loaded: Loaded) -> StateDirectory:
             f"cannot be used: {error.strerror}",
         )
         raise ConfigurationRefused([problem]) from error
+
+
+def _key_ring(directory: StateDirectory) -> KeyRing:
+    return KeyRing(directory.path / FILE_NAME if directory.is_ours else None)
 
 
 def _check_admin_address(loader: FileLoader, loaded: Loaded) -> None:

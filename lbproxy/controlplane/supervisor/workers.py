@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from lbproxy.controlplane.supervisor.keyring import KeyRing
 from lbproxy.controlplane.supervisor.launch import Launch, RunningWorker
 from lbproxy.controlplane.supervisor.sockets import ListeningSockets
 from lbproxy.ipc.cells import SLOT_LIMIT
@@ -36,6 +37,7 @@ from lbproxy.ipc.messages import (
     Message,
     ReopenLogs,
     Report,
+    StickinessKeys,
     TicketKeys,
     Welcome,
 )
@@ -279,6 +281,7 @@ class WorkerSlot:
         self._said_hello = True
         self._worker.channel.send(Welcome(slot=self.index), [self._pool.cells_fd])
         self._worker.channel.send(TicketKeys(keys=self._pool.ticket_keys))
+        self._worker.channel.send(StickinessKeys(keys=self._pool.stickiness.keys))
         self.offer()
 
     def _send_snapshot(self, snapshot: Snapshot) -> None:
@@ -429,8 +432,9 @@ class WorkerPool(Service):
         metrics: Metrics,
         clear_slot: Callable[[int], None],
         rng: random.Random | None = None,
+        stickiness: KeyRing | None = None,
     ) -> None:
-        """``clear_slot`` zeroes the shared cells of a slot whose worker has gone."""
+        """``clear_slot`` zeroes the shared cells of a slot whose worker has gone; ``stickiness`` has cookies' keys."""
         self.clock = clock
         self.launch = launch
         self.sockets = sockets
@@ -447,6 +451,7 @@ class WorkerPool(Service):
         self.ticket_keys: tuple[bytes, ...] = (_new_ticket_key(),)
         """For TLS session tickets: the present key, and the one before."""
         self._ticket_key_made = clock.seconds()
+        self.stickiness = stickiness or KeyRing()
         self._last_check = 0.0
         self._checks = LoopingCall(self._check)
         self._checks.clock = clock
@@ -603,3 +608,6 @@ class WorkerPool(Service):
             slot.check(now)
         if now - self._ticket_key_made >= TICKET_KEY_SECONDS:
             self.rotate_ticket_keys()
+        if self.stickiness.renew():
+            for slot in self._slots.values():
+                slot.send(StickinessKeys(keys=self.stickiness.keys))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from random import Random
-from typing import Protocol, overload
+from typing import NamedTuple, Protocol, overload
 
 import attrs
 
@@ -15,7 +15,7 @@ from lbproxy.dataplane.router.request import RoutableRequest
 from lbproxy.model.errors import InvalidModel
 from lbproxy.model.snapshot import GroupState
 from lbproxy.model.target import RegisteredTarget
-from lbproxy.model.target_group import TargetGroup
+from lbproxy.model.target_group import HashKey, StickinessType, TargetGroup
 
 
 class Cells(Protocol):
@@ -42,10 +42,20 @@ class Circumstances:
     slots: int = 1
     """How many workers share the traffic, and so the length of each target's run of cells in use."""
     random: Random
+    zone: str = ""
+    """Our own."""
     observations: Mapping[int, Observation] = attrs.Factory(dict)
     """By target's cell, for the algorithms of `OBSERVING`; a target without one counts as not seen yet."""
     now: Callable[[], float] = _no_time
     """The clock of ``observations``."""
+
+
+class Rotation(NamedTuple):
+    """Targets in turn: the next is that at the group's position, counted over all workers."""
+
+    order: list[RegisteredTarget]
+    cells: Cells
+    position_cell: int
 
 
 class Balancer(ABC):
@@ -58,7 +68,7 @@ class Balancer(ABC):
     weights: tuple[int, ...]
     """Their shares of the traffic, each above 0."""
     fail_open: bool
-    """Whether they do so only because none is healthy."""
+    """Whether they do so only because too few are healthy."""
 
     def __init_subclass__(cls, *, algorithm: str = "", observing: bool = False) -> None:
         """Enter the class in `ALGORITHMS` as ``algorithm``; ``observing``: it needs `Circumstances.observations`."""
@@ -68,9 +78,9 @@ class Balancer(ABC):
             OBSERVING.add(algorithm)
 
     def __init__(self, circumstances: Circumstances) -> None:
-        chosen = eligible(circumstances.state)
+        chosen = eligible(circumstances.group, circumstances.state, circumstances.zone)
         self.targets = chosen.targets
-        self.weights = tuple(target.target.weight for target in chosen.targets)
+        self.weights = chosen.weights
         self.fail_open = chosen.fail_open
         self._cells = circumstances.cells
         self._position_cell = circumstances.state.cell
@@ -96,6 +106,11 @@ class Balancer(ABC):
         if first is not None:
             yield first
             yield from self.others(first, request, source)
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """Where `pick` is no more than a step in a rotation: that, so that it can be taken in C."""
+        return None
 
     def in_flight(self, cell: int) -> int:
         """What all workers have in flight to the target of this cell."""
@@ -126,6 +141,12 @@ def make_balancer(circumstances: Circumstances) -> Balancer:
 
     Raises `InvalidModel` for an algorithm that is not known.
     """
+    stickiness = circumstances.group.stickiness
+    if stickiness is not None and stickiness.type is StickinessType.SOURCE_IP:
+        # All workers agree on the target of an address without remembering any.
+        circumstances = attrs.evolve(
+            circumstances, group=attrs.evolve(circumstances.group, algorithm="maglev", hash_key=HashKey())
+        )
     name = circumstances.group.algorithm
     algorithm = ALGORITHMS.get(name)
     if algorithm is None:

@@ -29,11 +29,12 @@ class Hashing(Balancer):
     A request without the key takes its turn as in round robin.
     """
 
-    __slots__ = ("_factor", "_total_weight", "key_of")
+    __slots__ = ("_factor", "_total_weight", "key", "key_of")
 
     def __init__(self, circumstances: Circumstances) -> None:
         super().__init__(circumstances)
-        self.key_of = key_function(circumstances.group.hash_key)
+        self.key = circumstances.group.hash_key
+        self.key_of = key_function(self.key)
         self._factor = circumstances.group.hash_balance_factor / 100.0
         self._total_weight = sum(self.weights)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lbproxy.dataplane.balancer.base import Balancer, Circumstances
+from lbproxy.dataplane.balancer.base import Balancer, Circumstances, Rotation
 from lbproxy.dataplane.balancer.rotation import smooth_order
 from lbproxy.dataplane.router.request import RoutableRequest
 from lbproxy.model.target import RegisteredTarget
@@ -32,6 +32,10 @@ class RoundRobin(Balancer, algorithm="round_robin"):
         position = cells[cell]
         cells[cell] = position + 1
         return self._order[position % self._length]
+
+    @property
+    def rotation(self) -> Rotation | None:
+        return Rotation(self._order, self._cells, self._position_cell) if self._length else None
 
     def others(
         self, first: RegisteredTarget, request: RoutableRequest | None, source: str

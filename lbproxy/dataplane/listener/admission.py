@@ -6,18 +6,25 @@ from collections.abc import Iterable
 
 from lbproxy.dataplane.listener.census import Census, SharedCensus
 from lbproxy.dataplane.proxy.faults import Fault
+from lbproxy.dataplane.router.ingress import TCP, Networks, admitted
 from lbproxy.model.listener import Listener
+from lbproxy.model.security_group import SecurityGroup
+from lbproxy.model.snapshot import Configuration
 from lbproxy.telemetry.counters import ListenerCounters
 
 
 class Admission:
-    """What a listener asks of those that want in; one that asks nothing has none.
+    """What a listener asks at one bind of those that want in; one that asks nothing has none.
 
     Behind a PROXY protocol header the address is the one that the header gave.
     """
 
-    def __init__(self, listener: Listener, counters: ListenerCounters, census: Census | None) -> None:
+    def __init__(
+        self, listener: Listener, counters: ListenerCounters, admitted: Networks | None, census: Census | None
+    ) -> None:
+        """``admitted`` are the addresses that security groups let in; None where there are no such groups."""
         self.census = census
+        self._admitted = admitted
         self._counters = counters
         self._most = listener.max_connections
         self._most_of_a_client = listener.max_connections_per_client
@@ -41,6 +48,8 @@ class Admission:
             self.census.left(host)
 
     def _verdict(self, host: str) -> Fault | None:
+        if self._admitted is not None and host not in self._admitted:
+            return Fault.SECURITY_GROUP
         census = self.census
         if census is not None:
             if 0 < self._most <= census.connections():
@@ -57,23 +66,42 @@ class Admissions:
         self._shared = shared
         self._slot = slot
         self._censuses: dict[str, Census] = {}
+        self._configuration = Configuration()
+        self._groups: dict[str, SecurityGroup] = {}
+        self._admitted: dict[tuple[tuple[str, ...], int], Networks] = {}
+        """By attached groups and port, for the present configuration."""
 
-    def make(self, listener: Listener, counters: ListenerCounters, slots: int) -> Admission | None:
-        """Make what this listener asks, in a worker of ``slots``; None for nothing."""
-        name = listener.name
-        if listener.max_connections or listener.max_connections_per_client:
-            census = self._censuses.get(name)
-            if census is None:
-                census = self._censuses[name] = Census(name, self._shared, self._slot)
+    def apply(self, configuration: Configuration, slots: int) -> None:
+        """Follow this configuration, in one of ``slots`` workers."""
+        if configuration is not self._configuration:
+            self._configuration = configuration
+            self._groups = {group.name: group for group in configuration.security_groups}
+            self._admitted.clear()
+        limited = {each.name for each in configuration.listeners if _is_limited(each)}
+        for name in self._censuses.keys() - limited:
+            del self._censuses[name]  # open connections of a listener that is gone still count in what they know
+        for name in limited - self._censuses.keys():
+            self._censuses[name] = Census(name, self._shared, self._slot)
+        for census in self._censuses.values():
             census.slots = slots
-            return Admission(listener, counters, census)
-        self._censuses.pop(name, None)
-        return None
 
-    def keep_only(self, names: Iterable[str]) -> None:
-        """Forget listeners that are gone; their last connections still count in what they know."""
-        for name in self._censuses.keys() - set(names):
-            del self._censuses[name]
+    def make(self, listener: Listener, port: int, counters: ListenerCounters) -> Admission | None:
+        """Make what this listener of the present configuration asks at this port; None for nothing."""
+        census = self._censuses.get(listener.name)
+        admitted = self._networks(listener.security_groups, port) if listener.security_groups else None
+        if admitted is None and census is None:
+            return None
+        return Admission(listener, counters, admitted, census)
+
+    def _networks(self, attached: tuple[str, ...], port: int) -> Networks:
+        networks = self._admitted.get((attached, port))
+        if networks is None:
+            networks = self._admitted[attached, port] = admitted(self._groups, attached, TCP, port)
+        return networks
+
+
+def _is_limited(listener: Listener) -> bool:
+    return bool(listener.max_connections or listener.max_connections_per_client)
 
 
 def replace(former: Admission | None, admission: Admission | None, hosts: Iterable[str]) -> None:

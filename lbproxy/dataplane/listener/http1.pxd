@@ -1,3 +1,5 @@
+cimport cython
+
 cdef class HttpFront
 cdef class ClientConnection
 
@@ -5,10 +7,13 @@ from lbproxy.dataplane.proxy.exchange cimport Downstream, Exchange
 from lbproxy.dataplane.proxy.forwarded cimport ForwardedFields
 from lbproxy.dataplane.proxy.runtime cimport HttpRuntime
 from lbproxy.native._clock cimport Clock as CClock
-from lbproxy.native._http1 cimport RequestHead as CRequestHead
+from lbproxy.native._http1 cimport Codec as CCodec, RequestHead as CRequestHead
 
 
+cdef double NEVER, TICK_SECONDS
 cdef CClock _WALL
+cdef CCodec _CODEC
+cdef int CHUNKED, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, CONNECTION_UNSAID, NO_BODY
 cdef int _HEAD, _LENGTH, _CHUNKS, _NOTHING, _TUNNEL, _CLOSING, _LINGERING
 
 
@@ -38,9 +43,17 @@ cdef class ClientConnection(Downstream):
     cdef bint _starting, _keep, _chunked_out, _half_closed, _write_paused, _reading_paused
 
     cpdef dataReceived(self, bytes data)
+    @cython.locals(framing="long long", connection=int, minor=int, exchange=Exchange, message=bytes)
+    cpdef send_response(
+        self, int status, bytes reason, bytes fields, long long content_length, bint has_body, bytes data, bint ended
+    )
     cdef double _first_patience(self) except? -1
     cdef _read_buffered(self)
+    @cython.locals(start=Py_ssize_t, size=Py_ssize_t, head=CRequestHead, runtime=HttpRuntime)
     cdef _read_requests(self, bytes data)
+    @cython.locals(
+        end=Py_ssize_t, following=Py_ssize_t, length="long long", body=bytes, trailers=bytes, ended=bint, exchange=Exchange
+    )
     cdef Py_ssize_t _start_exchange(
         self, HttpRuntime runtime, CRequestHead head, bytes data, Py_ssize_t start, Py_ssize_t size
     ) except -1

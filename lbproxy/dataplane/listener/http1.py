@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -30,10 +29,19 @@ from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http.desync import REASONS, classification, number_of
 from lbproxy.wire.http.fields import without_odd_names
 from lbproxy.wire.http1.body import LAST_CHUNK, ChunkedReader, encode_chunk, last_chunk
-from lbproxy.wire.http1.head import RequestHead, scan_request
+from lbproxy.wire.http1.codec import (
+    CHUNKED,
+    CONNECTION_CLOSE,
+    CONNECTION_KEEP_ALIVE,
+    CONNECTION_UNSAID,
+    NO_BODY,
+    codec,
+)
+from lbproxy.wire.http1.head import RequestHead
 
 _log = Logger(__name__)  # compiled, it could not see where it is made
 
+_CODEC = codec
 _WALL = Clock(time.time)
 
 _LINGER_SECONDS = 2.0
@@ -55,11 +63,6 @@ _NOTHING = 3
 _TUNNEL = 4
 _CLOSING = 5
 _LINGERING = 6
-
-
-@lru_cache(maxsize=256)
-def _status_line(status: int, reason: bytes) -> bytes:
-    return b"HTTP/1.1 %d %b\r\n" % (status, reason)
 
 
 def _unreadable() -> RequestHead:
@@ -397,7 +400,7 @@ class ClientConnection(Downstream):
                 self._front.deadlines.set(self, self.clock.now() + runtime.idle_timeout)
                 return
             try:
-                head = scan_request(data, start)
+                head = _CODEC.scan_request(data, start)
             except RemoteProtocolError as error:
                 self._buffer = b""
                 self._refuse(error.status, error.reason, UNREADABLE)
@@ -460,7 +463,8 @@ class ClientConnection(Downstream):
         self._requests_left -= 1
         self._keep = head.keep_alive and self._requests_left != 0
         self._chunked_out = False
-        exchange = self._exchange = Exchange(self, runtime, head, self._began)
+        exchange = self._exchange = Exchange.__new__(Exchange)
+        exchange.begin_exchange(self, runtime, head, self._began)
         exchange.received_bytes = head.end - start + len(body)
         if self.secure:
             self._describe_tls(exchange)
@@ -628,13 +632,13 @@ class ClientConnection(Downstream):
         exchange = self._exchange
         assert exchange is not None
         minor = exchange.head.minor
-        framing = b""
+        framing = NO_BODY
         if content_length >= 0:
             if status != 204:
-                framing = b"Content-Length: %d\r\n" % content_length
+                framing = content_length
         elif has_body:
             if minor >= 1:
-                framing = b"Transfer-Encoding: chunked\r\n"
+                framing = CHUNKED
                 self._chunked_out = True
                 if data:
                     data = encode_chunk(data)
@@ -644,12 +648,13 @@ class ClientConnection(Downstream):
                 self._keep = False
         if self._keep and (self._front.draining or self.clock.now() > self._age_limit):
             self._keep = False
+        connection = CONNECTION_UNSAID
         if not self._keep or (not exchange.request_ended and ended):
             self._keep = False
-            framing += b"Connection: close\r\n"
+            connection = CONNECTION_CLOSE
         elif minor == 0:
-            framing += b"Connection: keep-alive\r\n"
-        message = b"".join((_status_line(status, reason), fields, framing, b"\r\n", data))
+            connection = CONNECTION_KEEP_ALIVE
+        message = _CODEC.response(status, reason, fields, framing, connection, data)
         exchange.sent_bytes += len(message)
         self._transport.write(message)
 

@@ -1,12 +1,15 @@
+cimport cython
+
 # The modules of the hot path need each other's classes: each first says which it has.
 cdef class Downstream
 cdef class Upstream
 cdef class Exchange
 
 from lbproxy.dataplane.proxy.runtime cimport GroupRuntime, HttpRuntime, Pool
+from lbproxy.dataplane.router.groups cimport GroupChoice
 from lbproxy.dataplane.router.table cimport Match
 from lbproxy.native._clock cimport Clock as CClock
-from lbproxy.native._http1 cimport RequestHead as CRequestHead, ResponseHead as CResponseHead
+from lbproxy.native._http1 cimport Codec as CCodec, RequestHead as CRequestHead, ResponseHead as CResponseHead
 from lbproxy.telemetry.records cimport HttpRecord
 
 
@@ -47,6 +50,7 @@ cdef class Upstream:
     cpdef close(self)
 
 
+cdef CCodec _CODEC
 cdef frozenset _IDEMPOTENT
 
 
@@ -66,9 +70,14 @@ cdef class Exchange(HttpRecord):
     cdef bytes _data, _trailers, _block
     cdef tuple _earlier_tries
     cdef long long _framing
+    cdef str _sticky_group
+    cdef bint _sticky
     cdef bint _connecting, _counted, _paused_request, _paused_response, _repeatable
 
+    cpdef begin_exchange(self, Downstream client, HttpRuntime runtime, CRequestHead head, double began)
+    @cython.locals(client=Downstream, head=CRequestHead)
     cpdef complete_record(self)
+    @cython.locals(head=CRequestHead, runtime=HttpRuntime, match=Match, group=GroupRuntime)
     cpdef start(self, bytes data, bint ended, bytes trailers=*)
     cpdef request_data(self, bytes data)
     cpdef end_request(self, bytes trailers)
@@ -104,8 +113,13 @@ cdef class Exchange(HttpRecord):
     cpdef take_over(self, Upstream upstream, Pool pool, chosen, double dispatched)
     cpdef fail(self, fault)
 
+    cdef bint _normalize_path(self, CRequestHead head, bint strict) except -1
     cdef _answer(self, Match match)
+    cdef str _choose_group(self, GroupChoice forward)
+    cdef _bound_target(self)
+    cdef bytes _with_cookies(self, CResponseHead head)
     cdef _respond(self, int status, bytes content_type, bytes body, bytes fields=*)
+    @cython.locals(pool=Pool, upstream=Upstream)
     cdef _try(self, chosen)
     cdef _try_instead(self, following, str reason, int status)
     cdef bint _ask_another(self, int status, bint ended) except -1
@@ -113,6 +127,7 @@ cdef class Exchange(HttpRecord):
     cdef _drop_try(self, fault)
     cdef _keep(self, bytes data)
     cdef _send(self, Upstream upstream)
+    @cython.locals(head=CRequestHead, authority=bytes)
     cdef _prepare(self)
     cdef double _patience(self) except? -1
     cdef bint _may_retry(self, fault, bint reused) except -1

@@ -20,14 +20,20 @@ from lbproxy.dataplane.router.redirect import expand
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import FixedResponse, Redirect
 from lbproxy.telemetry.records import HttpRecord
+from lbproxy.wire.errors import RemoteProtocolError
+from lbproxy.wire.http.path import use_normalized_path
+from lbproxy.wire.http1.codec import CHUNKED, NO_BODY, codec
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.proxy.retry import Tries
     from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime, Pool
+    from lbproxy.dataplane.router.groups import GroupChoice
     from lbproxy.dataplane.router.table import Match
     from lbproxy.model.target import RegisteredTarget
     from lbproxy.native.clock import Clock
     from lbproxy.wire.http1.head import RequestHead, ResponseHead
+
+_CODEC = codec
 
 _IDEMPOTENT = frozenset(method.encode("ascii") for method in IDEMPOTENT_METHODS)
 
@@ -138,10 +144,6 @@ class Upstream:
         raise NotImplementedError  # interface
 
 
-NO_BODY = -1
-CHUNKED = -2
-
-
 class Exchange(HttpRecord):
     """One request with its response(s).
 
@@ -162,6 +164,8 @@ class Exchange(HttpRecord):
         "_paused_request",
         "_paused_response",
         "_repeatable",
+        "_sticky",
+        "_sticky_group",
         "_trailers",
         "alone",
         "answered",
@@ -181,7 +185,11 @@ class Exchange(HttpRecord):
     )
 
     def __init__(self, client: Downstream, runtime: HttpRuntime, head: RequestHead, began: float) -> None:
-        super().__init__()
+        self.begin_exchange(client, runtime, head, began)
+
+    def begin_exchange(self, client: Downstream, runtime: HttpRuntime, head: RequestHead, began: float) -> None:
+        """What `__init__` does; compiled, it is cheaper to call this on a new object than to have Python do so."""
+        self.begin_record()
         self.client = client
         self.runtime = runtime
         self.head = head
@@ -213,6 +221,10 @@ class Exchange(HttpRecord):
         self._paused_response = False
         self._kept_failed: RegisteredTarget | None = None
         self._repeatable = False
+        self.request_target = b""
+        """As it came, where what is sent on differs; `complete_record` fills in the others."""
+        self._sticky = False
+        self._sticky_group: str | None = None
 
     def complete_record(self) -> None:
         """Put into the access-log record what is known elsewhere; for an exchange that is over."""
@@ -230,7 +242,8 @@ class Exchange(HttpRecord):
         self.client_port = client.port
         self.method = head.method
         self.authority = head.authority
-        self.request_target = head.target
+        if not self.request_target:
+            self.request_target = head.target
         self.version = head.version
         self.user_agent = head.user_agent
         self.referer = head.referer
@@ -250,6 +263,9 @@ class Exchange(HttpRecord):
         if head.x_forwarded_for is not None and too_many_addresses(head.x_forwarded_for):
             self.fail(Fault.TOO_MANY_FORWARDED)
             return
+        if head.odd_path and runtime.normalizes_paths and not self._normalize_path(head, runtime.strict_paths):
+            self.fail(Fault.BAD_PATH)
+            return
         match = runtime.table.match(head, self.client.host)
         self.rule = match.rule_name
         self.priority = match.priority
@@ -257,9 +273,13 @@ class Exchange(HttpRecord):
         if match.forward is None:
             self._answer(match)
             return
-        group = self.group = runtime.groups[match.forward.pick()]
+        forward = match.forward
+        name = forward.pick() if forward.stickiness_seconds == 0.0 else self._choose_group(forward)
+        group = self.group = runtime.groups[name]
         self.target_group = group.name
-        chosen = group.balancer.pick(head, self.client.host)
+        chosen = None if group.stickiness is None else self._bound_target()
+        if chosen is None:
+            chosen = group.pick(head, self.client.host)
         if chosen is None:
             self.fail(Fault.NO_TARGETS)
             return
@@ -399,13 +419,14 @@ class Exchange(HttpRecord):
                 return
             self.tries.settle()
         self.response_started = True
+        fields = self._with_cookies(head) if self._sticky else head.forwarded
         if ended:
             self.upstream = None
-            client.send_response(status, head.reason, head.forwarded, head.content_length, has_body, data, True)
+            client.send_response(status, head.reason, fields, head.content_length, has_body, data, True)
             self._finish()
         else:
             client.expect_progress(self.runtime.idle_timeout)
-            client.send_response(status, head.reason, head.forwarded, head.content_length, has_body, data, False)
+            client.send_response(status, head.reason, fields, head.content_length, has_body, data, False)
 
     def response_data(self, data: bytes) -> None:
         """A piece of the answer's body, or of what comes back through the tunnel."""
@@ -428,7 +449,8 @@ class Exchange(HttpRecord):
         self.response_started = True
         self.tunnel = True
         self.client.expect_progress(self.runtime.idle_timeout)
-        self.client.start_tunnel(head.reason, head.forwarded, head.upgrade)
+        fields = self._with_cookies(head) if self._sticky else head.forwarded
+        self.client.start_tunnel(head.reason, fields, head.upgrade)
 
     def upstream_closed_tunnel(self) -> None:
         """The target ended its side of the tunnel; the upstream has let go of the exchange already."""
@@ -556,6 +578,16 @@ class Exchange(HttpRecord):
 
     # Inside
 
+    def _normalize_path(self, head: RequestHead, strict: bool) -> bool:
+        """Tell whether there is one path for the rules and the target."""
+        received = head.target
+        try:
+            if use_normalized_path(head, strict=strict):
+                self.request_target = received
+        except RemoteProtocolError:
+            return False
+        return True
+
     def _answer(self, match: Match) -> None:
         """Carry out an action that needs no target."""
         action = match.action
@@ -569,6 +601,35 @@ class Exchange(HttpRecord):
             body = error_body(action.status, b"")
             self._respond(action.status, b"text/plain; charset=utf-8", body, b"Location: %b\r\n" % location)
         self._finish()
+
+    def _choose_group(self, forward: GroupChoice) -> str:
+        """The target group that the client is bound to, or one by weight."""
+        sticky = self.runtime.group_stickiness
+        assert sticky is not None
+        self._sticky = True
+        name = sticky.group(forward, self.head, self.client.wall_time())
+        self._sticky_group = name if name is not None else forward.pick()
+        return self._sticky_group
+
+    def _bound_target(self) -> RegisteredTarget | None:
+        """The target that the client is bound to, if there is one."""
+        assert self.group is not None
+        assert self.group.stickiness is not None
+        self._sticky = True
+        return self.group.stickiness.target(self.head, self.client.wall_time())
+
+    def _with_cookies(self, head: ResponseHead) -> bytes:
+        """The field lines of an answer, with those that bind the client to who gave it."""
+        assert self.group is not None
+        now = self.client.wall_time()
+        fields: bytes = head.forwarded
+        if self._sticky_group is not None:
+            assert self.runtime.group_stickiness is not None
+            fields += self.runtime.group_stickiness.fields(self._sticky_group, now)
+        if self.group.stickiness is not None:
+            assert self._chosen is not None
+            fields += self.group.stickiness.fields(self.head, head, self._chosen, now)
+        return fields
 
     def _respond(self, status: int, content_type: bytes, body: bytes, fields: bytes = b"") -> None:
         self.status = status
@@ -680,21 +741,14 @@ class Exchange(HttpRecord):
         upgrade = b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade if head.upgrade else b""
         if head.te_trailers:
             upgrade += b"Connection: te\r\nTE: trailers\r\n" if not upgrade else b""
-        self._block = b"".join(
-            (
-                head.method,
-                b" ",
-                head.target,
-                b" HTTP/1.1\r\nHost: ",
-                authority,
-                b"\r\n",
-                head.forwarded,
-                self.client.forwarded_fields(head.x_forwarded_for),
-                b"X-Amzn-Trace-Id: ",
-                self.trace_id,
-                b"\r\n",
-                upgrade,
-            )
+        self._block = _CODEC.request_block(
+            head.method,
+            head.target,
+            authority,
+            head.forwarded,
+            self.client.forwarded_fields(head.x_forwarded_for),
+            self.trace_id,
+            upgrade,
         )
         self._framing = CHUNKED if head.chunked else head.content_length
 

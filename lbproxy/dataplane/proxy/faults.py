@@ -32,10 +32,12 @@ class Fault(enum.Enum):
 
     # status 0: nobody is there to be told, the number is for the log only
     BAD_REQUEST = ("BadRequest", Side.CLIENT, 400, Retry.NO)
+    BAD_PATH = ("BadPath", Side.CLIENT, 400, Retry.NO)
     CLIENT_CLOSED = ("ClientClosed", Side.CLIENT, 460, Retry.NO)
     CLIENT_TIMEOUT = ("ClientTimeout", Side.CLIENT, 408, Retry.NO)
     CLIENT_TOO_SLOW = ("ClientTooSlow", Side.CLIENT, 408, Retry.NO)
     CLIENT_TLS_FAILED = ("ClientTlsFailed", Side.CLIENT, 0, Retry.NO)
+    SECURITY_GROUP = ("SecurityGroupDenied", Side.CLIENT, 0, Retry.NO)
     CONNECTION_LIMIT = ("ConnectionLimit", Side.CLIENT, 0, Retry.NO)
     CLIENT_CONNECTION_LIMIT = ("ClientConnectionLimit", Side.CLIENT, 0, Retry.NO)
     IDLE_TIMEOUT = ("IdleTimeout", Side.CLIENT, 0, Retry.NO)

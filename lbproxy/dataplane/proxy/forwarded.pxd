@@ -1,4 +1,7 @@
+cimport cython
+
 from lbproxy.native._clock cimport Clock as CClock
+from lbproxy.native._ids cimport Identifiers as CIdentifiers
 
 
 cdef class ForwardedFields:
@@ -11,14 +14,11 @@ cdef class ForwardedFields:
 cpdef bint too_many_addresses(bytes received) except -1
 
 
-cdef Py_ssize_t _ID_DIGITS, _IDS
-
-
 cdef class TraceIds:
-    cdef object _getrandbits
+    cdef CIdentifiers _ids
     cdef CClock _wall
     cdef long long _second
-    cdef bytes _prefix, _digits
-    cdef Py_ssize_t _next
+    cdef bytes _prefix
 
+    @cython.locals(second="long long")
     cpdef bytes value(self, bytes received)

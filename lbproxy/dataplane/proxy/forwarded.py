@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from lbproxy.model.listener import Listener, XffMode
 from lbproxy.native.clock import Clock
+from lbproxy.native.ids import Identifiers
 
 MAX_FORWARDED_ADDRESSES = 30
 """More addresses than this in X-Forwarded-For are refused with 463 (ALB)."""
@@ -56,15 +57,13 @@ class TraceIds:
     ``seconds`` is the time since the epoch; ``source`` need not be secret, only unlikely to repeat.
     """
 
-    __slots__ = ("_digits", "_getrandbits", "_next", "_prefix", "_second", "_wall")
+    __slots__ = ("_ids", "_prefix", "_second", "_wall")
 
     def __init__(self, source: random.Random, seconds: Callable[[], float]) -> None:
-        self._getrandbits = source.getrandbits
+        self._ids = Identifiers(source.getrandbits)
         self._wall = Clock(seconds)
         self._second = -1
         self._prefix = b""
-        self._digits = b""
-        self._next = 0
 
     def value(self, received: bytes | None) -> bytes:
         """The value to send: a new Root, or the received one with ``Self`` put before its Root."""
@@ -72,19 +71,8 @@ class TraceIds:
         if second != self._second:
             self._second = second
             self._prefix = b"Root=1-%08x-" % second
-        start = self._next
-        self._next = following = start + _ID_DIGITS
-        if following > len(self._digits):
-            self._digits = b"%0*x" % (_IDS * _ID_DIGITS, self._getrandbits(_IDS * _ID_DIGITS * 4))
-            start, self._next = 0, _ID_DIGITS
-            following = _ID_DIGITS
-        root = self._prefix + self._digits[start:following]
+        root = self._ids.next(self._prefix)
         return root if received is None else _continue_trace(root, received)
-
-
-_ID_DIGITS = 24
-_IDS = 64
-"""Identifiers drawn at once, which costs a fraction of drawing each."""
 
 
 def _continue_trace(root: bytes, received: bytes) -> bytes:

@@ -1,9 +1,12 @@
+cimport cython
+
 cdef class Pool
 cdef class GroupRuntime
 cdef class HttpRuntime
 
 from lbproxy.dataplane.proxy.exchange cimport Exchange, Upstream
 from lbproxy.dataplane.proxy.forwarded cimport TraceIds
+from lbproxy.native._http1 cimport RequestHead as CRequestHead
 from lbproxy.dataplane.router.table cimport Table
 from lbproxy.telemetry.counters cimport ListenerCounters, TargetCounters
 
@@ -23,21 +26,27 @@ cdef class Pool:
 
 cdef class GroupRuntime:
     cdef readonly str name
-    cdef readonly object group, balancer, retrying
+    cdef readonly object group, balancer, retrying, stickiness
     cdef readonly dict pools
     cdef readonly double response_timeout
+    cdef list _order
+    cdef long long[::1] _cells
+    cdef Py_ssize_t _position_cell
+
+    @cython.locals(order=list, cells="long long[::1]", cell=Py_ssize_t, position="long long")
+    cpdef pick(self, CRequestHead request, str source)
 
 
 cdef class HttpRuntime:
     cdef readonly str name
-    cdef readonly object listener, access_log
+    cdef readonly object listener, access_log, group_stickiness
     cdef readonly Table table
     cdef readonly dict groups
     cdef readonly ListenerCounters counters
     cdef readonly TraceIds trace_ids
     cdef readonly double idle_timeout, header_timeout, client_keep_alive
     cdef readonly int desync_refuses, desync_closes
-    cdef readonly bint drop_odd_names
+    cdef readonly bint drop_odd_names, normalizes_paths, strict_paths
     cdef readonly double min_request_rate, min_response_rate, slow_client_grace
     cdef readonly long long max_requests
 

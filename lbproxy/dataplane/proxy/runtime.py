@@ -9,20 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lbproxy.model.listener import DesyncMitigationMode
+from lbproxy.model.listener import DesyncMitigationMode, PathNormalization
 from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT, FIRST_AMBIGUOUS, FIRST_SEVERE
 
 if TYPE_CHECKING:
-    from lbproxy.dataplane.balancer.base import Balancer
+    from lbproxy.dataplane.balancer.base import Balancer, Cells
     from lbproxy.dataplane.balancer.observation import Observation
+    from lbproxy.dataplane.balancer.stickiness import GroupStickiness, TargetStickiness
     from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
     from lbproxy.dataplane.proxy.forwarded import TraceIds
     from lbproxy.dataplane.proxy.retry import Retrying
     from lbproxy.dataplane.router.table import Table
     from lbproxy.model.listener import Listener
+    from lbproxy.model.target import RegisteredTarget
     from lbproxy.model.target_group import TargetGroup
     from lbproxy.telemetry.accesslog import AccessLog
     from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
+    from lbproxy.wire.http1.head import RequestHead
 
 
 class Pool:
@@ -62,19 +65,55 @@ class Pool:
 class GroupRuntime:
     """A target group as a worker uses it."""
 
-    __slots__ = ("balancer", "group", "name", "pools", "response_timeout", "retrying")
+    __slots__ = (
+        "_cells",
+        "_order",
+        "_position_cell",
+        "balancer",
+        "group",
+        "name",
+        "pools",
+        "response_timeout",
+        "retrying",
+        "stickiness",
+    )
 
     def __init__(
-        self, group: TargetGroup, balancer: Balancer, pools: Mapping[int, Pool], retrying: Retrying | None = None
+        self,
+        group: TargetGroup,
+        balancer: Balancer,
+        pools: Mapping[int, Pool],
+        retrying: Retrying | None = None,
+        stickiness: TargetStickiness | None = None,
     ) -> None:
         self.name = group.name
         self.group = group
         self.balancer = balancer
         self.pools = pools
         """By the target's cell."""
+        self.stickiness = stickiness
+        """By which cookie clients come back to their targets, if by any."""
         self.response_timeout = group.response_timeout_seconds
         self.retrying = retrying
         """None where the policy is the default one, for which there is nothing to keep account of."""
+        self._order: list[RegisteredTarget] | None = None
+        self._cells: Cells | None = None
+        self._position_cell = 0
+        rotation = balancer.rotation
+        if rotation is not None:
+            self._order, self._cells, self._position_cell = rotation
+
+    def pick(self, request: RequestHead, source: str) -> RegisteredTarget | None:
+        """The target for the next request, or None when there is none at all."""
+        order = self._order
+        if order is None:
+            return self.balancer.pick(request, source)
+        cells = self._cells
+        assert cells is not None
+        cell = self._position_cell
+        position = cells[cell]
+        cells[cell] = position + 1
+        return order[position % len(order)]
 
 
 class HttpRuntime:
@@ -87,6 +126,7 @@ class HttpRuntime:
         "desync_closes",
         "desync_refuses",
         "drop_odd_names",
+        "group_stickiness",
         "groups",
         "header_timeout",
         "idle_timeout",
@@ -95,7 +135,9 @@ class HttpRuntime:
         "min_request_rate",
         "min_response_rate",
         "name",
+        "normalizes_paths",
         "slow_client_grace",
+        "strict_paths",
         "table",
         "trace_ids",
     )
@@ -108,6 +150,7 @@ class HttpRuntime:
         counters: ListenerCounters,
         trace_ids: TraceIds,
         access_log: AccessLog | None,
+        group_stickiness: GroupStickiness | None = None,
     ) -> None:
         self.name = listener.name
         self.listener = listener
@@ -116,6 +159,8 @@ class HttpRuntime:
         self.counters = counters
         self.trace_ids = trace_ids
         self.access_log = access_log
+        self.group_stickiness = group_stickiness
+        """For forward actions with group stickiness."""
         self.idle_timeout = listener.idle_timeout_seconds
         self.header_timeout = listener.request_header_timeout_seconds
         self.client_keep_alive = listener.client_keep_alive_seconds
@@ -125,6 +170,8 @@ class HttpRuntime:
         # RFC 9112 section 6.3: with two framings the connection ends, whatever one wants
         self.desync_closes = BOTH_TE_CL_PRESENT if mode is DesyncMitigationMode.MONITOR else FIRST_AMBIGUOUS
         """From this number on their connections serve no other request."""
+        self.normalizes_paths = listener.path_normalization is not PathNormalization.OFF
+        self.strict_paths = listener.path_normalization is PathNormalization.STRICT
         self.drop_odd_names = listener.drop_invalid_header_fields
         self.min_request_rate = float(listener.min_request_rate)
         self.min_response_rate = float(listener.min_response_rate)

@@ -16,10 +16,12 @@ class GroupChoice:
     to compare, and the first group takes all.
     """
 
-    __slots__ = ("_bounds", "_last", "_names", "_random", "_single", "_total", "shares")
+    __slots__ = ("_bounds", "_last", "_names", "_random", "_single", "_total", "shares", "stickiness_seconds")
 
     shares: tuple[tuple[str, int, float], ...]
     """Name, weight and share of the traffic (0 to 1) of every group, in the order configured."""
+    stickiness_seconds: float
+    """How long a client stays with its group; 0 for not at all."""
 
     def __init__(self, forward: Forward, random: Random) -> None:
         """``random`` is drawn from once a pick when there is a choice at all."""
@@ -33,6 +35,7 @@ class GroupChoice:
         self._names = [name for (name, _, share) in self.shares if share]
         self._bounds = list(accumulate(weight for weight in weights if weight))
         self._total = total
+        self.stickiness_seconds = forward.stickiness_seconds
         self._last = len(self._names) - 1
         self._single = self._names[0] if len(self._names) == 1 else None
         self._random = random.random

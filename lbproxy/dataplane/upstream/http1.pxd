@@ -1,12 +1,17 @@
+cimport cython
+
 cdef class TargetConnection
 
 from lbproxy.dataplane.proxy.exchange cimport Exchange, Upstream
 from lbproxy.dataplane.upstream.pool cimport TargetPool
 from lbproxy.native._clock cimport Turns as CTurns
-from lbproxy.native._http1 cimport ResponseHead as CResponseHead
+from lbproxy.native._http1 cimport Codec as CCodec, ResponseHead as CResponseHead
 
 
+cdef double NEVER
+cdef CCodec _CODEC
 cdef CTurns _TURNS
+cdef int CHUNKED, NO_BODY
 cdef int _FULL_READ
 cdef int _HEAD, _LENGTH, _CHUNKS, _CLOSE, _TUNNEL, _CLOSING
 
@@ -26,7 +31,9 @@ cdef class TargetConnection(Upstream):
     cpdef dataReceived(self, bytes data)
     cpdef bint is_quiet(self) except -1
     cdef _lowest_transport(self)
+    @cython.locals(head=CResponseHead, start=Py_ssize_t, length="long long", size=Py_ssize_t, status=int, body=bytes)
     cdef _read_head(self, Exchange exchange, bytes data)
+    @cython.locals(remaining="long long")
     cdef _read_length(self, Exchange exchange, bytes data)
     cdef _read_chunks(self, Exchange exchange, bytes data)
     cdef _end_chunks(self, Exchange exchange)

@@ -11,18 +11,20 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 from lbproxy.dataplane.deadlines import NEVER
-from lbproxy.dataplane.proxy.exchange import CHUNKED, NO_BODY, Exchange, Upstream
+from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.native.clock import turns
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http1.body import ChunkedReader, encode_chunk, last_chunk
-from lbproxy.wire.http1.head import ResponseHead, scan_response
+from lbproxy.wire.http1.codec import CHUNKED, NO_BODY, codec
+from lbproxy.wire.http1.head import ResponseHead
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.upstream.pool import TargetPool
 
 _log = Logger(__name__)  # compiled, it could not see where it is made
 
+_CODEC = codec
 _TURNS = turns
 
 MAX_INFORMATIONAL = 100
@@ -256,7 +258,7 @@ class TargetConnection(Upstream):
     def _read_head(self, exchange: Exchange, data: bytes) -> None:
         start = 0
         while True:
-            head = scan_response(data, start)
+            head = _CODEC.scan_response(data, start)
             if head is None:
                 self._buffer = data[start:]
                 return
@@ -281,11 +283,12 @@ class TargetConnection(Upstream):
             return
         length = head.content_length
         if length > 0:
-            body = data[start:] if start < len(data) else b""
-            if len(body) >= length:
-                self._release(len(body) > length)
-                exchange.response(head, True, body[:length], True)
+            size = len(data) - start
+            if size >= length:
+                self._release(size > length)
+                exchange.response(head, True, _CODEC.piece(data, start, start + length), True)
                 return
+            body = data[start:]
             self._remaining = length - len(body)
             self._reading = _LENGTH
             exchange.response(head, True, body, False)

@@ -6,12 +6,16 @@ from lbproxy.dataplane.upstream.http1 cimport TargetConnection
 from lbproxy.native._clock cimport Clock as CClock
 
 
+cdef double TICK_SECONDS
+
+
 cdef class TargetPool(Pool):
     cdef readonly object group, target
     cdef readonly list idle
     cdef readonly set connections
     cdef readonly bint retired
-    cdef object _connector, _deadlines, _cells
+    cdef object _connector, _deadlines
+    cdef long long[::1] _cells
     cdef long long _cell
     cdef dict _waiting
     cdef CClock _clock

@@ -36,7 +36,17 @@ from lbproxy.model.rule import (
 )
 from lbproxy.model.snapshot import AccessLogSettings
 from lbproxy.model.target import Target
-from lbproxy.model.target_group import HashKey, HashPart, ProxyProtocolVersion, TargetGroup, TargetProtocol, TargetTls
+from lbproxy.model.target_group import (
+    CrossZone,
+    HashKey,
+    HashPart,
+    ProxyProtocolVersion,
+    Stickiness,
+    StickinessType,
+    TargetGroup,
+    TargetProtocol,
+    TargetTls,
+)
 from tests.controlplane.config.pem import NOW, make_certificate, make_key, make_pem
 
 WEB = """
@@ -510,6 +520,11 @@ def test_source_stands_for_the_file(path: Path) -> None:
         (WEB + "xff-mode = remove\nxff-client-port = on\n" + APP, "has no effect unless xff-mode = append"),
         (WEB + APP + "retry-attempts = 1\n", "has no effect; add reset or status codes to retry-on"),
         (WEB + APP + "try-timeout = 90s\n", "has no effect; it is not less than response-timeout (60s)"),
+        (WEB + APP + "cross-zone = spill\n", "has no effect without zone in [lbproxy]"),
+        (WEB + APP + "backup-percentage = 50\n", "has no effect without backup"),
+        (WEB + APP + "slow-start = 60s\nhealth-check = off\n", "has no effect without health checks"),
+        (WEB + APP + "stickiness-lb-cookie-duration = 1h\n", "has no effect without stickiness = on"),
+        (TCP + "stickiness = on\nalgorithm = maglev\n", "has no effect with stickiness by source_ip"),
         (WEB + APP + "hash-key = path\n", "has no effect unless algorithm = maglev or rendezvous"),
     ],
 )
@@ -536,6 +551,48 @@ def test_hash_key(path: Path, text: str, expected: HashKey) -> None:
     read_text = WEB + APP + f"algorithm = maglev\nhash-key = {text}\nhash-balance-factor = 150\n"
     (group,) = read(path, read_text).configuration.target_groups
     assert (group.hash_key, group.hash_balance_factor) == (expected, 150)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (WEB + APP, None),
+        (WEB + APP + "stickiness = off\n", None),
+        (WEB + APP + "stickiness = on\n", Stickiness(type=StickinessType.LB_COOKIE, duration_seconds=86400)),
+        (
+            WEB + APP + "stickiness = on\nstickiness-lb-cookie-duration = 1h\n",
+            Stickiness(type=StickinessType.LB_COOKIE, duration_seconds=3600),
+        ),
+        (
+            WEB
+            + APP
+            + "stickiness = on\nstickiness-type = app_cookie\nstickiness-app-cookie-name = SID\n"
+            + "stickiness-app-cookie-duration = 2h\n",
+            Stickiness(type=StickinessType.APP_COOKIE, duration_seconds=7200, cookie_name="SID"),
+        ),
+        (TCP + "stickiness = on\n", Stickiness(type=StickinessType.SOURCE_IP)),
+    ],
+)
+def test_stickiness(path: Path, text: str, expected: Stickiness | None) -> None:
+    (group,) = read(path, text).configuration.target_groups
+    assert group.stickiness == expected
+
+
+def test_what_decides_on_the_targets_in_use(path: Path) -> None:
+    settings = (
+        "slow-start = 60s\ncross-zone = spill\nunhealthy-state-routing-minimum-count = 2\n"
+        "unhealthy-state-routing-minimum-percentage = 40\nbackup = spare\nbackup-percentage = 50\n"
+    )
+    spare = APP.replace(":app", ":spare")
+    text = "[lbproxy]\nzone = a\n" + WEB + APP.replace("8080", "8080 zone=b weight=2") + settings + spare
+    configuration = read(path, text).configuration
+    assert configuration.zone == "a"
+    group, other = configuration.target_groups
+    assert (group.targets[0].zone, group.targets[0].weight) == ("b", 2)
+    assert (group.slow_start_seconds, group.cross_zone) == (60.0, CrossZone.SPILL)
+    assert (group.minimum_healthy_count, group.minimum_healthy_percentage) == (2, 40)
+    assert (group.backup, group.backup_percentage) == ("spare", 50)
+    assert (other.slow_start_seconds, other.cross_zone, other.backup) == (0, CrossZone.ON, "")
 
 
 # Mistakes
@@ -761,6 +818,68 @@ def test_problem_has_its_parts(path: Path) -> None:
             "lb.ini:10: [target-group:app] algorithm = fastest: no such algorithm; "
             "write round_robin, least_outstanding_requests, weighted_random, least_time, random_two, maglev, rendezvous"
             " or first",
+        ),
+        (
+            WEB + APP + "stickiness = on\nstickiness-type = app_cookie\n",
+            "lb.ini:11: [target-group:app] stickiness-type = app_cookie: "
+            "needs stickiness-app-cookie-name, for example JSESSIONID",
+        ),
+        (
+            WEB + APP + "stickiness = on\nstickiness-app-cookie-name = AWSALBAPP-0\n",
+            "lb.ini:11: [target-group:app] stickiness-app-cookie-name = AWSALBAPP-0: "
+            "names that start with AWSALB are lbproxy's own",
+        ),
+        (
+            WEB + APP + "stickiness = on\nstickiness-lb-cookie-duration = 8d\n",
+            "lb.ini:11: [target-group:app] stickiness-lb-cookie-duration = 8d: out of range; 1s to 7d is allowed",
+        ),
+        (
+            WEB.replace("forward app", "forward app, other")
+            + APP
+            + "stickiness = on\nstickiness-type = app_cookie\nstickiness-app-cookie-name = SID\n"
+            + APP.replace(":app", ":other"),
+            "lb.ini:5: [listener:web] default-action = forward app, other: target group app has stickiness by "
+            "app_cookie, which does not go with weights; forward to it alone",
+        ),
+        (
+            WEB.replace("forward app", "forward stickiness=8d app") + APP,
+            "lb.ini:5: [listener:web] default-action = forward stickiness=8d app: stickiness 8d: "
+            "out of range; 1s to 7d is allowed",
+        ),
+        (
+            TCP.replace("forward db", "forward stickiness=1h db"),
+            "lb.ini:5: [listener:tcp] default-action = forward stickiness=1h db: TCP has no cookies; remove stickiness",
+        ),
+        (
+            WEB + APP + "slow-start = 20s\n",
+            "lb.ini:10: [target-group:app] slow-start = 20s: too short; write 0s for none, or 30s to 900s",
+        ),
+        (
+            WEB + APP + "slow-start = 30s\nalgorithm = least_outstanding_requests\n",
+            "lb.ini:10: [target-group:app] slow-start = 30s: not with algorithm = least_outstanding_requests; "
+            "remove one of the two",
+        ),
+        (
+            WEB + APP + "backup = ap\n",
+            "lb.ini:10: [target-group:app] backup = ap: no such target group; did you mean app?",
+        ),
+        (
+            WEB + APP + "backup = app\n",
+            "lb.ini:10: [target-group:app] backup = app: leads back to this group; let one of them have no backup",
+        ),
+        (
+            WEB + APP + "backup = db\n" + TCP,
+            "lb.ini:10: [target-group:app] backup = db: speaks TCP, which does not fit HTTP",
+        ),
+        (
+            WEB + APP.replace("8080", "8080 zone=a/b"),
+            "lb.ini:9: [target-group:app] targets = 10.0.0.1:8080 zone=a/b: zone a/b: no name of a zone; "
+            "it has up to 63 letters, digits, hyphens, dots and underscores",
+        ),
+        (
+            WEB + APP.replace("8080", "8080 rack=1"),
+            "lb.ini:9: [target-group:app] targets = 10.0.0.1:8080 rack=1: 'rack=1' is not understood; "
+            "write 10.0.0.1:8080 weight=10 zone=a",
         ),
         (
             WEB + APP + "hash-key = cookie\n",

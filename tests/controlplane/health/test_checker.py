@@ -256,3 +256,16 @@ class CheckerTests(SynchronousTestCase):
         self.advance(35)
         self.assertFalse(self.state.fail_open("app"))
         self.assertEqual(sum("no longer fails open" in line for line in self.logged(LogLevel.info)), 1)
+
+    def test_a_backup_that_takes_over_is_logged_when_it_starts_and_when_it_ends(self) -> None:
+        self.probe.result = TIMED_OUT
+        spare = attrs.evolve(make_group(TWO, name="spare"), health_check=HealthCheck(enabled=False))
+        app = attrs.evolve(make_group(ONE, health_check=CHECK), backup="spare")
+        self.state.configure(make_configuration(app, spare), 1)
+        self.service.startService()
+        self.advance(13)
+        self.assertFalse(self.state.fail_open("app"))
+        self.assertEqual(sum("backup spare takes over" in line for line in self.logged(LogLevel.warn)), 1)
+        self.probe.result = PASSED
+        self.advance(35)
+        self.assertEqual(sum("does its own work again" in line for line in self.logged(LogLevel.info)), 1)

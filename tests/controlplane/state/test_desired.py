@@ -417,3 +417,23 @@ class SubscriberFailureTests(SynchronousTestCase):
         bench.configure(make_group(ONE))
         self.assertEqual(len(later), 1)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+def test_a_backup_of_a_used_group_is_used(bench: Bench) -> None:
+    app = attrs.evolve(make_group(ONE), backup="spare")
+    spare = attrs.evolve(make_group(TWO, name="spare"), backup="last")
+    last = make_group(THREE, name="last")
+    other = attrs.evolve(make_group(make_target(4), name="other"), backup="app")
+    snapshot = bench.state.configure(make_configuration(app, spare, last, other, used=("app",)), 1)
+    found = {name: states(snapshot, name) for name in ("app", "spare", "last", "other")}
+    assert [set(each.values()) for each in found.values()] == [{"initial"}, {"initial"}, {"initial"}, {"unused"}]
+
+
+def test_the_state_says_who_serves(bench: Bench) -> None:
+    bench.configure(attrs.evolve(make_group(ONE), backup="spare"), make_group(TWO, name="spare"))
+    bench.make_healthy()
+    assert bench.state.serving("app") == "app"
+    bench.state.set_health("app", "10.0.0.1:80", UNHEALTHY)
+    bench.state.set_health("spare", "10.0.0.2:80", HEALTHY)
+    bench.clock.advance(1)
+    assert (bench.state.serving("app"), bench.state.serving("spare")) == ("spare", "spare")

@@ -11,6 +11,8 @@ from lbproxy.dataplane.listener.census import Census
 from lbproxy.ipc.tables import SharedTables
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Forward, WeightedGroup
+from lbproxy.model.security_group import IngressRule, SecurityGroup
+from lbproxy.model.snapshot import Configuration
 from lbproxy.telemetry.counters import ListenerCounters
 from tests.dataplane.doubles import CLIENT, FakeTransport, World
 
@@ -70,7 +72,8 @@ def test_listeners_are_counted_apart() -> None:
 
 def test_a_listener_that_asks_nothing_has_no_admission() -> None:
     admissions = Admissions(SharedTables.create().census, 0)
-    assert admissions.make(listener(), ListenerCounters("web"), 1) is None
+    admissions.apply(Configuration(listeners=(listener(),)), 1)
+    assert admissions.make(listener(), 8080, ListenerCounters("web")) is None
 
 
 class Front:
@@ -82,7 +85,10 @@ class Front:
         self.apply(**options)
 
     def apply(self, **options: Any) -> Admission | None:
-        made = self.admissions.make(listener(**options), self.world.counters, 1)
+        groups = options.pop("groups", ())
+        configured = listener(**options)
+        self.admissions.apply(Configuration(listeners=(configured,), security_groups=groups), 1)
+        made = self.admissions.make(configured, 8080, self.world.counters)
         self.world.front.admit(made)
         return made
 
@@ -152,3 +158,40 @@ def test_two_binds_of_a_listener_share_its_limit() -> None:
     other.front.admit(front.world.front.admission)
     assert front.connect()
     assert other.front.buildProtocol(CLIENT) is None
+
+
+# Security groups
+
+
+def group(*networks: str, **options: Any) -> tuple[SecurityGroup, ...]:
+    return (SecurityGroup(name="office", ingress=(IngressRule(networks=networks, **options),)),)
+
+
+def test_who_is_in_no_attached_group_is_not_let_in() -> None:
+    front = Front(security_groups=("office",), groups=group("192.0.2.8/32", protocol="tcp", ports=(8080, 8080)))
+    assert front.connect() is None
+    assert front.connect(OTHER)
+    assert front.connect(IPv6Address("TCP", "::ffff:192.0.2.8", 1))
+    assert front.connect(IPv6Address("TCP", "2001:db8::1", 1)) is None
+    assert front.world.counters.faults == {"SecurityGroupDenied": 2}
+
+
+def test_changed_groups_count_for_those_who_come_then() -> None:
+    front = Front(security_groups=("office",), groups=group("192.0.2.7/32"))
+    there = front.connect()
+    assert there
+    front.apply(security_groups=("office",), groups=group("192.0.2.8/32"))
+    assert front.connect() is None
+    assert front.connect(OTHER)
+    there.deliver(b"GET /fixed HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert there.take().startswith(b"HTTP/1.1 200 "), "a connection that was let in goes on"
+    front.apply()
+    assert front.connect()
+
+
+def test_denied_connections_do_not_count_as_connections() -> None:
+    front = Front(security_groups=("office",), groups=group("192.0.2.8/32"), max_connections=1)
+    assert front.connect() is None
+    assert front.connect(OTHER)
+    assert front.connect(OTHER) is None
+    assert front.world.counters.faults == {"SecurityGroupDenied": 1, "ConnectionLimit": 1}

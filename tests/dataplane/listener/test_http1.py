@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListen
 from zope.interface.verify import verifyObject
 
 from lbproxy.dataplane.listener.http1 import DRAIN_GRACE_SECONDS, ClientConnection, SecureClientConnection
+from lbproxy.model.listener import PathNormalization
 from lbproxy.testing.splits import splits
 from tests.dataplane.doubles import (
     CHUNKED_ANSWER,
@@ -39,6 +40,38 @@ def test_the_interfaces() -> None:
 
 
 # Requests and answers
+
+
+@pytest.mark.parametrize(
+    ("mode", "path", "forwarded"),
+    [
+        ("safe", "/x/..%2Ffixed", None),
+        ("safe", "/a/%2e%2e/%62//c?d=/../", b"/b//c?d=/../"),
+        ("strict", "/a//b", None),
+        ("off", "/x/..%2Ffixed/%62", b"/x/..%2Ffixed/%62"),
+    ],
+)
+def test_a_path_is_normalised_before_rules_and_target_see_it(mode: str, path: str, forwarded: bytes | None) -> None:
+    world = World(path_normalization=PathNormalization(mode))
+    client = world.client()
+    client.deliver(request(path))
+    if forwarded is None:
+        assert statuses(client.take()) == [400]
+    else:
+        target = world.target()
+        assert target.take().startswith(b"GET %b HTTP/1.1\r\n" % forwarded)
+        target.deliver(answer())
+    [record] = world.log.records
+    assert record.request_target == path.encode(), "the log has what came"
+    assert record.error_reason == ("" if forwarded else "BadPath")
+
+
+def test_a_rule_is_not_passed_by_with_dots() -> None:
+    world = World()
+    client = world.client()
+    for path in ("/fixed", "/x/../fixed", "/%66ixed", "/x/%2e%2e/fixed"):
+        client.deliver(request(path))
+        assert world.log.records[-1].action == "fixed-response", path
 
 
 def test_a_request_reaches_the_target_and_its_answer_the_client() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -249,7 +250,7 @@ class Scene:
         self.retrying = None if retry is None else Retrying(retry, 1, self.timers.callLater, self.timers.seconds)
         group = TargetGroup(name="app", protocol=TargetProtocol.HTTP, response_timeout_seconds=RESPONSE)
         state = GroupState(cell=0, targets=tuple(registered(number) for number in range(1, targets + 1)))
-        cells = [0] * (targets + 1)
+        cells = array("q", [0] * (targets + 1))
         self.pools = {each.cell: FakePool(each.target.key) for each in state.targets}
         listener = Listener(
             name="web",
