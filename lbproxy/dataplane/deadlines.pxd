@@ -10,7 +10,8 @@ cdef long long _HORIZON
 cdef class Deadlines:
     cdef readonly object now
     cdef readonly CClock clock
-    cdef object _call_later, _call
+    cdef readonly object call_later
+    cdef object _call
     cdef dict _buckets
     cdef double _call_tick
 
