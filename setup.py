@@ -16,6 +16,7 @@ NATIVE = (
     "native/_relay.pyx",
     "native/_loop.pyx",
     "native/_stream.pyx",
+    "native/_contexts.pyx",
     "native/_tls.pyx",
     "native/_http1.pyx",
     "telemetry/_jsonline.pyx",

@@ -17,6 +17,7 @@ import attrs
 from lbproxy.dataplane.balancer import Balancer, Circumstances, Hashing, make_balancer
 from lbproxy.dataplane.router.groups import GroupChoice
 from lbproxy.dataplane.router.ingress import TCP, admitting_rule
+from lbproxy.dataplane.router.limits import limits_for
 from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.request import PlainRequest, RoutableRequest
 from lbproxy.dataplane.router.table import RuleTrace, Table
@@ -97,6 +98,8 @@ class Explanation:
     """The security group and its rule that let the client in; None when none does, or none is needed."""
     rules: tuple[RuleTrace, ...] = ()
     """Up to and including the one that matched; ``default`` when none did."""
+    rate_limits: tuple[str, ...] = ()
+    """Those that the request counts for, in the order in which they are asked."""
     action: str | None = None
     """``forward``, ``redirect`` or ``fixed-response``; ``refuse`` for a request that no rule sees, ``deny`` for a
     connection that security groups do not let in."""
@@ -132,6 +135,7 @@ class Explanation:
                 names = ", ".join(self.security_groups)
                 lines.append(f"security groups {names}: {self.admitted_by or 'no rule lets ' + self.source + ' in'}")
             lines += _rule_lines(self.rules) if has_requests else []
+            lines += [f"rate limit {limit}" for limit in self.rate_limits]
             lines += self._action_lines()
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
@@ -229,7 +233,13 @@ def explain(
         return attrs.evolve(explanation, action="refuse", status=error.status, reason=error.reason, notes=tuple(notes))
     table = Table.compile(chosen.listener, Random(0))
     match = table.match(request, source)
-    explanation = attrs.evolve(explanation, rules=table.trace(request, source), action=match.action_text)
+    limits = limits_for(chosen.listener.rate_limits, request, match.rule_name, source)
+    explanation = attrs.evolve(
+        explanation,
+        rules=table.trace(request, source),
+        rate_limits=tuple(f"{limit.name}: {limit}" for limit in limits),
+        action=match.action_text,
+    )
     if match.forward is not None:
         unknown = {} if health is not None or isinstance(configuration, Snapshot) else _unknown(demo, discovery)
         asked = request if chosen.listener.protocol.is_http else None

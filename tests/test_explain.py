@@ -13,6 +13,7 @@ from lbproxy.explain import Explanation, Health, explain
 from lbproxy.model.discovery import Discovery, FileSource, NamesSource
 from lbproxy.model.health import HealthCheck
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
+from lbproxy.model.rate_limit import RateLimit, RateLimitKey
 from lbproxy.model.retry import RetryPolicy
 from lbproxy.model.rule import (
     FixedResponse,
@@ -457,6 +458,23 @@ def test_a_connection_has_no_method_and_no_rules() -> None:
     text = explain(CONFIGURATION, "tcp://127.0.0.1:5432").to_text().splitlines()
     assert text[0] == "connection to tcp://127.0.0.1:5432 from 127.0.0.1"
     assert text[2].startswith("forward to db")
+
+
+# Rate limits
+
+
+def test_it_tells_which_rate_limits_the_request_counts_for() -> None:
+    limits = (
+        RateLimit(name="keys", key=RateLimitKey.HEADER, header="x-key", requests=5, burst=5),
+        RateLimit(name="other", rule="elsewhere", requests=5, burst=5),
+        RateLimit(name="clients", requests=100, seconds=60.0, burst=20, dry_run=True),
+    )
+    configuration = Configuration(listeners=(attrs.evolve(WEB, rate_limits=limits),))
+    found = explain(configuration, "http://x.com:8080/")
+    assert found.rate_limits == ("clients: 100/m burst 20 by client (dry run)",)
+    assert "rate limit clients: 100/m burst 20 by client (dry run)" in found.to_text().splitlines()
+    found = explain(configuration, "http://x.com:8080/", headers=[("X-Key", "a")])
+    assert found.rate_limits[0] == "keys: 5/s burst 5 by header.x-key"
 
 
 # Security groups

@@ -324,6 +324,11 @@ class _Collector(Collector):
         faults = CounterMetricFamily(
             "lbproxy_listener_faults", "Requests and connections that failed", labels=["listener", "cause"]
         )
+        limited = CounterMetricFamily(
+            "lbproxy_listener_rate_limited_requests",
+            "Requests over a rate limit: refused, or served in a dry run",
+            labels=["listener", "limit", "mode"],
+        )
         desync = CounterMetricFamily(
             "lbproxy_listener_desync_requests",
             "Requests that were not compliant (desync mitigation)",
@@ -338,10 +343,12 @@ class _Collector(Collector):
                 requests.add_metric([listener, code], count)
             for cause, count in sorted(counters.faults.items()):
                 faults.add_metric([listener, cause], count)
+            for limit, count in sorted(counters.rate_limited.items()):
+                limited.add_metric([listener, *limit.split()], count)
             for classified, count in sorted(counters.desync.items()):
                 desync.add_metric([listener, *classified.split()], count)
             duration.add_metric([listener], _buckets(counters.duration), counters.duration.sum)
-        yield from (active, requests, faults, desync, duration)
+        yield from (active, requests, faults, limited, desync, duration)
 
     def _targets(self) -> Iterator[Metric]:
         targets = self._store.targets()

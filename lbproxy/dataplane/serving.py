@@ -25,6 +25,7 @@ from lbproxy.dataplane.listener.http1 import HttpFront
 from lbproxy.dataplane.listener.proxyprotocol import ProxyProtocolFactory
 from lbproxy.dataplane.listener.tls import ServerTls, describe
 from lbproxy.dataplane.proxy.forwarded import TraceIds
+from lbproxy.dataplane.proxy.ratelimit import Buckets, RateLimits
 from lbproxy.dataplane.proxy.runtime import HttpRuntime
 from lbproxy.dataplane.router.table import Table
 from lbproxy.dataplane.upstream.connector import Connector
@@ -57,6 +58,8 @@ class Tables(Protocol):
 
     @property
     def census(self) -> SharedCensus: ...
+    @property
+    def buckets(self) -> Buckets: ...
 
 
 class _Accepting:
@@ -92,6 +95,7 @@ class Serving:
         """Of stickiness cookies; good for this worker alone until it is given the keys that all have."""
         self._group_stickiness = GroupStickiness(self.seal)
         self._admissions = Admissions(tables.census, slot)
+        self._buckets = tables.buckets
         self._log: AccessLog | None = None
         self._log_settings = AccessLogSettings()
         self.counters = WorkerCounters()
@@ -196,7 +200,14 @@ class Serving:
             )
         counters = self.counters.listener(listener.name)
         return HttpRuntime(
-            listener, table, self._groups.runtimes, counters, self._trace_ids, self._log, self._group_stickiness
+            listener,
+            table,
+            self._groups.runtimes,
+            counters,
+            self._trace_ids,
+            self._log,
+            self._group_stickiness,
+            RateLimits(listener, counters, self._buckets, time.monotonic_ns) if listener.rate_limits else None,
         )
 
     def _factory(self, front: Front, listener: Listener, tls: ServerTls | None) -> Any:

@@ -42,6 +42,7 @@ class SharedTables:
 
         census_end = _SECRET_BYTES + _CENSUS_BYTES
         self.census = CensusTable(memory[_SECRET_BYTES:census_end].cast("i"), number)
+        self.buckets = BucketTable(memory[census_end:].cast("q"), number)
 
     @classmethod
     def create(cls) -> SharedTables:
@@ -58,6 +59,7 @@ class SharedTables:
     def release(self) -> None:
         """Let go of the memory; the tables cannot be used any more."""
         self.census.view.release()
+        self.buckets.view.release()
         self._memory.release()
 
 
@@ -99,3 +101,43 @@ class CensusTable:
                 start = other * _CENSUS_SLOT
                 total += max(0, min(view[start + first], view[start + second]))
         return total
+
+
+class BucketTable:
+    """Token buckets by key, each the time at which it will be full again (the generic cell rate algorithm).
+
+    Sets of `BUCKET_WAYS`: a new key takes the place of the bucket in its set that has been full for longest, which
+    loses nothing; only where more than so many keys of a set are busy at once is one of them forgotten, and lets more
+    through than it should.  So does a race of two workers for the last token of a bucket.
+    """
+
+    def __init__(self, view: memoryview, number: Hash) -> None:
+        self.view = view
+        """Signed 64-bit integers, by set and way: the key's number, 0 for none, and the time in nanoseconds."""
+        self._number = number
+
+    def take(self, key: bytes, now: int, interval: int, tolerance: int) -> int:
+        """Take a token; give 0, or the nanoseconds to wait until there is one.
+
+        A token comes each ``interval``; a full bucket has ``tolerance`` / ``interval`` + 1 of them.
+        """
+        view = self.view
+        tag = self._number(key)
+        start = tag % BUCKET_SETS * (2 * BUCKET_WAYS)
+        place, full_at = start, view[start + 1]
+        for index in range(start, start + 2 * BUCKET_WAYS, 2):
+            at = view[index + 1]
+            if view[index] == tag:
+                place, full_at = index, at
+                break
+            if at < full_at:
+                place, full_at = index, at
+        else:
+            view[place] = tag
+            view[place + 1] = full_at = 0
+        if full_at < now:
+            full_at = now
+        elif full_at - now > tolerance:
+            return full_at - now - tolerance
+        view[place + 1] = full_at + interval
+        return 0

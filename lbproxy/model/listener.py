@@ -6,6 +6,7 @@ import enum
 
 import attrs
 
+from lbproxy.model.rate_limit import RateLimit
 from lbproxy.model.rule import Action, Rule
 
 
@@ -104,6 +105,7 @@ class Listener:
     max_requests_per_connection: int = 0
     """After so many a client connection is closed; 0 for any number."""
 
+    rate_limits: tuple[RateLimit, ...] = ()
     security_groups: tuple[str, ...] = ()
     """Names of those that say who may connect; without any everybody may."""
     max_connections: int = 0

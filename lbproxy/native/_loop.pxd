@@ -8,6 +8,7 @@ cdef class Descriptor:
     cdef uint32_t registered
     cdef bint dirty
     cdef bint due
+    cdef bint unsent
     cdef Loop loop
     cdef readonly object reactor
     cdef object __weakref__
@@ -15,6 +16,7 @@ cdef class Descriptor:
     cdef int attach(self, object reactor) except -1
     cdef int on_events(self, uint32_t events) except -1
     cdef int on_turn(self) except -1
+    cdef int on_unsent(self) except -1
     cdef int on_refused(self, int number) except -1
 
     cdef int start_reading(self) except -1
@@ -32,6 +34,8 @@ cdef class Loop:
     cdef list items
     cdef list dirty
     cdef list due
+    cdef list unsent
+    cdef bint serving
     cdef object dispatch
 
     cdef int grow(self, int fd) except -1
@@ -41,4 +45,5 @@ cdef class Loop:
     cdef int flush(self) except -1
     cdef int settle(self, Descriptor descriptor) except -1
     cdef int serve(self, int milliseconds) except -1
+    cdef int send_unsent(self) except -1
     cdef int run_due(self) except -1

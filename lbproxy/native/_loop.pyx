@@ -65,6 +65,10 @@ cdef class Descriptor:
         """The next turn, asked for by `later`.  Must not raise."""
         return 0
 
+    cdef int on_unsent(self) except -1:
+        """All events of this turn are served: send what was kept for this moment.  Must not raise."""
+        return 0
+
     cdef int on_refused(self, int number) except -1:
         """The kernel does not want to watch this descriptor.  Must not raise."""
         return 0
@@ -158,6 +162,7 @@ cdef class Loop:
         self.items = []
         self.dirty = []
         self.due = []
+        self.unsent = []
         self.dispatch = dispatch
         self.epfd = epoll_create1(EPOLL_CLOEXEC)
         if self.epfd < 0:
@@ -354,26 +359,47 @@ cdef class Loop:
                 PyErr_SetFromErrno(OSError)
             PyErr_CheckSignals()
             return 0
-        for index in range(count):
-            fd = <int>(events[index].data.u64 & UINT32_MAX)
-            if fd < 0 or fd >= self.size or self.generations[fd] != <uint32_t>(events[index].data.u64 >> 32):
-                continue
-            happened = events[index].events
-            item = self.items[fd]
-            if item is None:
-                self.dispatch(fd, happened)
-                continue
-            descriptor = <Descriptor>item
-            wanted = descriptor.wanted
-            if wanted:
-                wanted |= EPOLLERR | EPOLLHUP
-            if wanted & EPOLLIN:
-                wanted |= EPOLLRDHUP
-            if happened & ~wanted and not descriptor.dirty:
-                descriptor.dirty = True
-                self.dirty.append(descriptor)
-            if happened & wanted:
-                descriptor.on_events(happened & wanted)
+        self.serving = count > 1
+        try:
+            for index in range(count):
+                fd = <int>(events[index].data.u64 & UINT32_MAX)
+                if fd < 0 or fd >= self.size or self.generations[fd] != <uint32_t>(events[index].data.u64 >> 32):
+                    continue
+                happened = events[index].events
+                item = self.items[fd]
+                if item is None:
+                    self.dispatch(fd, happened)
+                    continue
+                descriptor = <Descriptor>item
+                wanted = descriptor.wanted
+                if wanted:
+                    wanted |= EPOLLERR | EPOLLHUP
+                if wanted & EPOLLIN:
+                    wanted |= EPOLLRDHUP
+                if happened & ~wanted and not descriptor.dirty:
+                    descriptor.dirty = True
+                    self.dirty.append(descriptor)
+                if happened & wanted:
+                    descriptor.on_events(happened & wanted)
+        finally:
+            self.serving = False
+            if self.unsent:
+                self.send_unsent()
+        return 0
+
+    cdef int send_unsent(self) except -1:
+        """Have those send that kept something for the end of the turn.
+
+        A peer that waits in another process is woken by the first of these, not once for each.
+        """
+        cdef list unsent = self.unsent
+        cdef Descriptor descriptor
+        cdef Py_ssize_t index
+        self.unsent = []
+        for index in range(len(unsent)):
+            descriptor = <Descriptor>unsent[index]
+            descriptor.unsent = False
+            descriptor.on_unsent()
         return 0
 
     cdef int run_due(self) except -1:

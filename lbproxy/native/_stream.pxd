@@ -36,6 +36,7 @@ cdef class StreamTransport(Descriptor):
     cdef Py_ssize_t splice_to(self, StreamTransport sink) except? -1
     cdef int take(self, const char* data, Py_ssize_t size) except -1
     cdef int send_bytes(self, bytes data) except -1
+    cdef bint keeps(self, bytes data) except -1
     cdef int enqueue(self, bytes data) except -1
     cdef int slow_producer(self) except -1
     cdef int flush(self) except -1

@@ -110,6 +110,7 @@ cdef enum:
     SPLICED = 1048576  # moved by one splice at most
     FULL_QUEUE = 65536  # bytes queued beyond which a producer is paused, as in Twisted
     PIECES = 64  # of the queue that go into one system call
+    KEPT_WRITE = 16384  # what is longer is sent at once
     FLUSH_ROUNDS = 4  # system calls at most for the queue in a turn, so that nobody starves
     READ_ROUNDS = 4  # reads at most in a turn from a connection whose end is already known to have come
     ACCEPT_BATCH = 64  # connections taken in a turn, so that a flood of them does not starve the others
@@ -506,6 +507,8 @@ cdef class StreamTransport(Descriptor):
         if not self.connected or self.write_closed or self.aborting or size == 0:
             return 0
         if self.queued == 0:
+            if self.keeps(data):
+                return 0
             sent = send(self.fd, PyBytes_AS_STRING(data), size, MSG_NOSIGNAL)
             if sent == size:
                 if self.producer is not None and not self.streamingProducer:
@@ -518,9 +521,43 @@ cdef class StreamTransport(Descriptor):
         self.queued += size - sent
         return self.enqueue(data)
 
+    cdef bint keeps(self, bytes data) except -1:
+        """Put a small piece off until all events of this turn are served; tell whether that was done.
+
+        Answers and requests then leave close together, which wakes their receivers once instead of each time.
+        """
+        if self.loop is None or not self.loop.serving or self.disconnecting or self.write_closing:
+            return False
+        if PyBytes_GET_SIZE(data) > KEPT_WRITE or (self.producer is not None and not self.streamingProducer):
+            return False
+        self.queue.append(data)
+        self.queued = PyBytes_GET_SIZE(data)
+        if not self.unsent:
+            self.unsent = True
+            self.loop.unsent.append(self)
+        return True
+
+    cdef int on_unsent(self) except -1:
+        cdef int outcome
+        if self.fd < 0 or self.aborting or self.queued == 0:
+            return 0
+        try:
+            outcome = self.flush()
+        except BaseException:
+            failure = Failure()
+            self.log_failure(failure)
+            return self.lose(failure)
+        if outcome == BROKEN:
+            return self.lose(LOST)
+        if outcome == ENDED:
+            return self.lose(DONE if self.reason is None else self.reason)
+        if self.queued and self.fd >= 0 and not self.aborting:
+            self.start_writing()
+        return 0
+
     cdef int enqueue(self, bytes data) except -1:
         self.queue.append(data)
-        if not self.aborting:
+        if not self.aborting and not self.unsent:
             self.start_writing()
         return self.slow_producer()
 
@@ -545,6 +582,18 @@ cdef class StreamTransport(Descriptor):
             if self.queued == 0:
                 break
             count = min(<Py_ssize_t>len(self.queue) - self.first, <Py_ssize_t>PIECES)
+            if count == 1:
+                data = <bytes>self.queue[self.first]
+                total = PyBytes_GET_SIZE(data) - self.offset
+                sent = send(self.fd, PyBytes_AS_STRING(data) + self.offset, total, MSG_NOSIGNAL)
+                if sent < 0:
+                    if errno == EAGAIN or errno == EINTR or errno == ENOBUFS:
+                        return FINE
+                    return BROKEN
+                self.consumed(sent)
+                if sent < total:
+                    return FINE
+                continue
             total = 0
             for index in range(count):
                 data = <bytes>self.queue[self.first + index]

@@ -19,8 +19,9 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
 from libc.stdint cimport uint32_t, uintptr_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcpy
 
+from lbproxy.native._contexts cimport ServerContexts
 from lbproxy.native._relay cimport Flow
 from lbproxy.native._stream cimport StreamTransport, half_closer
 
@@ -80,6 +81,11 @@ ctypedef int (*number_t)(void* ssl, int value) noexcept
 ctypedef long (*mode_t)(void* ssl, long value) noexcept
 ctypedef void (*clear_t)() noexcept
 ctypedef void (*set_number_t)(void* ssl, int value) noexcept
+ctypedef void (*free_t)(void* ssl) noexcept
+ctypedef const char* (*text_t)(const void* ssl) noexcept
+ctypedef const char* (*server_name_t)(const void* ssl, int kind) noexcept
+ctypedef const void* (*cipher_t)(const void* ssl) noexcept
+ctypedef void (*alpn_t)(const void* ssl, const unsigned char** protocol, unsigned int* size) noexcept
 
 cdef call_t SSL_do_handshake, SSL_shutdown, SSL_pending, SSL_has_pending
 cdef read_t SSL_read
@@ -88,6 +94,12 @@ cdef number_t SSL_get_error, SSL_set_fd
 cdef set_number_t SSL_set_read_ahead
 cdef mode_t SSL_set_mode
 cdef clear_t ERR_clear_error
+cdef free_t SSL_free
+cdef text_t SSL_get_version, SSL_CIPHER_get_name
+cdef server_name_t SSL_get_servername
+cdef cipher_t SSL_get_current_cipher
+cdef alpn_t SSL_get0_alpn_selected
+cdef call_t SSL_session_reused
 
 REQUIRED = (
     "SSL_do_handshake",
@@ -99,17 +111,27 @@ REQUIRED = (
     "SSL_set_fd",
     "SSL_set_mode",
     "ERR_clear_error",
+    "SSL_free",
+    "SSL_get_version",
+    "SSL_CIPHER_get_name",
+    "SSL_get_servername",
+    "SSL_get_current_cipher",
+    "SSL_get0_alpn_selected",
+    "SSL_session_reused",
 )
 """Functions of OpenSSL that `bind` must be given; pyOpenSSL binds them all."""
 
-cdef object _pointer = None
+cdef object _pointer = None, _wrap = None
 
 
-def bind(dict addresses, pointer):
+def bind(dict addresses, pointer, wrap):
     """Use these functions of OpenSSL, by name.
 
-    ``pointer`` gives the address that a pointer of pyOpenSSL's holds.  Raises `KeyError` if one is missing.
+    ``pointer`` gives the address that a pointer of pyOpenSSL's holds; ``wrap`` makes pyOpenSSL's connection of a context
+    and the address of an ``SSL``, which it owns from then on.  Raises `KeyError` if a function is missing.
     """
+    global SSL_free, SSL_get_version, SSL_CIPHER_get_name, SSL_get_servername, SSL_get_current_cipher
+    global SSL_get0_alpn_selected, SSL_session_reused, _wrap
     global SSL_do_handshake, SSL_shutdown, SSL_pending, SSL_has_pending, SSL_read, SSL_write
     global SSL_get_error, SSL_set_fd, SSL_set_mode, SSL_set_read_ahead, ERR_clear_error, _pointer
     SSL_do_handshake = <call_t><uintptr_t>addresses["SSL_do_handshake"]
@@ -124,7 +146,15 @@ def bind(dict addresses, pointer):
     # With both, a record takes one system call instead of two (its head, then its body).
     SSL_has_pending = <call_t><uintptr_t>addresses.get("SSL_has_pending", 0)
     SSL_set_read_ahead = <set_number_t><uintptr_t>addresses.get("SSL_set_read_ahead", 0)
+    SSL_free = <free_t><uintptr_t>addresses["SSL_free"]
+    SSL_get_version = <text_t><uintptr_t>addresses["SSL_get_version"]
+    SSL_CIPHER_get_name = <text_t><uintptr_t>addresses["SSL_CIPHER_get_name"]
+    SSL_get_servername = <server_name_t><uintptr_t>addresses["SSL_get_servername"]
+    SSL_get_current_cipher = <cipher_t><uintptr_t>addresses["SSL_get_current_cipher"]
+    SSL_get0_alpn_selected = <alpn_t><uintptr_t>addresses["SSL_get0_alpn_selected"]
+    SSL_session_reused = <call_t><uintptr_t>addresses["SSL_session_reused"]
     _pointer = pointer
+    _wrap = wrap
 
 
 cdef class TlsTransport(StreamTransport):
@@ -136,7 +166,9 @@ cdef class TlsTransport(StreamTransport):
     """
 
     cdef void* ssl
-    cdef object connection
+    cdef object connection  # pyOpenSSL's, which owns ssl; None while it is our own
+    cdef ServerContexts contexts  # where ssl came from, if it is our own
+    cdef bint owned  # ssl is ours to free
     cdef object refused  # why a certificate was not accepted
     cdef bytes raw  # to be sent ahead of TLS, as it is
     cdef Py_ssize_t raw_sent
@@ -152,7 +184,12 @@ cdef class TlsTransport(StreamTransport):
     # Beginnings
 
     cdef int start(self, object creator, bint client) except -1:
-        """Have the creator make the connection and put it on the socket."""
+        """Make the ``SSL``, or have the creator make a connection."""
+        if type(creator) is ServerContexts:
+            self.contexts = creator
+            self.ssl = self.contexts.begin()
+            self.owned = True
+            return 0
         if client:
             connection = creator.clientConnectionForTLS(self)
             connection.set_connect_state()
@@ -173,7 +210,8 @@ cdef class TlsTransport(StreamTransport):
         self.attached = True
         if SSL_set_fd(self.ssl, self.fd) != 1:
             raise MemoryError
-        self.connection._into_ssl = self.connection._from_ssl = None
+        if self.connection is not None:
+            self.connection._into_ssl = self.connection._from_ssl = None
         return 0
 
     cdef int run(self, bint client) except -1:
@@ -194,8 +232,14 @@ cdef class TlsTransport(StreamTransport):
         """Begin the handshake with what was read from the socket ahead of it."""
         if self.fd < 0 or self.aborting or self.attached:
             return
-        connection = self.connection
         try:
+            if self.owned:
+                # pyOpenSSL's connection has the buffers for this.
+                made = _wrap(self.contexts.context, 0)
+                self.free()
+                self.connection = made
+                self.ssl = <void*><uintptr_t>_pointer(made._ssl)
+            connection = self.connection
             while early:
                 early = early[connection.bio_write(early):]
             ERR_clear_error()
@@ -224,6 +268,11 @@ cdef class TlsTransport(StreamTransport):
         if self.aborting:
             return StreamTransport.on_turn(self)
         return self.drive(True, True, False)
+
+    cdef int on_unsent(self) except -1:
+        if self.fd < 0 or self.aborting:
+            return 0
+        return self.drive(False, True, False)
 
     def doRead(self):
         """Go on with what waited for something to read."""
@@ -362,7 +411,7 @@ cdef class TlsTransport(StreamTransport):
         if problem == SSL_ERROR_SSL and self.reason is None:
             from OpenSSL.SSL import SysCallError
 
-            connection = self.connection
+            connection = self.getHandle()
             try:
                 # What a callback raised, or OpenSSL's queue of errors.
                 connection._raise_ssl_error(connection._ssl, result)
@@ -522,6 +571,8 @@ cdef class TlsTransport(StreamTransport):
         if self.disconnecting and self.producer is None:
             return 0
         if self.queued == 0 and self.handshaken and not self.aborting:
+            if self.keeps(data):
+                return 0
             sent = self.encrypt(PyBytes_AS_STRING(data), size)
             if self.broken:
                 self.later()
@@ -533,7 +584,8 @@ cdef class TlsTransport(StreamTransport):
             self.offset = sent
         self.queued += size - sent
         self.queue.append(data)
-        self.arm()
+        if not self.unsent:
+            self.arm()
         return self.slow_producer()
 
     cdef int take(self, const char* data, Py_ssize_t size) except -1:
@@ -683,10 +735,10 @@ cdef class TlsTransport(StreamTransport):
         if self.fd < 0 or self.disconnected:
             return 0
         self.broken = True
-        self.ssl = NULL
         if self.reason is not None and reason is LOST:
             reason = self.reason
         self.reason = None
+        self.free()
         StreamTransport.lose(self, reason)
         # The connection may hold this object.
         connection, self.connection = self.connection, None
@@ -694,7 +746,41 @@ cdef class TlsTransport(StreamTransport):
             connection.set_app_data(None)
         return 0
 
+    cdef int free(self) except -1:
+        if self.owned:
+            self.owned = False
+            SSL_free(self.ssl)
+        self.ssl = NULL
+        self.contexts = None
+        return 0
+
+    def __dealloc__(self):
+        if self.owned:
+            SSL_free(self.ssl)
+
     # About the connection
+
+    def agreed(self):
+        """What the handshake agreed on: version, cipher suite, server name, protocol by ALPN, whether it was resumed."""
+        cdef const char* name
+        cdef const void* cipher
+        if self.ssl == NULL:
+            raise ValueError("the connection is closed")
+        name = SSL_get_servername(self.ssl, 0)
+        cipher = SSL_get_current_cipher(self.ssl)
+        return (
+            SSL_get_version(self.ssl).decode("ascii"),
+            "" if cipher == NULL else SSL_CIPHER_get_name(cipher).decode("ascii"),
+            b"" if name == NULL else <bytes>name,
+            self.alpn(),
+            SSL_session_reused(self.ssl) != 0,
+        )
+
+    cdef bytes alpn(self):
+        cdef const unsigned char* protocol = NULL
+        cdef unsigned int size = 0
+        SSL_get0_alpn_selected(self.ssl, &protocol, &size)
+        return (<const char*>protocol)[:size] if size else b""
 
     @property
     def wrappedProtocol(self):
@@ -708,15 +794,19 @@ cdef class TlsTransport(StreamTransport):
     @property
     def negotiatedProtocol(self):
         """What ALPN agreed on, if anything."""
-        return None if self.connection is None else self.connection.get_alpn_proto_negotiated() or None
+        return None if self.ssl == NULL else self.alpn() or None
 
     def getHandle(self):
-        """The OpenSSL connection; None once it is closed."""
+        """pyOpenSSL's connection, made when somebody asks for it; None once it is closed."""
+        if self.owned:
+            self.connection = _wrap(self.contexts.context, <uintptr_t>self.ssl)
+            self.owned = False
         return self.connection
 
     def getPeerCertificate(self):
         """The certificate that the peer has shown."""
-        return None if self.connection is None else self.connection.get_peer_certificate()
+        connection = self.getHandle()
+        return None if connection is None else connection.get_peer_certificate()
 
     def is_quiet(self):
         """Tell whether the connection stands and nothing waits to be read, not even its end."""
@@ -768,103 +858,3 @@ def secure(StreamTransport plain not None, creator, bint client, protocol):
     plain.protocol = None
     transport.run(client)
     return transport
-
-
-# Session tickets (RFC 5077, RFC 8446 section 4.6.1) with keys from outside
-
-cdef enum:
-    NAME = 16
-    KEY = 32
-    TICKET_KEY = 80  # name, key of the cipher, key of the MAC
-    TICKET_KEYS = 4
-    TLS13 = 0x0304
-    PARAM_UTF8_STRING = 4
-    PARAM_OCTET_STRING = 5
-
-cdef struct Param:  # OpenSSL's OSSL_PARAM
-    const char* key
-    unsigned int data_type
-    void* data
-    size_t data_size
-    size_t return_size
-
-ctypedef int (*ticket_t)(
-    void* ssl, unsigned char* name, unsigned char* iv, void* cipher, void* mac, int encrypt
-) noexcept nogil
-ctypedef int (*set_ticket_t)(void* context, ticket_t callback) noexcept nogil
-ctypedef int (*set_params_t)(void* mac, const Param* params) noexcept nogil
-ctypedef int (*init_t)(void* cipher, const void* kind, void* engine, const unsigned char* key, const unsigned char* iv) \
-    noexcept nogil
-ctypedef const void* (*kind_t)() noexcept nogil
-ctypedef int (*version_t)(void* ssl) noexcept nogil
-ctypedef int (*random_t)(unsigned char* data, int size) noexcept nogil
-
-cdef set_ticket_t SSL_CTX_set_tlsext_ticket_key_evp_cb
-cdef set_params_t EVP_MAC_CTX_set_params
-cdef init_t EVP_EncryptInit_ex, EVP_DecryptInit_ex
-cdef kind_t EVP_aes_256_cbc
-cdef random_t RAND_bytes
-cdef version_t SSL_version
-
-cdef unsigned char ticket_keys[TICKET_KEYS][TICKET_KEY]
-cdef int ticket_key_count = 0
-
-
-def bind_tickets(dict addresses):
-    """Use these functions of OpenSSL for tickets."""
-    global SSL_CTX_set_tlsext_ticket_key_evp_cb, EVP_MAC_CTX_set_params, EVP_EncryptInit_ex, EVP_DecryptInit_ex
-    global EVP_aes_256_cbc, RAND_bytes, SSL_version
-    SSL_CTX_set_tlsext_ticket_key_evp_cb = <set_ticket_t><uintptr_t>addresses["SSL_CTX_set_tlsext_ticket_key_evp_cb"]
-    EVP_MAC_CTX_set_params = <set_params_t><uintptr_t>addresses["EVP_MAC_CTX_set_params"]
-    EVP_EncryptInit_ex = <init_t><uintptr_t>addresses["EVP_EncryptInit_ex"]
-    EVP_DecryptInit_ex = <init_t><uintptr_t>addresses["EVP_DecryptInit_ex"]
-    EVP_aes_256_cbc = <kind_t><uintptr_t>addresses["EVP_aes_256_cbc"]
-    SSL_version = <version_t><uintptr_t>addresses["SSL_version"]
-    RAND_bytes = <random_t><uintptr_t>addresses["RAND_bytes"]
-
-
-def use_ticket_keys(tuple keys not None):
-    """Encrypt tickets with the first of these keys of 80 bytes, accept those of all."""
-    global ticket_key_count
-    if not 1 <= len(keys) <= TICKET_KEYS or any(type(key) is not bytes or len(key) != TICKET_KEY for key in keys):
-        raise ValueError("not one to four keys of 80 bytes")
-    for index in range(len(keys)):
-        memcpy(ticket_keys[index], PyBytes_AS_STRING(<bytes>keys[index]), TICKET_KEY)
-    ticket_key_count = len(keys)
-
-
-def share_tickets(uintptr_t context):
-    """Have the ``SSL_CTX`` at this address use these keys."""
-    SSL_CTX_set_tlsext_ticket_key_evp_cb(<void*>context, ticket_key)
-
-
-cdef int ticket_key(
-    void* ssl, unsigned char* name, unsigned char* iv, void* cipher, void* mac, int encrypt
-) noexcept nogil:
-    """Called back by OpenSSL to encrypt or decrypt a ticket: 1 to go on, 0 for a key unknown, 2 to renew the ticket."""
-    cdef int index = 0
-    if encrypt:
-        memcpy(name, ticket_keys[0], NAME)
-        if RAND_bytes(iv, 16) != 1:
-            return -1
-        if EVP_EncryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, ticket_keys[0] + NAME, iv) != 1:
-            return -1
-        return 1 if set_mac_key(mac, ticket_keys[0] + NAME + KEY) else -1
-    while index < ticket_key_count and memcmp(name, ticket_keys[index], NAME) != 0:
-        index += 1
-    if index == ticket_key_count:
-        return 0
-    if not set_mac_key(mac, ticket_keys[index] + NAME + KEY):
-        return -1
-    if EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, ticket_keys[index] + NAME, iv) != 1:
-        return -1
-    # A TLS 1.3 client uses a ticket once (RFC 8446 appendix C.4): it needs another.
-    return 1 if index == 0 and SSL_version(ssl) < TLS13 else 2
-
-
-cdef bint set_mac_key(void* mac, unsigned char* key) noexcept nogil:
-    cdef Param params[3]
-    params[0] = Param(b"key", PARAM_OCTET_STRING, key, KEY, <size_t>-1)
-    params[1] = Param(b"digest", PARAM_UTF8_STRING, <void*><const char*>b"SHA256", 6, <size_t>-1)
-    params[2] = Param(NULL, 0, NULL, 0, 0)
-    return EVP_MAC_CTX_set_params(mac, params) == 1

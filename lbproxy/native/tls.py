@@ -8,7 +8,7 @@ Twisted's has no half-closed connections.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
@@ -22,9 +22,10 @@ from lbproxy.native.choice import available
 from lbproxy.native.symbols import bound, unbound
 
 if TYPE_CHECKING or available:
-    from lbproxy.native import _tls
+    from lbproxy.native import _contexts, _tls
 
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
+_lib: Any = SSL._lib  # type: ignore[attr-defined]
 
 _CHEAPER = ("SSL_has_pending", "SSL_set_read_ahead")
 
@@ -34,11 +35,23 @@ def _address(pointer: Any) -> int:
     return int(_ffi.cast("uintptr_t", pointer))
 
 
+def _connection(context: Any, address: int) -> Any:
+    """Make pyOpenSSL's connection around the ``SSL`` at an address, or, where that is 0, a server's with its own."""
+    connection: Any = SSL.Connection(context, None)
+    if address:
+        connection._ssl = _ffi.gc(_ffi.cast("SSL *", address), _lib.SSL_free)
+        connection._into_ssl = connection._from_ssl = None
+        connection._reverse_mapping[connection._ssl] = connection
+    else:
+        connection.set_accept_state()
+    return connection
+
+
 def _bind() -> bool:
     """Give the compiled transport its OpenSSL; tell whether that has all it needs."""
     try:
         addresses = bound(_tls.REQUIRED) | unbound(_CHEAPER)
-        _tls.bind(addresses, _address)
+        _tls.bind(addresses, _address, _connection)
     except (ImportError, AttributeError, KeyError):
         return False
     return True
@@ -48,23 +61,25 @@ direct = available and _bind()
 """Whether TLS is spoken straight on the socket."""
 
 
-_TICKETS = (
-    "SSL_CTX_set_tlsext_ticket_key_evp_cb",
-    "EVP_MAC_CTX_set_params",
-    "EVP_EncryptInit_ex",
-    "EVP_DecryptInit_ex",
-    "EVP_aes_256_cbc",
-    "RAND_bytes",
-    "SSL_version",
-)
+def _bind_contexts() -> bool:
+    """Give the callbacks of servers their OpenSSL; tell whether that has all they need."""
+    try:
+        _contexts.bind(bound(_contexts.BOUND) | unbound(_contexts.UNBOUND))
+    except KeyError:
+        return False
+    return True
+
+
+chooses = direct and _bind_contexts()
+"""Whether certificates and protocols are chosen in C."""
 
 
 def _bind_tickets() -> bool:
     """Give the ticket callback its OpenSSL; tell whether that has all it needs."""
-    addresses = unbound(_TICKETS)
+    addresses = unbound(_contexts.TICKETS)
     if addresses:
-        _tls.bind_tickets(addresses)
-        _tls.use_ticket_keys((os.urandom(80),))
+        _contexts.bind_tickets(addresses)
+        _contexts.use_ticket_keys((os.urandom(80),))
     return bool(addresses)
 
 
@@ -78,25 +93,65 @@ def use_ticket_keys(keys: tuple[bytes, ...]) -> None:
     A key is 80 random bytes; there may be up to four.  Until this is called there is one that nobody else knows.
     """
     if shares_tickets:
-        _tls.use_ticket_keys(keys)
+        _contexts.use_ticket_keys(keys)
 
 
 def share_tickets(context: Any) -> None:
     """Have a pyOpenSSL server context use the process's ticket keys; else it has a key of its own."""
     if shares_tickets:
-        _tls.share_tickets(_address(context._context))
+        _contexts.share_tickets(_address(context._context))
+
+
+def server_contexts(default: Any, by_name: Mapping[str, Any], protocols: Sequence[bytes]) -> Any:
+    """Have certificates and protocols of these pyOpenSSL contexts chosen in C; give what begins connections with them.
+
+    ``by_name`` has server names in lower case, exact or with ``*`` as the whole first label; ``protocols`` are those of
+    ALPN, best first.  Returns None where that cannot be: then the caller sets callbacks of its own.
+    """
+    if not chooses:
+        return None
+    kept = tuple(dict.fromkeys((default, *by_name.values())))
+    contexts = _contexts.ServerContexts(
+        _address(default._context),
+        {name.encode("ascii"): _address(context._context) for name, context in by_name.items()},
+        tuple(protocols),
+        tuple(_address(context._context) for context in kept),
+        kept,
+    )
+    for context in kept:
+        context.set_app_data(contexts)  # which OpenSSL points to from now on
+    return contexts
+
+
+def agreed(transport: Any) -> tuple[str, str, bytes, bytes, bool]:
+    """What the handshake of a TLS transport agreed on: version, cipher suite, server name, ALPN's protocol, resumed."""
+    if direct and isinstance(transport, _tls.TlsTransport):
+        return transport.agreed()
+    return agreed_by(transport.getHandle())
+
+
+def agreed_by(connection: Any) -> tuple[str, str, bytes, bytes, bool]:
+    """The same of pyOpenSSL's connection."""
+    return (
+        connection.get_protocol_version_name(),
+        connection.get_cipher_name() or "",
+        connection.get_servername() or b"",
+        connection.get_alpn_proto_negotiated(),
+        bool(_lib.SSL_session_reused(connection._ssl)),
+    )
 
 
 class ServerTlsFactory:
     """Wrap a factory's protocols in TLS as a server.
 
-    ``creator`` is asked for a connection each time; ``factory`` needs ``buildProtocol`` only.
+    ``creator`` is asked for a connection each time, unless it has ``contexts`` of `server_contexts` for that;
+    ``factory`` needs ``buildProtocol`` only.
     """
 
     noisy = False
 
     def __init__(self, creator: Any, factory: Any) -> None:
-        self._creator = creator
+        self._creator = getattr(creator, "contexts", None) or creator
         self._factory = factory
         self._twisted = None if direct else _TwistedTls(creator, False, factory.buildProtocol)
 

@@ -306,7 +306,7 @@ cdef class Lines:
 cdef bint write(Line* line, HttpRecord r) except -1:
     line.size = 0
     return (
-        not r.classification  # rare, and has more to say
+        not r.classification and not r.rate_limit  # rare, and has more to say
         and put(line, b'{"time":"', 9)
         and put_time(line, r.started)
         and put(line, b'","kind":"', 10)

@@ -31,6 +31,7 @@ class ListenerCounters:
         "duration",
         "faults",
         "name",
+        "rate_limited",
         "received_bytes",
         "sent_bytes",
         "tls_failures",
@@ -51,6 +52,8 @@ class ListenerCounters:
         """To clients."""
         self.faults: dict[str, int] = defaultdict(int)
         """Exchanges and connections that failed, by the fault's reason."""
+        self.rate_limited: dict[str, int] = defaultdict(int)
+        """Requests over a rate limit, by its name and ``enforced`` or ``dry-run``."""
         self.desync: dict[str, int] = defaultdict(int)
         """Requests that were not compliant, by ``classification reason``."""
         self.tls_handshakes = 0
@@ -87,6 +90,7 @@ class ListenerCounters:
             "sent_bytes": self.sent_bytes,
             "faults": dict(self.faults),
             "desync": dict(self.desync),
+            "rate_limited": dict(self.rate_limited),
             "tls_handshakes": self.tls_handshakes,
             "tls_failures": self.tls_failures,
             "tls_resumed": self.tls_resumed,
@@ -103,6 +107,8 @@ class ListenerCounters:
         self.sent_bytes += report["sent_bytes"]
         for reason, count in report["faults"].items():
             self.faults[reason] += count
+        for limit, count in report["rate_limited"].items():
+            self.rate_limited[limit] += count
         for reason, count in report["desync"].items():
             self.desync[reason] += count
         self.tls_handshakes += report["tls_handshakes"]

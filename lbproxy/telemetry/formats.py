@@ -140,7 +140,9 @@ def http_json(record: HttpRecord) -> str:
     redirect_url = _json_string(record.redirect_url) if record.redirect_url else '""'
     error_reason = _json_string(record.error_reason) if record.error_reason else '""'
     server_name = _json_string(record.server_name) if record.server_name else '""'
-    desync = ""
+    desync = limit = ""
+    if record.rate_limit:
+        limit = f',"rate_limit":{_json_string(record.rate_limit)}'
     if record.classification:
         desync = f',"classification":"{record.classification}","classification_reason":"{record.classification_reason}"'
     return (
@@ -155,7 +157,7 @@ def http_json(record: HttpRecord) -> str:
         f"{_json_rule(record.rule, record.priority, record.action)},"
         f'"redirect_url":{redirect_url},"error_reason":{error_reason},"user_agent":"{user_agent}",'
         f'"referer":"{referer}","tls_version":"{record.tls_version}","tls_cipher":"{record.tls_cipher}",'
-        f'"server_name":{server_name},"trace_id":"{trace_id}"{desync}}}\n'
+        f'"server_name":{server_name},"trace_id":"{trace_id}"{limit}{desync}}}\n'
     )
 
 

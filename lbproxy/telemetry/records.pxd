@@ -1,7 +1,7 @@
 cdef class HttpRecord:
     cdef public str kind, listener, client_host, scheme, target_group, target, rule, action, redirect_url, error_reason
     cdef public str classification, classification_reason
-    cdef public str retry_reason
+    cdef public str retry_reason, rate_limit
     cdef public str server_name, tls_version, tls_cipher
     cdef public bytes method, authority, request_target, version, user_agent, referer, trace_id
     cdef public double started, request_time, target_time, response_time, duration

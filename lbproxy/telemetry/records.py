@@ -24,6 +24,7 @@ class HttpRecord:
         "listener",
         "method",
         "priority",
+        "rate_limit",
         "received_bytes",
         "redirect_url",
         "referer",
@@ -105,6 +106,8 @@ class HttpRecord:
         """``forward``, ``redirect``, ``fixed-response`` or empty."""
         self.redirect_url = ""
         self.error_reason = ""
+        self.rate_limit = ""
+        """The rate limit that it was over; with `` dry-run`` behind it where it was served all the same."""
         self.classification = ""
         """``Acceptable``, ``Ambiguous`` or ``Severe`` of a request that is not compliant (AWS, desync mitigation)."""
         self.classification_reason = ""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -179,9 +180,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         target.wait()
 
 
-def metric(balancer: Balancer, name: str, labels: str = "") -> int:
+def metric(balancer: Balancer, name: str, before: str = "", after: str = "") -> int:
+    """The sum over all listeners; ``before`` and ``after`` are the labels around the listener's."""
     text = balancer.get("/metrics")[1].decode()
-    found: list[str] = re.findall(rf'^{name}{{{labels}listener="\w+"}} ([0-9.]+)$', text, re.MULTILINE)
+    found: list[str] = re.findall(rf'^{name}{{{before}(?:listener="\w+"){after}}} ([0-9.]+)$', text, re.MULTILINE)
     return sum(int(float(value)) for value in found)
 
 
@@ -329,3 +331,55 @@ def test_security_groups_decide_who_is_served(tmp_path: Path) -> None:
             assert not serves("127.0.0.1")
             assert ask(open_before) == b"200", "a connection that was let in goes on"
         wait_until(lambda: faults(balancer, "SecurityGroupDenied") >= 2, 5, "denied connections are counted")
+
+
+def test_workers_share_a_rate_limit(tmp_path: Path) -> None:
+    port = free_port()
+    with Balancer(
+        tmp_path,
+        f"""
+[listener:web]
+protocol = HTTP
+bind = {HOST}:{port}
+default-action = fixed-response 200 text/plain "hello"
+
+[rate-limit:clients]
+listener = web
+rate = 10/h
+
+[rate-limit:noted]
+listener = web
+key = all
+rate = 3/h
+dry-run = on
+""",
+        "workers = 2",
+    ) as balancer:
+
+        def statuses(source: str) -> list[bytes]:
+            answers = []
+            for _ in range(14):  # over as many connections, which the kernel spreads over the workers
+                with socket.create_connection((HOST, port), 5, (source, 0)) as skt:
+                    skt.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                    answers.append(read_all(skt))
+            assert all((b"\r\nRetry-After: 3" in answer) == (b" 429 " in answer) for answer in answers)
+            return [answer[9:12] for answer in answers]
+
+        assert statuses("127.0.0.1") == [b"200"] * 10 + [b"429"] * 4
+        assert statuses("127.0.0.2") == [b"200"] * 10 + [b"429"] * 4
+        limited = "lbproxy_listener_rate_limited_requests_total"
+        wait_until(lambda: metric(balancer, limited, 'limit="clients",', ',mode="enforced"') == 8, 5, "all are counted")
+        assert metric(balancer, limited, 'limit="noted",', ',mode="dry-run"') == 17
+        wait_until(lambda: len(balancer.access_log()) == 28, 5, "all are logged")
+        assert Counter(line.get("rate_limit") for line in balancer.access_log()) == {
+            None: 3,
+            "noted dry-run": 17,
+            "clients": 8,
+        }
+
+
+def read_all(skt: socket.socket) -> bytes:
+    answer = b""
+    while more := skt.recv(1000):
+        answer += more
+    return answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from lbproxy.ipc.cells import CELL_BYTES, SLOT_LIMIT, CellAllocator, SharedCells
-from lbproxy.ipc.tables import CENSUS_WIDTH, SharedTables
+from lbproxy.ipc.tables import BUCKET_SETS, BUCKET_WAYS, CENSUS_WIDTH, SharedTables
 
 
 def test_a_count_is_seen_by_the_other_slots_only() -> None:
@@ -69,3 +69,43 @@ def test_a_dead_worker_s_counts_go_and_the_others_stay() -> None:
     assert census.elsewhere(63, 3, place) == 10
     assert census.elsewhere(0, 2, place) == 0
     cells.close()
+
+
+# Buckets
+
+
+def test_a_full_bucket_has_its_burst_and_then_a_token_each_interval() -> None:
+    take = SharedTables.create().buckets.take
+    now = 10**12
+    assert [take(b"key", now, 100, 200) for _ in range(4)] == [0, 0, 0, 100]
+    assert take(b"key", now + 60, 100, 200) == 40
+    assert take(b"key", now + 100, 100, 200) == 0
+    assert take(b"key", now + 101, 100, 200) == 99
+    assert [take(b"key", now + 10_000, 100, 200) for _ in range(4)] == [0, 0, 0, 100], "it holds no more than the burst"
+
+
+def test_a_refusal_costs_no_token() -> None:
+    take = SharedTables.create().buckets.take
+    assert take(b"key", 1000, 100, 0) == 0
+    assert {take(b"key", 1000, 100, 0) for _ in range(50)} == {100}
+    assert take(b"key", 1100, 100, 0) == 0
+
+
+def test_keys_have_buckets_of_their_own_and_workers_share_them() -> None:
+    cells = SharedCells.create(4 * SLOT_LIMIT * CELL_BYTES)
+    other = SharedCells.attach(os.dup(cells.fd))
+    assert cells.tables.buckets.take(b"one", 1000, 100, 0) == 0
+    assert other.tables.buckets.take(b"one", 1000, 100, 0) == 100
+    assert other.tables.buckets.take(b"two", 1000, 100, 0) == 0
+    assert cells.tables.buckets.take(b"two", 1000, 100, 0) == 100
+    other.close()
+    cells.close()
+
+
+def test_any_number_of_keys_fits_and_the_busy_ones_stay() -> None:
+    buckets = SharedTables.create().buckets
+    now, second = 10**12, 10**9
+    assert [buckets.take(b"busy", now, second, second) for _ in range(3)] == [0, 0, second]
+    for number in range(2 * BUCKET_SETS * BUCKET_WAYS):
+        buckets.take(number.to_bytes(4, "big"), now, 1, 10)
+    assert buckets.take(b"busy", now, second, second) == second

@@ -6,10 +6,12 @@ The other end is the standard library's ``ssl``, which brings an OpenSSL of its 
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import socket
 import ssl
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,13 +38,14 @@ _ALSO_ABORTED: dict[bool, tuple[type[Exception], ...]] = {True: (), False: (Conn
 """What Twisted's TLS says of an abort."""
 
 
-@pytest.fixture(params=[*BUILDS, "native on ours, Twisted's TLS"])
+@pytest.fixture(params=[*BUILDS, "native on ours, Twisted's TLS", "native on ours, callbacks in Python"])
 def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    name, _, twisted = request.param.partition(", ")
+    name, _, instead = request.param.partition(", ")
     if name not in BUILDS:
         pytest.skip("not built")
     world = World(name)
-    monkeypatch.setattr(tls, "direct", tls.direct and world.native and not twisted)
+    monkeypatch.setattr(tls, "direct", tls.direct and world.native and instead != "Twisted's TLS")
+    monkeypatch.setattr(tls, "chooses", tls.chooses and instead != "callbacks in Python")
     yield world
     world.end()
 
@@ -63,8 +66,12 @@ def listener() -> Listener:
     )
 
 
-@functools.lru_cache
 def server_tls() -> ServerTls:
+    return _server_tls(tls.chooses)
+
+
+@functools.lru_cache
+def _server_tls(_chooses: bool) -> ServerTls:
     return ServerTls(listener())
 
 
@@ -227,7 +234,7 @@ def test_the_server_name_chooses_the_certificate_and_alpn_is_agreed_on(world: Wo
         world.until(lambda: "secured" in protocol.events)  # noqa: B023
         assert peer.tls.selected_alpn_protocol() == "http/1.1"
         assert protocol.transport.negotiatedProtocol == b"http/1.1"
-        details = describe(protocol.transport.getHandle())
+        details = describe(protocol.transport)
         assert (details.server_name, details.alpn, details.resumed) == (name, b"http/1.1", False), kind
 
 
@@ -685,7 +692,7 @@ def test_a_target_that_closes(world: World) -> None:
 
 def resumes(world: World, context: ssl.SSLContext, session: Any) -> tuple[bool, Any]:
     """Connect to a server that has just been made; tell whether the session was resumed, and give the next."""
-    server_tls.cache_clear()
+    _server_tls.cache_clear()
     protocol = Listening()
     skt = accepted(world, protocol)
     peer = Peer(world, skt, context, "a.example")
@@ -695,7 +702,7 @@ def resumes(world: World, context: ssl.SSLContext, session: Any) -> tuple[bool, 
     world.until(lambda: "secured" in protocol.events)
     protocol.transport.write(b"x")  # the tickets come ahead of it
     peer.receive(1)
-    resumed = describe(protocol.transport.getHandle()).resumed
+    resumed = describe(protocol.transport).resumed
     assert resumed == peer.tls.session_reused
     return resumed, peer.tls.session
 
@@ -787,6 +794,37 @@ def test_a_waiting_connection_costs_nothing(world: World, state: str) -> None:
         world.reactor.iterate(0.1)
         turns += 1
     assert turns <= 6
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_closed_connection_leaves_nothing(world: World, asked: bool) -> None:
+    """Whether or not somebody has asked for pyOpenSSL's connection."""
+    protocol = Listening()
+    peer = secured(world, protocol)
+    transport = protocol.transport
+    handle = transport.getHandle() if asked else None
+    peer.say_end()
+    world.until(lambda: protocol.reason is not None)
+    if tls.direct:
+        assert transport.getHandle() is None
+        left = weakref.ref(handle) if asked else None
+        del handle
+        assert left is None or left() is None
+
+
+def test_a_connection_outlives_the_contexts_of_its_listener(world: World) -> None:
+    """A reload replaces them while a handshake has only begun."""
+    server = ServerTls(listener())
+    protocol = Listening()
+    acceptor, port = world.acceptor(tls.ServerTlsFactory(server, protocol))
+    skt = world.peer(port)
+    world.until(lambda: protocol.transport is not None)
+    acceptor.close()
+    del server, acceptor
+    gc.collect()
+    Peer(world, skt, client_context(), "b.example").shake_hands()
+    world.until(lambda: "secured" in protocol.events)
+    assert describe(protocol.transport).server_name == "b.example"
 
 
 # Where OpenSSL's functions are

@@ -23,6 +23,7 @@ class Http:
     listener: str = "web"
     client_host: str = "192.0.2.7"
     client_port: int = 51234
+    rate_limit: str = ""
     classification: str = ""
     classification_reason: str = ""
     target_group: str = "app"

@@ -110,6 +110,12 @@ def test_times_of_each_second_are_right() -> None:
         assert json.loads(http_json(record(started=started)))["time"].endswith("Z")
 
 
+def test_a_rate_limit_is_told_where_there_was_one() -> None:
+    check(rate_limit="few dry-run")
+    assert json.loads(http_json(record(rate_limit="few")))["rate_limit"] == "few"
+    assert "rate_limit" not in json.loads(http_json(record()))
+
+
 def test_what_is_no_record_of_ours_is_formatted_too() -> None:
     class Other:
         def __getattr__(self, name: str) -> Any:

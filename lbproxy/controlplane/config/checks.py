@@ -11,6 +11,7 @@ from lbproxy.controlplane.config.actions import FixedResponseFile
 from lbproxy.controlplane.config.errors import Problem
 from lbproxy.controlplane.config.ingress import check_security_groups
 from lbproxy.controlplane.config.options import ENCRYPTED, HASHING, HTTP, TCP, DemoTargets, suggest
+from lbproxy.controlplane.config.ratelimits import check_rate_limits
 from lbproxy.controlplane.config.sections import ReadSection, Report
 from lbproxy.controlplane.config.values import either
 from lbproxy.model.listener import Bind
@@ -31,6 +32,7 @@ class Sections:
     rules: Mapping[str, ReadSection]
     groups: Mapping[str, ReadSection]
     security_groups: Mapping[str, ReadSection]
+    rate_limits: Mapping[str, ReadSection]
 
 
 def check(sections: Sections, report: Report) -> None:
@@ -45,13 +47,14 @@ def check(sections: Sections, report: Report) -> None:
         _check_group(group)
         _check_backup(group, sections.groups)
         _check_zone(group, sections.settings)
+    check_rate_limits(sections.rate_limits, sections.listeners, sections.rules)
     check_security_groups(sections.security_groups, sections.listeners)
 
 
 def _may_hide_listener(problem: Problem) -> bool:
     """Tell whether there may be a listener that we could not read as one: then its absence is no second mistake."""
     kind = (problem.section or "").partition(":")[0]
-    return kind not in ("lbproxy", "rule", "target-group", "security-group")
+    return kind not in ("lbproxy", "rule", "target-group", "security-group", "rate-limit")
 
 
 # Binds

@@ -19,6 +19,7 @@ from lbproxy.controlplane.config.checks import Sections, check
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem, reason_of
 from lbproxy.controlplane.config.ingress import security_group
 from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, TargetText
+from lbproxy.controlplane.config.ratelimits import rate_limit
 from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
 from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Source
@@ -32,6 +33,7 @@ from lbproxy.model.listener import (
     PathNormalization,
     XffMode,
 )
+from lbproxy.model.rate_limit import RateLimit
 from lbproxy.model.rule import (
     Action,
     Condition,
@@ -193,6 +195,7 @@ def _by_kind(read: list[ReadSection]) -> Sections:
         listeners=named("listener"),
         rules=named("rule"),
         groups=named("target-group"),
+        rate_limits=named("rate-limit"),
         security_groups=named("security-group"),
     )
 
@@ -370,7 +373,12 @@ def _configuration(sections: Sections, files: _Files) -> Configuration:
         rules.setdefault(rule["listener"], []).append(_rule(rule, files))
     return Configuration(
         listeners=tuple(
-            _listener(listener, tuple(sorted(rules.get(name, ()), key=lambda rule: rule.priority)), files)
+            _listener(
+                listener,
+                tuple(sorted(rules.get(name, ()), key=lambda rule: rule.priority)),
+                tuple(rate_limit(limit) for limit in sections.rate_limits.values() if limit["listener"] == name),
+                files,
+            )
             for name, listener in sections.listeners.items()
         ),
         target_groups=tuple(_target_group(group, files) for group in sections.groups.values()),
@@ -383,7 +391,9 @@ def _configuration(sections: Sections, files: _Files) -> Configuration:
     )
 
 
-def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> Listener:
+def _listener(
+    section: ReadSection, rules: tuple[Rule, ...], rate_limits: tuple[RateLimit, ...], files: _Files
+) -> Listener:
     protocol = ListenerProtocol(section.protocol)
     only: dict[str, Any] = {}
     if protocol.is_http:
@@ -409,6 +419,7 @@ def _listener(section: ReadSection, rules: tuple[Rule, ...], files: _Files) -> L
         rules=rules,
         request_header_timeout_seconds=section["request-header-timeout"],
         idle_timeout_seconds=section["idle-timeout"],
+        rate_limits=rate_limits,
         security_groups=section["security-groups"] or (),
         max_connections=section["max-connections"],
         max_connections_per_client=section["max-connections-per-client"],

@@ -39,6 +39,7 @@ from lbproxy.controlplane.config.values import (
     query_pattern,
     ranges,
     request_path,
+    request_rate,
     size_from,
     split_address,
     value_pattern,
@@ -46,6 +47,7 @@ from lbproxy.controlplane.config.values import (
 from lbproxy.ipc.cells import SLOT_LIMIT
 from lbproxy.model.health import HealthCheckProtocol
 from lbproxy.model.listener import Bind, DesyncMitigationMode, ListenerProtocol, PathNormalization, XffMode
+from lbproxy.model.rate_limit import RateLimitKey
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import Pattern
 from lbproxy.model.target import Target
@@ -134,6 +136,12 @@ KINDS = (
         name="target-group",
         named=True,
         effect="Targets that do the same work, how to choose among them, reach them and check their health.",
+    ),
+    Kind(
+        name="rate-limit",
+        named=True,
+        effect="How many requests an HTTP or HTTPS listener takes; what is beyond is answered with 429 and"
+        " `Retry-After`. The limits of a listener are asked in the order of the file. All workers share them.",
     ),
     Kind(
         name="security-group",
@@ -309,6 +317,14 @@ def _name_server(text: str) -> tuple[str, int]:
     if not is_address(host):
         raise ValueError("not the address of a name server; write for example 10.0.0.53 or 127.0.0.1:5353")
     return host, port
+
+
+def _limit_key(text: str) -> tuple[RateLimitKey, str]:
+    if text.startswith("header."):
+        return RateLimitKey.HEADER, field_name(text[len("header.") :])
+    if text in (RateLimitKey.ALL.value, RateLimitKey.CLIENT.value):
+        return RateLimitKey(text), ""
+    raise ValueError("write client, all or header.NAME")
 
 
 def _text(words: str) -> Form[str]:
@@ -1123,6 +1139,56 @@ OPTIONS: tuple[Option, ...] = (
         default_text="what the system trusts",
         effect="A PEM file with the certificates to trust instead.",
         example="tls/internal-ca.pem",
+    ),
+    # Rate limits
+    Option(
+        kind="rate-limit",
+        name="listener",
+        form=_text("name"),
+        required=True,
+        effect="The listener whose requests are limited.",
+        example="web",
+    ),
+    Option(
+        kind="rate-limit",
+        name="rule",
+        form=_text("name"),
+        default_text="all of the listener's requests",
+        effect="Only requests that this rule matched; `default` for those that the default action gets.",
+        example="api",
+    ),
+    Option(
+        kind="rate-limit",
+        name="key",
+        form=Form("client, all or header.NAME", _limit_key),
+        default="client",
+        effect="What has a limit of its own: each client address (an IPv6 /64 is one client), each value of a header"
+        " field (requests without it are not limited by this), or all requests together.",
+        example="header.X-Api-Key",
+    ),
+    Option(
+        kind="rate-limit",
+        name="rate",
+        form=Form("N/s, N/m or N/h", request_rate),
+        required=True,
+        effect="Requests a second, minute or hour in the long run.",
+        example="100/s",
+    ),
+    Option(
+        kind="rate-limit",
+        name="burst",
+        form=integer_from(1, 1_000_000_000),
+        default_text="the number in `rate`",
+        effect="Requests at once after a pause.",
+        example="200",
+    ),
+    Option(
+        kind="rate-limit",
+        name="dry-run",
+        form=_BOOLEAN,
+        default="off",
+        effect="Count and log what would be refused, and serve it.",
+        example="on",
     ),
     # Security groups
     Option(

@@ -24,6 +24,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?$", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d+)\s*([kmg]?)b?$", re.ASCII | re.IGNORECASE)
 _BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_RATE = re.compile(r"(\d{1,9})\s*/\s*(s|m|h)$", re.ASCII)
 _NUMBER = re.compile(r"\d{1,18}$", re.ASCII)
 _RANGE = re.compile(r"(\d{1,9})\s*(?:-\s*(\d{1,9}))?$", re.ASCII)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+$")  # RFC 9110 section 5.6.2
@@ -238,6 +239,14 @@ def network(text: str) -> str:
     except ValueError:
         raise ValueError("not a CIDR block; write for example 10.0.0.0/8 or 2001:db8::/32") from None
     raise ValueError(f"the address has bits beyond its prefix; write {meant}")
+
+
+def request_rate(text: str) -> tuple[int, float]:
+    """``100/s``, ``600/m`` or ``5000/h``: requests, and the seconds for them."""
+    match = _RATE.match(text)
+    if match is None or not int(match[1]):
+        raise ValueError("not a rate; write for example 100/s, 600/m or 5000/h")
+    return int(match[1]), _SECONDS[match[2]]
 
 
 def ingress_rule(text: str) -> IngressRule:

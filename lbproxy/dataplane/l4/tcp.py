@@ -277,7 +277,7 @@ class TcpClientSide(_Side):
 
     def handshakeCompleted(self) -> None:
         """TLS with the client stands."""
-        tls = describe(self.transport.getHandle())
+        tls = describe(self.transport)
         self._counters.tls_handshakes += 1
         self._counters.tls_resumed += tls.resumed
         self._record.tls_version = tls.version

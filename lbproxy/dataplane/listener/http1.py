@@ -108,7 +108,7 @@ class HttpFront:
         self.connections: set[ClientConnection] = set()
         self.admission: Admission | None = None
         self.describe_tls = describe_tls
-        """For an HTTPS listener: what to say of an OpenSSL connection."""
+        """For an HTTPS listener: what to say of a TLS transport."""
 
     def buildProtocol(self, addr: IPv4Address | IPv6Address) -> ClientConnection | None:
         """A connection from ``addr``, which is the client's also where a PROXY header gave it; None to refuse it."""
@@ -772,7 +772,7 @@ class SecureClientConnection(ClientConnection):
         """TLS stands: a request may take as long as on an idle connection."""
         front = self._front
         assert front.describe_tls is not None
-        tls = self._tls = front.describe_tls(self._transport.getHandle())
+        tls = self._tls = front.describe_tls(self._transport)
         counters = self._runtime.counters
         counters.tls_handshakes += 1
         counters.tls_resumed += tls.resumed

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 from OpenSSL import SSL
@@ -26,7 +27,7 @@ from lbproxy.dataplane.listener.certificates import (
 from lbproxy.model.errors import InvalidModel
 from lbproxy.model.listener import Listener
 from lbproxy.model.tls_policy import TLS_POLICIES, TlsPolicy
-from lbproxy.native.tls import share_tickets
+from lbproxy.native.tls import agreed, agreed_by, server_contexts, share_tickets
 
 # The published type stubs of pyOpenSSL lag behind it.
 _ssl: Any = SSL
@@ -61,15 +62,20 @@ class TlsDetails(NamedTuple):
     """Whether the client resumed a session."""
 
 
-def describe(connection: SSL.Connection) -> TlsDetails:
-    """Tell what the handshake of a connection agreed on; call once it is completed."""
-    return TlsDetails(
-        connection.get_protocol_version_name(),
-        connection.get_cipher_name() or "",
-        (connection.get_servername() or b"").decode("ascii", "backslashreplace").lower(),
-        connection.get_alpn_proto_negotiated(),
-        bool(_lib.SSL_session_reused(connection._ssl)),
-    )
+def describe(transport: Any) -> TlsDetails:
+    """Tell what the handshake of a TLS transport agreed on; call once it is completed."""
+    return _details(*agreed(transport))
+
+
+def describe_connection(connection: SSL.Connection) -> TlsDetails:
+    """The same of pyOpenSSL's connection."""
+    return _details(*agreed_by(connection))
+
+
+@lru_cache(maxsize=1024)
+def _details(version: str, cipher: str, server_name: bytes, alpn: bytes, resumed: bool) -> TlsDetails:
+    """One object for all connections that agreed on the same."""
+    return TlsDetails(version, cipher, server_name.decode("ascii", "backslashreplace").lower(), alpn, resumed)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -109,6 +115,13 @@ class ServerTls:
         self.context = self._context(choose_default(loaded))
         """The context of the default certificate, which switches to another by SNI."""
         self._by_name = {name: self._context(chosen) for name, chosen in choose_for_names(loaded).items()}
+        self.contexts = server_contexts(self.context, self._by_name, self._alpn)
+        """What chooses among them in a handshake, if that is compiled; else this object does."""
+        if self.contexts is None:
+            for context in self._built.values():
+                context.set_tlsext_servername_callback(self._switch_context)
+                if self._alpn:
+                    context.set_alpn_select_callback(self._select_protocol)
 
     def same_as(self, listener: Listener) -> bool:
         """Tell whether a listener would get the same contexts, so that these can stay."""
@@ -135,10 +148,7 @@ class ServerTls:
             context.set_session_id(self._session_id_context)
             for certificate in certificates:
                 _use(context, certificate)
-            context.set_tlsext_servername_callback(self._switch_context)
             share_tickets(context)
-            if self._alpn:
-                context.set_alpn_select_callback(self._select_protocol)
         return context
 
     def _switch_context(self, connection: SSL.Connection) -> None:

@@ -113,6 +113,7 @@ cdef class Exchange(HttpRecord):
     cpdef take_over(self, Upstream upstream, Pool pool, chosen, double dispatched)
     cpdef fail(self, fault)
 
+    cdef bint _is_limited(self, CRequestHead head, str rule) except -1
     cdef bint _normalize_path(self, CRequestHead head, bint strict) except -1
     cdef _answer(self, Match match)
     cdef str _choose_group(self, GroupChoice forward)

@@ -270,6 +270,8 @@ class Exchange(HttpRecord):
         self.rule = match.rule_name
         self.priority = match.priority
         self.action = match.action_text
+        if runtime.rate_limits is not None and self._is_limited(head, match.rule_name):
+            return
         if match.forward is None:
             self._answer(match)
             return
@@ -577,6 +579,25 @@ class Exchange(HttpRecord):
         self._finish()
 
     # Inside
+
+    def _is_limited(self, head: RequestHead, rule: str) -> bool:
+        """Refuse the request if it is over a rate limit (RFC 6585 section 4), and tell whether it was."""
+        limits = self.runtime.rate_limits
+        assert limits is not None
+        over = limits.check(head, rule, self.client.host)
+        if over is None:
+            return False
+        if over.dry_run:
+            self.rate_limit = over.name + " dry-run"
+            return False
+        self.rate_limit = over.name
+        self.error_reason = Fault.RATE_LIMITED.reason
+        self.runtime.counters.faults[Fault.RATE_LIMITED.reason] += 1
+        body = error_body(429, self.trace_id)
+        fields = b"Retry-After: %d\r\n" % over.retry_after_seconds
+        self._respond(429, b"text/plain; charset=utf-8", body, fields)
+        self._finish()
+        return True
 
     def _normalize_path(self, head: RequestHead, strict: bool) -> bool:
         """Tell whether there is one path for the rules and the target."""

@@ -37,6 +37,7 @@ class Fault(enum.Enum):
     CLIENT_TIMEOUT = ("ClientTimeout", Side.CLIENT, 408, Retry.NO)
     CLIENT_TOO_SLOW = ("ClientTooSlow", Side.CLIENT, 408, Retry.NO)
     CLIENT_TLS_FAILED = ("ClientTlsFailed", Side.CLIENT, 0, Retry.NO)
+    RATE_LIMITED = ("RateLimited", Side.CLIENT, 429, Retry.NO)
     SECURITY_GROUP = ("SecurityGroupDenied", Side.CLIENT, 0, Retry.NO)
     CONNECTION_LIMIT = ("ConnectionLimit", Side.CLIENT, 0, Retry.NO)
     CLIENT_CONNECTION_LIMIT = ("ClientConnectionLimit", Side.CLIENT, 0, Retry.NO)

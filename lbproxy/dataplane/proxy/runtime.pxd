@@ -39,7 +39,7 @@ cdef class GroupRuntime:
 
 cdef class HttpRuntime:
     cdef readonly str name
-    cdef readonly object listener, access_log, group_stickiness
+    cdef readonly object listener, access_log, group_stickiness, rate_limits
     cdef readonly Table table
     cdef readonly dict groups
     cdef readonly ListenerCounters counters

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.balancer.stickiness import GroupStickiness, TargetStickiness
     from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
     from lbproxy.dataplane.proxy.forwarded import TraceIds
+    from lbproxy.dataplane.proxy.ratelimit import RateLimits
     from lbproxy.dataplane.proxy.retry import Retrying
     from lbproxy.dataplane.router.table import Table
     from lbproxy.model.listener import Listener
@@ -136,6 +137,7 @@ class HttpRuntime:
         "min_response_rate",
         "name",
         "normalizes_paths",
+        "rate_limits",
         "slow_client_grace",
         "strict_paths",
         "table",
@@ -151,8 +153,11 @@ class HttpRuntime:
         trace_ids: TraceIds,
         access_log: AccessLog | None,
         group_stickiness: GroupStickiness | None = None,
+        rate_limits: RateLimits | None = None,
     ) -> None:
         self.name = listener.name
+        self.rate_limits = rate_limits
+        """None for none."""
         self.listener = listener
         self.table = table
         self.groups = groups

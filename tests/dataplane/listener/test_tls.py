@@ -9,11 +9,12 @@ from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from zope.interface.verify import verifyObject
 
-from lbproxy.dataplane.listener.tls import ServerTls, TlsDetails, describe
+from lbproxy.dataplane.listener.tls import ServerTls, TlsDetails, describe_connection
 from lbproxy.model.errors import InvalidModel
 from lbproxy.model.listener import Bind, Certificate, Listener, ListenerProtocol
 from lbproxy.model.rule import FixedResponse
 from lbproxy.model.tls_policy import TLS_POLICIES
+from lbproxy.native import tls as native
 from tests.certificate_authority import Authority
 from tests.tls_pair import client_connection, move, shuttle
 
@@ -23,6 +24,15 @@ DEFAULT = CA.certificate("default.example.com")
 EXACT = CA.certificate("www.example.com", kind="rsa")
 EXACT_ECDSA = CA.certificate("www.example.com")
 WILD = CA.certificate("*.example.com", common_name="wild")
+
+
+@pytest.fixture(autouse=True, params=["compiled", "in Python"])
+def choosing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Certificates and protocols are chosen by compiled callbacks where there are any, else in Python."""
+    if request.param == "in Python":
+        monkeypatch.setattr(native, "chooses", False)
+    elif not native.chooses:
+        pytest.skip("not built")
 
 
 def listener(*certificates: Certificate, policy: str = "", protocol: str = "HTTPS") -> Listener:
@@ -86,13 +96,15 @@ def test_ecdsa_is_preferred_and_rsa_given_to_clients_without_it(order: tuple[Cer
 
 def test_details_of_a_handshake() -> None:
     server = handshake(ServerTls(listener(DEFAULT)), client_connection(b"Www.Example.com", alpn=[b"h2", b"http/1.1"]))
-    assert describe(server) == TlsDetails("TLSv1.3", "TLS_AES_256_GCM_SHA384", "www.example.com", b"http/1.1", False)
+    assert describe_connection(server) == TlsDetails(
+        "TLSv1.3", "TLS_AES_256_GCM_SHA384", "www.example.com", b"http/1.1", False
+    )
 
 
 def test_details_without_extensions() -> None:
     client = client_connection(maximum=SSL.TLS1_2_VERSION)
     server = handshake(ServerTls(listener(DEFAULT)), client)
-    assert describe(server) == TlsDetails("TLSv1.2", "ECDHE-ECDSA-AES128-GCM-SHA256", "", b"", False)
+    assert describe_connection(server) == TlsDetails("TLSv1.2", "ECDHE-ECDSA-AES128-GCM-SHA256", "", b"", False)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +122,12 @@ def test_alpn_takes_our_order_and_no_overlap_is_no_alpn(
 ) -> None:
     tls = ServerTls(listener(DEFAULT, EXACT), alpn=ours)
     for name in (None, b"www.example.com"):
-        assert describe(handshake(tls, client_connection(name, alpn=offered))).alpn == expected
+        assert describe_connection(handshake(tls, client_connection(name, alpn=offered))).alpn == expected
 
 
 def test_tls_listeners_offer_no_alpn() -> None:
     server = handshake(ServerTls(listener(DEFAULT, protocol="TLS")), client_connection(alpn=[b"http/1.1"]))
-    assert describe(server).alpn == b""
+    assert describe_connection(server).alpn == b""
 
 
 @pytest.mark.parametrize("policy", TLS_POLICIES)
@@ -129,7 +141,7 @@ def test_versions_of_a_policy(policy: str, maximum: int) -> None:
             handshake(tls, client)
     else:
         server = handshake(tls, client)
-        assert describe(server).version == min(wanted, TLS_POLICIES[policy].maximum_version)
+        assert describe_connection(server).version == min(wanted, TLS_POLICIES[policy].maximum_version)
 
 
 def test_our_cipher_order_counts() -> None:
@@ -137,7 +149,7 @@ def test_our_cipher_order_counts() -> None:
         ciphers=b"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256", maximum=SSL.TLS1_2_VERSION
     )
     server = handshake(ServerTls(listener(DEFAULT)), client)
-    assert describe(server).cipher == "ECDHE-ECDSA-AES128-GCM-SHA256"
+    assert describe_connection(server).cipher == "ECDHE-ECDSA-AES128-GCM-SHA256"
 
 
 @pytest.mark.parametrize("maximum", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
@@ -153,7 +165,7 @@ def test_sessions_are_resumed_by_ticket(maximum: int, name: bytes | None) -> Non
     first.recv(1)  # TLS 1.3 sends tickets after the handshake
     second = client_connection(name, context=context)
     second.set_session(first.get_session())
-    assert describe(handshake(tls, second)).resumed
+    assert describe_connection(handshake(tls, second)).resumed
 
 
 def test_names_of_one_certificate_share_a_context() -> None:

@@ -16,7 +16,7 @@ from twisted.test.iosim import FakeTransport, IOPump, makeFakeClient, makeFakeSe
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from lbproxy.dataplane.listener.tls import ServerTls, describe
+from lbproxy.dataplane.listener.tls import ServerTls, describe_connection
 from lbproxy.dataplane.upstream.tls import CertificateRefused, ClientTls, explain_failure
 from lbproxy.model.errors import InvalidModel
 from lbproxy.model.listener import Bind, Certificate, Listener, ListenerProtocol
@@ -103,7 +103,7 @@ class ClientTlsTests(SynchronousTestCase):
     def test_trusted_certificate_for_the_targets_name(self) -> None:
         connection = Connection(TRUSTED, CA.certificate("app.example.com"))
         self.assertTrue(connection.works)
-        self.assertEqual(describe(connection.server_connection).server_name, "app.example.com")
+        self.assertEqual(describe_connection(connection.server_connection).server_name, "app.example.com")
 
     def test_wildcard_certificate(self) -> None:
         self.assertTrue(Connection(TRUSTED, CA.certificate("*.example.com")).works)
@@ -114,7 +114,7 @@ class ClientTlsTests(SynchronousTestCase):
             with self.subTest(host=host):
                 connection = Connection(TRUSTED, CA.certificate(host), host)
                 self.assertTrue(connection.works)
-                self.assertEqual(describe(connection.server_connection).server_name, "")
+                self.assertEqual(describe_connection(connection.server_connection).server_name, "")
 
     def test_certificate_for_another_name_is_refused(self) -> None:
         connection = Connection(TRUSTED, CA.certificate("b.example.com", "c.example.com", "192.0.2.1"))
@@ -169,7 +169,7 @@ class ClientTlsTests(SynchronousTestCase):
         settings = TargetTls(ca_pem=CA.root_pem, server_name="inner.example.com")
         connection = Connection(settings, CA.certificate("inner.example.com"), "127.0.0.1")
         self.assertTrue(connection.works)
-        self.assertEqual(describe(connection.server_connection).server_name, "inner.example.com")
+        self.assertEqual(describe_connection(connection.server_connection).server_name, "inner.example.com")
         self.assertFalse(Connection(settings, CA.certificate("127.0.0.1"), "127.0.0.1").works)
 
     def test_international_name(self) -> None:
@@ -179,7 +179,7 @@ class ClientTlsTests(SynchronousTestCase):
     def test_without_verification_anything_goes_but_the_name_is_sent(self) -> None:
         connection = Connection(TargetTls(verify=False), Authority("Other").certificate("x.org", days=-1))
         self.assertTrue(connection.works)
-        self.assertEqual(describe(connection.server_connection).server_name, "app.example.com")
+        self.assertEqual(describe_connection(connection.server_connection).server_name, "app.example.com")
 
     def test_the_context_is_shared_by_the_targets(self) -> None:
         tls = ClientTls(TRUSTED)
