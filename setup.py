@@ -44,6 +44,7 @@ HOT = (
     "dataplane/upstream/http1.py",
     "dataplane/upstream/pool.py",
     "dataplane/listener/http1.py",
+    "dataplane/listener/http2.py",
     "dataplane/l4/tcp.py",
     "dataplane/l4/front.py",
     "dataplane/deadlines.py",
