@@ -15,7 +15,7 @@ from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.upstream.tls import ClientTls, explain_failure
 from lbproxy.model.errors import InvalidModel
 from lbproxy.model.target import Target
-from lbproxy.model.target_group import TargetGroup, TargetTls
+from lbproxy.model.target_group import ProtocolVersion, TargetGroup, TargetTls
 from lbproxy.native.tls import start_client_tls
 from lbproxy.native.transport import connect
 
@@ -43,7 +43,7 @@ class Connector:
     def __init__(self, reactor: Any, deadlines: Deadlines) -> None:
         self._reactor = reactor
         self._deadlines = deadlines
-        self._tls: dict[TargetTls, ClientTls] = {}
+        self._tls: dict[tuple[TargetTls, tuple[bytes, ...]], ClientTls] = {}
 
     def connect(self, group: TargetGroup, target: Target, protocol: TargetProtocol, header: bytes = b"") -> Attempt:
         """Connect to ``target`` as ``group`` says; send ``header`` (a PROXY protocol header) ahead of all else.
@@ -54,19 +54,21 @@ class Connector:
         creator = None
         if group.protocol.is_encrypted:
             try:
-                creator = self._client_tls(group.tls).creator_for(target)
+                creator = self._client_tls(group).creator_for(target)
             except InvalidModel as problem:
                 return _Impossible(self._reactor, protocol, str(problem))
         attempt = Connecting(self._reactor, self._deadlines, target, protocol, header, creator)
         self._deadlines.set(attempt, self._deadlines.clock.now() + group.connect_timeout_seconds)
         return attempt
 
-    def _client_tls(self, settings: TargetTls) -> ClientTls:
+    def _client_tls(self, group: TargetGroup) -> ClientTls:
+        alpn = () if group.protocol_version is ProtocolVersion.HTTP1 else (b"h2",)
+        settings = (group.tls, alpn)
         found = self._tls.get(settings)
         if found is None:
             if len(self._tls) > 100:  # settings of groups that are long gone
                 self._tls.clear()
-            found = self._tls[settings] = ClientTls(settings)
+            found = self._tls[settings] = ClientTls(*settings)
         return found
 
 
