@@ -485,7 +485,7 @@ def test_what_is_retried(path: Path, words: str, policy: RetryPolicy) -> None:
         ("matcher = 0-99", "/AWS.ALB/healthcheck", ((0, 99),)),
     ],
 )
-def test_grpc_has_its_own_health_check(path: Path, words: str, path_: str, matcher: tuple[tuple[int, int], ...]) -> None:
+def test_grpc_has_its_own_health_check(path: Path, words: str, path_: str, matcher: tuple[tuple[int, int]]) -> None:
     (group,) = read(path, f"{WEB}{APP}protocol-version = GRPC\n{words}\n").configuration.target_groups
     assert group.protocol_version is ProtocolVersion.GRPC
     assert (group.health_check.path, group.health_check.matcher) == (path_, matcher)
@@ -817,11 +817,11 @@ def test_problem_has_its_parts(path: Path) -> None:
         ),
         (
             WEB + APP + "protocol-version = GRPC\nmatcher = 200\n",
-            "[target-group:app] matcher = 200: out of range; a GRPC group has gRPC's status codes, 0 to 99",
+            "lb.ini:11: [target-group:app] matcher = 200: out of range; a GRPC group has gRPC's status codes, 0 to 99",
         ),
         (
             WEB + APP + "matcher = 12\n",
-            "[target-group:app] matcher = 12: out of range; 200 to 499 is allowed",
+            "lb.ini:10: [target-group:app] matcher = 12: out of range; 200 to 499 is allowed",
         ),
         (
             APP + "retry-on = refused\n",
