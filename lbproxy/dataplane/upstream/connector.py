@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet.interfaces import IHandshakeListener, IProtocol, ITransport
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements, implementer
 
 from lbproxy.dataplane.deadlines import NEVER, Deadlines
 from lbproxy.dataplane.proxy.faults import Fault
@@ -58,7 +58,7 @@ class Connector:
             except InvalidModel as problem:
                 return _Impossible(self._reactor, protocol, str(problem))
         attempt = Connecting(self._reactor, self._deadlines, target, protocol, header, creator)
-        self._deadlines.set(attempt, self._deadlines.now() + group.connect_timeout_seconds)
+        self._deadlines.set(attempt, self._deadlines.clock.now() + group.connect_timeout_seconds)
         return attempt
 
     def _client_tls(self, group: TargetGroup) -> ClientTls:
@@ -83,14 +83,21 @@ class _Impossible:
             self._call.cancel()
 
 
-@implementer(IProtocol)
 class Connecting:
     """One attempt to connect; the transport's protocol until the connection is ready for use."""
 
-    armed = 0
-    deadline = NEVER
-    _over = False
-    _stream: Any = None
+    __slots__ = (
+        "_deadlines",
+        "_handshake",
+        "_header",
+        "_over",
+        "_protocol",
+        "_stream",
+        "_tls_creator",
+        "_transport",
+        "armed",
+        "deadline",
+    )
 
     def __init__(
         self,
@@ -101,12 +108,16 @@ class Connecting:
         header: bytes,
         tls_creator: Any,
     ) -> None:
+        self.armed = 0
+        self.deadline = NEVER
+        self._over = False
+        self._stream: Any = None
         self._deadlines = deadlines
         self._protocol = protocol
         self._header = header
         self._tls_creator = tls_creator
         self._handshake: _Handshake | None = None
-        self._transport: Any = connect(reactor, target.address, target.port, self, self._refused)
+        self._transport: Any = connect(reactor, target.address, target.port, cast(IProtocol, self), self._refused)
 
     def cancel(self) -> None:
         """Give up; the protocol is not told."""
@@ -184,6 +195,9 @@ class Connecting:
         if not self._over:
             self._end()
             self._protocol.connectFailed(Fault.TLS_FAILED, explain_failure(reason))
+
+
+classImplements(Connecting, IProtocol)
 
 
 @implementer(IHandshakeListener)
