@@ -24,7 +24,7 @@ from lbproxy.controlplane.config.ratelimits import rate_limit
 from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
 from lbproxy.controlplane.config.tokens import tokens_of
-from lbproxy.model.discovery import Discovery, FileSource, NamesSource, RegistrationSource, Source
+from lbproxy.model.discovery import Discovery, DockerSource, FileSource, NamesSource, RegistrationSource, Source
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import (
     Bind,
@@ -428,6 +428,8 @@ def _listener(
             min_response_rate=section["min-response-rate"],
             slow_client_grace_seconds=section["slow-client-grace"],
             max_requests_per_connection=section["max-requests-per-connection"],
+            http2=section["http2"],
+            http2_max_concurrent_streams=section["http2-max-concurrent-streams"],
             xff_mode=XffMode(section["xff-mode"]),
             xff_client_port=section["xff-client-port"],
             desync_mitigation_mode=DesyncMitigationMode(section["desync-mitigation-mode"]),
@@ -571,7 +573,7 @@ def _discovery(section: ReadSection, files: _Files) -> Discovery:
     named = tuple(target for target in names if not target.address)
     sources: list[Source] = [NamesSource(targets=named)] if named else []
     for source in section["discovery"] or ():
-        if isinstance(source, FileSource):
+        if isinstance(source, FileSource | DockerSource):
             source = attrs.evolve(source, path=files.absolute(source.path))
         sources.append(source)
     if tokens := files.tokens.get(section.name):

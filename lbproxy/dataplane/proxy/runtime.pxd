@@ -49,5 +49,6 @@ cdef class HttpRuntime:
     cdef readonly bint drop_odd_names, normalizes_paths, strict_paths
     cdef readonly double min_request_rate, min_response_rate, slow_client_grace
     cdef readonly long long max_requests
+    cdef readonly bint http2
 
     cpdef finished(self, Exchange exchange)

@@ -137,6 +137,7 @@ class HttpRuntime:
         "group_stickiness",
         "groups",
         "header_timeout",
+        "http2",
         "idle_timeout",
         "listener",
         "max_requests",
@@ -188,6 +189,7 @@ class HttpRuntime:
         self.min_request_rate = float(listener.min_request_rate)
         self.min_response_rate = float(listener.min_response_rate)
         self.slow_client_grace = listener.slow_client_grace_seconds
+        self.http2 = listener.http2
         self.max_requests = listener.max_requests_per_connection
         """0 for any number."""
 
