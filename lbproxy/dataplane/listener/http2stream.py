@@ -235,6 +235,7 @@ class ClientStream(Downstream):
             return
         if stream.state != CLOSED:
             self._reset(CANCEL)
+        stream.owner = None  # a circle of references would wait for the garbage collector
         connection.request_done()
 
 
