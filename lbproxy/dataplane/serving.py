@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from twisted.logger import Logger
@@ -22,6 +22,7 @@ from lbproxy.dataplane.l4.front import TcpFront, TcpRuntime
 from lbproxy.dataplane.listener.admission import Admission, Admissions
 from lbproxy.dataplane.listener.census import SharedCensus
 from lbproxy.dataplane.listener.http1 import HttpFront
+from lbproxy.dataplane.listener.http2 import Http2Connection
 from lbproxy.dataplane.listener.proxyprotocol import ProxyProtocolFactory
 from lbproxy.dataplane.listener.tls import ServerTls, describe
 from lbproxy.dataplane.proxy.forwarded import TraceIds
@@ -78,7 +79,15 @@ class Serving:
     ``cells`` and ``tables`` are the memory that all workers share, ``slot`` this worker's number.
     """
 
-    def __init__(self, reactor: Any, cells: Cells, tables: Tables, slot: int) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        cells: Cells,
+        tables: Tables,
+        slot: int,
+        on_suspect: Callable[[str, str, int], None] = lambda group, target, failures: None,
+    ) -> None:
+        """``on_suspect`` is told of a target that has failed so many requests in a row."""
         self._reactor = reactor
         self._cells = cells
         self._slot = slot
@@ -100,7 +109,15 @@ class Serving:
         self._log_settings = AccessLogSettings()
         self.counters = WorkerCounters()
         self._groups = Groups(
-            self._deadlines, self._connector, self.counters, cells, slot, self._random, self.seal, self._target_gone
+            self._deadlines,
+            self._connector,
+            self.counters,
+            cells,
+            slot,
+            self._random,
+            self.seal,
+            self._target_gone,
+            on_suspect,
         )
         self.draining = False
 
@@ -169,6 +186,8 @@ class Serving:
             accepting.front = self._make_front(bind, listener)
         accepting.front.admit(self._admission(listener, bind))
         accepting.front.runtime = self._runtime(listener, accepting.front)
+        if isinstance(accepting.front, HttpFront):
+            accepting.front.certificates = tls
         if accepting.listener is not listener or accepting.tls is not tls:
             accepting.listener = listener
             accepting.tls = tls
@@ -177,7 +196,8 @@ class Serving:
     def _make_front(self, bind: Bind, listener: Listener) -> Front:
         front: Front
         if listener.protocol.is_http:
-            front = HttpFront(bind.port, self._deadlines, describe if listener.protocol.is_encrypted else None)
+            tls = describe if listener.protocol.is_encrypted else None
+            front = HttpFront(bind.port, self._deadlines, tls, Http2Connection)
         else:
             front = TcpFront()
         front.draining = self.draining

@@ -33,7 +33,35 @@ class FileSource:
     text: str
 
 
-Source = NamesSource | SrvSource | FileSource
+@attrs.frozen(kw_only=True)
+class EtcdSource:
+    """The keys in etcd that begin with a prefix."""
+
+    url: str
+    """``http://host:port`` or ``https://host:port``, without a path."""
+    prefix: str
+    text: str
+
+
+@attrs.frozen(kw_only=True)
+class DockerSource:
+    """The containers of a Docker engine that are labelled for the group."""
+
+    path: str
+    """Absolute path of the engine's socket."""
+    text: str
+
+
+@attrs.frozen(kw_only=True)
+class RegistrationSource:
+    """Targets that register themselves with the admin API."""
+
+    tokens: tuple[str, ...] = attrs.field(repr=False)
+    """Each of them lets register and deregister targets of the group."""
+    text: str = "registration"
+
+
+Source = NamesSource | SrvSource | FileSource | EtcdSource | DockerSource | RegistrationSource
 
 
 @attrs.frozen(kw_only=True)

@@ -105,6 +105,10 @@ class Listener:
     max_requests_per_connection: int = 0
     """After so many a client connection is closed; 0 for any number."""
 
+    http2: bool = False
+    """HTTPS: offer HTTP/2 by ALPN (ALB routing.http2.enabled).  HTTP: take it from clients that begin with it."""
+    http2_max_concurrent_streams: int = 128
+    """Requests at once on one connection of HTTP/2."""
     rate_limits: tuple[RateLimit, ...] = ()
     security_groups: tuple[str, ...] = ()
     """Names of those that say who may connect; without any everybody may."""
