@@ -858,13 +858,23 @@ def test_closed_connections_leave_nothing_to_the_collector(world: World) -> None
     if not tls.direct:
         pytest.skip("Twisted's TLS waits for the peer")
 
+    protocols: list[Listening] = []
+
+    class Building:
+        def buildProtocol(self, addr: Any) -> Listening:
+            protocols.append(Listening())
+            return protocols[-1]
+
+    acceptor, port = world.acceptor(tls.ServerTlsFactory(server_tls(), Building()))
+    context = client_context()
+
     def connect_and_close() -> None:
-        protocol = Listening()
-        peer = secured(world, protocol)
+        peer = Peer(world, world.peer(port), context, "a.example")
+        peer.shake_hands()
+        protocol = protocols.pop()
         tls.finish(protocol.transport)
         assert peer.ended()
         world.until(lambda: protocol.reason is not None)
-        protocol.transport = None
 
     connect_and_close()
     gc.collect()
@@ -875,6 +885,7 @@ def test_closed_connections_leave_nothing_to_the_collector(world: World) -> None
         assert gc.collect() < 10
     finally:
         gc.enable()
+        acceptor.close()
 
 
 def test_a_connection_outlives_the_contexts_of_its_listener(world: World) -> None:
