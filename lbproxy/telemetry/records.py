@@ -1,4 +1,4 @@
-"""What the access log says of a request."""
+"""What the access log says of a request, and of a TCP or TLS connection."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ class HttpRecord:
         "tls_cipher",
         "tls_version",
         "trace_id",
+        "transformed_host",
+        "transformed_uri",
         "user_agent",
         "version",
     )
@@ -106,6 +108,9 @@ class HttpRecord:
         """``forward``, ``redirect``, ``fixed-response`` or empty."""
         self.redirect_url = ""
         self.error_reason = ""
+        self.transformed_host = b""
+        """As it was sent on where the rule rewrote it, else empty; so are the path and query."""
+        self.transformed_uri = b""
         self.rate_limit = ""
         """The rate limit that it was over; with `` dry-run`` behind it where it was served all the same."""
         self.classification = ""
@@ -116,3 +121,49 @@ class HttpRecord:
         self.tls_version = ""
         """As OpenSSL names it, ``TLSv1.3``; empty without TLS."""
         self.tls_cipher = ""
+
+
+class TcpRecord:
+    """A TCP or TLS connection that ended; times are in seconds."""
+
+    __slots__ = (
+        "client_address",
+        "client_port",
+        "connect_time",
+        "duration",
+        "error_reason",
+        "listener",
+        "received_bytes",
+        "sent_bytes",
+        "server_name",
+        "started",
+        "target",
+        "target_group",
+        "tls_cipher",
+        "tls_version",
+    )
+
+    def __init__(self, listener: str, client_address: str, client_port: int, started: float) -> None:
+        self.listener = listener
+        self.client_address = client_address
+        """IP literal of the client, without brackets."""
+        self.client_port = client_port
+        self.started = started
+        """Unix time of the accept."""
+        self.duration = 0.0
+        """Seconds from the accept to the end of both connections."""
+        self.target_group = ""
+        self.target = ""
+        """``host:port`` of the last target tried, empty if none was."""
+        self.connect_time = -1.0
+        """Seconds that it took to connect to a target, failed attempts included; -1 if none was connected."""
+        self.received_bytes = 0
+        """From the client."""
+        self.sent_bytes = 0
+        """To the client."""
+        self.tls_version = ""
+        """As OpenSSL names it; empty without TLS."""
+        self.tls_cipher = ""
+        self.server_name = ""
+        self.error_reason = ""
+        """`Fault.reason`, empty after an orderly end."""

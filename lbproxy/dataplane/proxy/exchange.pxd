@@ -37,7 +37,7 @@ cdef class Downstream:
 
 
 cdef class Upstream:
-    cdef public bint reused
+    cdef public bint may_refuse, reused
     cdef public Exchange exchange
 
     cpdef send_request(self, bytes block, bytes method, long long framing, bytes data, bint ended)
@@ -67,12 +67,13 @@ cdef class Exchange(HttpRecord):
     cdef public bint alone
     cdef readonly object tries
     cdef object _others, _chosen, _following, _kept_failed
-    cdef bytes _data, _trailers, _block
+    cdef object _transform
+    cdef bytes _data, _trailers, _block, _sent_target, _sent_authority
     cdef tuple _earlier_tries
     cdef long long _framing
     cdef str _sticky_group
     cdef bint _sticky
-    cdef bint _connecting, _counted, _queued, _paused_request, _paused_response, _repeatable
+    cdef bint _connecting, _counted, _queued, _paused_request, _paused_response, _refusable, _repeatable
 
     cpdef begin_exchange(self, Downstream client, HttpRuntime runtime, CRequestHead head, double began)
     @cython.locals(client=Downstream, head=CRequestHead)
@@ -114,6 +115,9 @@ cdef class Exchange(HttpRecord):
     cpdef take_over(self, Upstream upstream, Pool pool, chosen, double dispatched)
     cpdef fail(self, fault)
 
+    cpdef bytes value_of(self, bytes name)
+    cdef bint _rewrite(self, transform) except -1
+    cdef bytes _changed(self, bytes fields)
     cdef bint _is_limited(self, CRequestHead head, str rule) except -1
     cdef bint _normalize_path(self, CRequestHead head, bint strict) except -1
     cdef _answer(self, Match match)

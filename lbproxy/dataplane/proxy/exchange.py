@@ -17,11 +17,12 @@ from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phras
 from lbproxy.dataplane.proxy.faults import Fault, Retry
 from lbproxy.dataplane.proxy.forwarded import too_many_addresses
 from lbproxy.dataplane.router.redirect import expand
+from lbproxy.dataplane.router.transform import is_preflight
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import FixedResponse, Redirect
 from lbproxy.telemetry.records import HttpRecord
 from lbproxy.wire.errors import RemoteProtocolError
-from lbproxy.wire.http.path import use_normalized_path
+from lbproxy.wire.http.path import normalize_target, use_normalized_path
 from lbproxy.wire.http1.codec import CHUNKED, NO_BODY, codec
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime, Pool
     from lbproxy.dataplane.router.groups import GroupChoice
     from lbproxy.dataplane.router.table import Match
+    from lbproxy.dataplane.router.transform import CompiledTransform
     from lbproxy.model.target import RegisteredTarget
     from lbproxy.native.clock import Clock
     from lbproxy.wire.http1.head import RequestHead, ResponseHead
@@ -107,9 +109,11 @@ class Downstream:
 class Upstream:
     """A target's end, while it serves one exchange."""
 
-    __slots__ = ("exchange", "reused")
+    __slots__ = ("exchange", "may_refuse", "reused")
 
     reused: bool
+    may_refuse: bool
+    """Whether the target can say of a request that was sent that it has not looked at it."""
     exchange: Exchange | None
 
     def send_request(self, block: bytes, method: bytes, framing: int, data: bytes, ended: bool) -> None:
@@ -151,6 +155,7 @@ class Exchange(HttpRecord):
     """
 
     __slots__ = (
+        "_sent_authority",
         "_block",
         "_chosen",
         "_connecting",
@@ -164,10 +169,13 @@ class Exchange(HttpRecord):
         "_queued",
         "_paused_request",
         "_paused_response",
+        "_refusable",
         "_repeatable",
         "_sticky",
         "_sticky_group",
+        "_sent_target",
         "_trailers",
+        "_transform",
         "alone",
         "answered",
         "began",
@@ -221,7 +229,11 @@ class Exchange(HttpRecord):
         self._paused_request = False
         self._paused_response = False
         self._kept_failed: RegisteredTarget | None = None
+        self._refusable = False
         self._repeatable = False
+        self._transform: CompiledTransform | None = runtime.transform
+        self._sent_target = b""
+        self._sent_authority = b""
         self.request_target = b""
         """As it came, where what is sent on differs; `complete_record` fills in the others."""
         self._queued = False
@@ -268,7 +280,13 @@ class Exchange(HttpRecord):
         if head.odd_path and runtime.normalizes_paths and not self._normalize_path(head, runtime.strict_paths):
             self.fail(Fault.BAD_PATH)
             return
+        if runtime.preflight and is_preflight(head):
+            self.action = "cors-preflight"
+            self._respond(204, b"text/plain", b"")
+            self._finish()
+            return
         match = runtime.table.match(head, self.client.host)
+        transform = self._transform = match.transform
         self.rule = match.rule_name
         self.priority = match.priority
         self.action = match.action_text
@@ -276,6 +294,9 @@ class Exchange(HttpRecord):
             return
         if match.forward is None:
             self._answer(match)
+            return
+        if transform is not None and transform.rewrites and not self._rewrite(transform):
+            self.fail(Fault.TRANSFORM_FAILED)
             return
         forward = match.forward
         name = forward.pick() if forward.stickiness_seconds == 0.0 else self._choose_group(forward)
@@ -299,7 +320,7 @@ class Exchange(HttpRecord):
         self.received_bytes += len(data)
         upstream = self.upstream
         if upstream is not None:
-            if self._repeatable and not self.response_started:
+            if (self._repeatable or self._refusable) and not self.response_started:
                 self._keep(data)
             upstream.send_data(data)
         else:
@@ -411,6 +432,7 @@ class Exchange(HttpRecord):
 
     def informational(self, head: ResponseHead) -> None:
         """An interim answer (1xx but 101); HTTP/1.0 clients don't know them (RFC 9110 section 15.2)."""
+        self._refusable = False
         if self.tries is not None:
             self._repeatable = False
             self.tries.settle()
@@ -435,6 +457,8 @@ class Exchange(HttpRecord):
                 return
             self.tries.settle()
         self.response_started = True
+        if self._transform is not None:
+            head.forwarded = self._changed(head.forwarded)
         fields = self._with_cookies(head) if self._sticky else head.forwarded
         if ended:
             self.upstream = None
@@ -485,6 +509,8 @@ class Exchange(HttpRecord):
             if self.tries is not None and self.tries.leave_to_hedge():
                 self._await_hedge()
                 return
+            if fault.retry is Retry.UNPROCESSED and self._kept_failed is not self._chosen:
+                reused = True  # a target that renews its connections refuses on the old one
             following = self._chosen if reused else self._peek()
             if following is not None and self._may_retry(fault, reused):
                 self._try_instead(following, fault.reason, 0)
@@ -589,7 +615,8 @@ class Exchange(HttpRecord):
         if self.response_started:
             self.client.cut()
         else:
-            self._respond(fault.status, b"text/plain; charset=utf-8", error_body(fault.status, self.trace_id))
+            content_type, body = self.runtime.error_pages.page(fault.status, self.trace_id)
+            self._respond(fault.status, content_type, body)
         self._finish()
 
     # Inside
@@ -607,9 +634,8 @@ class Exchange(HttpRecord):
         self.rate_limit = over.name
         self.error_reason = Fault.RATE_LIMITED.reason
         self.runtime.counters.faults[Fault.RATE_LIMITED.reason] += 1
-        body = error_body(429, self.trace_id)
-        fields = b"Retry-After: %d\r\n" % over.retry_after_seconds
-        self._respond(429, b"text/plain; charset=utf-8", body, fields)
+        content_type, body = self.runtime.error_pages.page(429, self.trace_id)
+        self._respond(429, content_type, body, b"Retry-After: %d\r\n" % over.retry_after_seconds)
         self._finish()
         return True
 
@@ -622,6 +648,46 @@ class Exchange(HttpRecord):
         except RemoteProtocolError:
             return False
         return True
+
+    def _rewrite(self, transform: CompiledTransform) -> bool:
+        """Make the target and the host that are sent on; tell whether they are that."""
+        head = self.head
+        try:
+            target = transform.rewrite_target(head.target)
+            authority = transform.rewrite_authority(head.authority)
+            if target != head.target:
+                if self.runtime.normalizes_paths:
+                    target = normalize_target(target, strict=self.runtime.strict_paths)
+                self._sent_target = self.transformed_uri = target
+            if authority != head.authority:
+                self._sent_authority = self.transformed_host = authority
+        except RemoteProtocolError:
+            return False
+        return True
+
+    def _changed(self, fields: bytes) -> bytes:
+        """An answer's field lines as the listener and the rule want them."""
+        assert self._transform is not None
+        changes = self._transform.response
+        changed: bytes = fields if changes is None else changes.apply(fields, self.value_of)
+        return changed
+
+    def value_of(self, name: bytes) -> bytes:
+        """What a placeholder in a field's new value stands for."""
+        client = self.client
+        head = self.head
+        if name == b"client-ip":
+            return client.host.encode("ascii")
+        if name == b"client-port":
+            return b"%d" % client.port
+        if name == b"protocol":
+            return client.scheme.encode("ascii")
+        if name == b"port":
+            return b"%d" % client.listener_port
+        if name == b"trace-id":
+            return self.trace_id
+        text: bytes = {b"host": head.host, b"path": head.path, b"query": head.query}[name]
+        return text
 
     def _answer(self, match: Match) -> None:
         """Carry out an action that needs no target."""
@@ -683,6 +749,8 @@ class Exchange(HttpRecord):
         self.status = status
         self.response_started = True
         fields = own_fields(self.client.wall_time(), content_type) + fields
+        if self._transform is not None:
+            fields = self._changed(fields)
         has_body = status not in (204, 304) and self.head.method != b"HEAD"
         length = len(body) if status not in (204, 304) else -1
         self.client.send_response(
@@ -756,7 +824,7 @@ class Exchange(HttpRecord):
         """A piece of a body that can still be sent again if it stays small."""
         self._data += data
         if len(self._data) > _MAX_KEPT_BODY:
-            self._repeatable = False
+            self._repeatable = self._refusable = False
             self._data = b""
 
     def _send(self, upstream: Upstream) -> None:
@@ -769,7 +837,9 @@ class Exchange(HttpRecord):
         ended = self.request_ended
         self._repeatable = self._may_repeat()
         if not self._repeatable:
-            self._data = b""
+            self._refusable = upstream.may_refuse and len(data) <= _MAX_KEPT_BODY
+            if not self._refusable:
+                self._data = b""
         if not ended:
             # first, for what is there already may be more than the target takes at once
             self.client.resume_request()
@@ -786,14 +856,21 @@ class Exchange(HttpRecord):
         authority = head.authority
         if not authority and head.minor == 0:
             authority = self.pool.authority
+        target = head.target
+        forwarded = head.forwarded
+        if self._transform is not None:
+            target = self._sent_target or target
+            authority = self._sent_authority or authority
+            if self._transform.request is not None:
+                forwarded = self._transform.request.apply(forwarded, self.value_of)
         upgrade = b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade if head.upgrade else b""
         if head.te_trailers:
             upgrade += b"Connection: te\r\nTE: trailers\r\n" if not upgrade else b""
         self._block = _CODEC.request_block(
             head.method,
-            head.target,
+            target,
             authority,
-            head.forwarded,
+            forwarded,
             self.client.forwarded_fields(head.x_forwarded_for),
             self.trace_id,
             upgrade,
@@ -810,6 +887,10 @@ class Exchange(HttpRecord):
     def _may_retry(self, fault: Fault, reused: bool) -> bool:
         if fault.retry is Retry.YES:
             return self.tries is None or self.tries.connects_elsewhere
+        if fault.retry is Retry.UNPROCESSED:
+            if reused:
+                self._kept_failed = self._chosen
+            return self._repeatable or self._refusable
         if fault.retry is not Retry.IF_REUSED or not self._repeatable:
             return False
         if reused:
