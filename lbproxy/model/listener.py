@@ -8,6 +8,7 @@ import attrs
 
 from lbproxy.model.rate_limit import RateLimit
 from lbproxy.model.rule import Action, Rule
+from lbproxy.model.transform import ErrorPage, Transform
 
 
 class ListenerProtocol(enum.Enum):
@@ -122,6 +123,12 @@ class Listener:
     """Add the client's port to X-Forwarded-For (``append`` only)."""
 
     desync_mitigation_mode: DesyncMitigationMode = DesyncMitigationMode.DEFENSIVE
+    transform: Transform = Transform()
+    """For every request, whatever its rule."""
+    error_pages: tuple[ErrorPage, ...] = ()
+    """The first that has the status is used."""
+    cors_preflight: bool = False
+    """Answer the questions that browsers ask ahead of a request from another origin."""
     path_normalization: PathNormalization = PathNormalization.SAFE
     drop_invalid_header_fields: bool = False
     """Remove fields whose name has anything but letters, digits and hyphens (ALB)."""

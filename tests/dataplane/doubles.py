@@ -294,8 +294,8 @@ class World:
             name="web",
             binds=(Bind("198.51.100.1", 8080),),
             **{
-                "protocol": ListenerProtocol.HTTP,
                 "rules": RULES,
+                "protocol": ListenerProtocol.HTTP,
                 "default_action": Forward((WeightedGroup("app"),)),
                 **listener,
             },

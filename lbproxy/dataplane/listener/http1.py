@@ -19,7 +19,7 @@ from zope.interface import classImplements
 from lbproxy.dataplane.deadlines import NEVER, TICK_SECONDS, Deadlines
 from lbproxy.dataplane.listener.admission import Admission, replace
 from lbproxy.dataplane.listener.pace import Pace
-from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phrase
+from lbproxy.dataplane.proxy.answers import reason_phrase
 from lbproxy.dataplane.proxy.exchange import Downstream, Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields
@@ -605,11 +605,11 @@ class ClientConnection(Downstream):
             self._describe_tls(refused)
         if desync := number_of(reason):
             classify(refused, desync)
-        body = error_body(status, b"")
+        fields, body = self._runtime.refusal(refused, status, self.wall_time())
         message = b"HTTP/1.1 %d %b\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
             status,
             reason_phrase(status),
-            own_fields(self.wall_time(), b"text/plain"),
+            fields,
             len(body),
             body if head.method != b"HEAD" else b"",
         )

@@ -23,7 +23,6 @@ from zope.interface import classImplements
 from lbproxy.dataplane.deadlines import NEVER, TICK_SECONDS
 from lbproxy.dataplane.listener.http1 import DRAIN_GRACE_SECONDS, HttpFront, TlsDescription, classify, unreadable
 from lbproxy.dataplane.listener.pace import Pace
-from lbproxy.dataplane.proxy.answers import error_body, own_fields
 from lbproxy.dataplane.proxy.exchange import Downstream, Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields
@@ -588,8 +587,7 @@ class Http2Connection:
         """Answer a request that could not be read, or must not be sent on."""
         assert stream is not None
         refused = self._note(stream, error, head, now)
-        body = error_body(error.status, b"")
-        fields = own_fields(_WALL.now(), b"text/plain")
+        fields, body = self._runtime.refusal(refused, error.status, _WALL.now())
         alone = head.method == b"HEAD"
         refused.sent_bytes = self.codec.send_response(stream, error.status, fields, len(body), alone)
         if not alone:

@@ -46,6 +46,7 @@ class Fault(enum.Enum):
     MISDIRECTED = ("MisdirectedRequest", Side.CLIENT, 421, Retry.NO)
     METHOD_NOT_ALLOWED = ("MethodNotAllowed", Side.CLIENT, 405, Retry.NO)
     INCOMPATIBLE_TARGET_GROUP = ("IncompatibleTargetGroup", Side.OURS, 500, Retry.NO)
+    TRANSFORM_FAILED = ("TransformFailed", Side.OURS, 500, Retry.NO)
     INTERNAL = ("InternalError", Side.OURS, 500, Retry.NO)
     DRAIN_DEADLINE = ("DrainDeadline", Side.OURS, 503, Retry.NO)
     NO_TARGETS = ("NoTargets", Side.TARGET, 503, Retry.NO)
