@@ -31,6 +31,8 @@ HOT = (
     "wire/http2/stream.py",
     "wire/http2/abuse.py",
     "wire/http2/heads.py",
+    "wire/http2/sending.py",
+    "wire/http2/control.py",
     "wire/http2/connection.py",
     "telemetry/records.py",
     "telemetry/histograms.py",
@@ -45,6 +47,11 @@ HOT = (
     "dataplane/upstream/pool.py",
     "dataplane/listener/http1.py",
     "dataplane/listener/http2.py",
+    "dataplane/listener/http2stream.py",
+    "dataplane/l4/tcp.py",
+    "dataplane/l4/front.py",
+    "dataplane/deadlines.py",
+    "dataplane/upstream/connector.py",
 )
 """Ordinary Python that every request passes; the .pxd file beside each gives its classes their types in C."""
 
