@@ -1,13 +1,14 @@
 """Targets from a Docker engine: its running containers with the label ``lbproxy.target-group``.
 
 Other labels: ``lbproxy.port`` (else the one port that the image exposes), ``lbproxy.network`` (else the first one with
-an address), ``lbproxy.weight`` and ``lbproxy.zone``.  A container that is being stopped leaves with the signal that
-tells it to end, not when it has ended.
+an address), ``lbproxy.weight``, ``lbproxy.zone`` and ``lbproxy.priority``.  A container that is being stopped leaves
+with the signal that tells it to end, not when it has ended.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -46,6 +47,8 @@ class DockerTargets:
         """Id of a container that was told to end -> when."""
         self._told: dict[str, str] = {}
         """Id of a container that cannot be a target -> why."""
+        self._since = 0
+        """Unix time of the latest list, a little earlier."""
         self._listing: Deferred[None] | None = None
         self._again = False
         self._following = ListAndWatch(context.reactor, self._list, self._watch, sink.failed)
@@ -59,6 +62,7 @@ class DockerTargets:
             self._listing.cancel()
 
     async def _list(self) -> None:
+        self._since = int(time.time()) - 1
         filters = {"label": [LABEL], "status": ["running"]}
         containers = await self._api.ask("GET", f"/containers/json?filters={quote(json.dumps(filters))}")
         if not isinstance(containers, list):
@@ -82,8 +86,10 @@ class DockerTargets:
         self._sink.found(sorted(targets, key=lambda target: target.key))
 
     async def _watch(self) -> None:
+        """Take events from the time of the list on, so that none between both is lost."""
         filters = {"type": ["container", "network"], "event": list(_EVENTS)}
-        await self._api.stream("GET", f"/events?filters={quote(json.dumps(filters))}", None, self._receive)
+        path = f"/events?since={self._since}&filters={quote(json.dumps(filters))}"
+        await self._api.stream("GET", path, None, self._receive)
 
     def _receive(self, event: Any) -> None:
         """Something happened to some container: look again."""
@@ -120,7 +126,9 @@ def target_of(container: Mapping[str, Any], parse_target: Callable[[str], Target
     labels = container["Labels"]
     address = _address(container, labels.get("lbproxy.network"))
     port = labels.get("lbproxy.port") or _port(container)
-    more = [f"{key}={labels[f'lbproxy.{key}']}" for key in ("weight", "zone") if labels.get(f"lbproxy.{key}")]
+    more = [
+        f"{key}={labels[f'lbproxy.{key}']}" for key in ("weight", "zone", "priority") if labels.get(f"lbproxy.{key}")
+    ]
     return parse_target(" ".join([f"[{address}]:{port}" if ":" in address else f"{address}:{port}", *more]))
 
 
