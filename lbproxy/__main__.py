@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from lbproxy import __version__
 
-COMMANDS = ("check", "explain", "status", "top", "reload")
+COMMANDS = ("check", "explain", "status", "top", "drops", "reload")
 """Modules of `lbproxy.cli`."""
 
 

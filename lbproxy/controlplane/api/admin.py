@@ -31,6 +31,7 @@ from zope.interface import implementer
 from lbproxy import __version__
 from lbproxy.controlplane.api.description import describe_configuration, describe_status
 from lbproxy.controlplane.state import ControlState
+from lbproxy.telemetry import ledger
 
 _log = Logger()
 
@@ -47,6 +48,7 @@ GET  /metrics  Prometheus metrics
 GET  /status   workers, listeners, target groups and targets as JSON
 GET  /ready    200 when every worker serves, else 503 and the reason
 GET  /live     200 while the supervisor runs
+GET  /drops    what lbproxy itself ended or refused, by cause, as JSON
 GET  /config   the configuration in force as JSON, without keys
 POST /reload   read the configuration file again
 """
@@ -217,6 +219,7 @@ class AdminResource(Resource):
             "/": {"GET": lambda: Answer.of_text(200, _INDEX)},
             "/metrics": {"GET": lambda: Answer(200, self._metrics.exposition(), PROMETHEUS)},
             "/status": {"GET": self._status},
+            "/drops": {"GET": self._drops},
             "/config": {"GET": self._configuration},
             "/ready": {"GET": self._ready},
             "/live": {"GET": lambda: Answer.of_text(200, "alive\n")},
@@ -256,6 +259,17 @@ class AdminResource(Resource):
         if method == "POST" and not _is_same_origin(request):
             return Answer.of_json(403, {"error": "refused: the request comes from another site's page"})
         return respond()
+
+    def _drops(self) -> Answer:
+        totals = self._metrics.totals()
+        return Answer.of_json(
+            200,
+            {
+                "uptime_seconds": round(self._reactor.seconds() - self._supervisor.started_at, 3),
+                "drops": ledger.entries(totals["listeners"]),
+                "requests_lost_with_workers": totals["requests_lost_with_workers"],
+            },
+        )
 
     def _status(self) -> Answer:
         return Answer.of_json(
