@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from lbproxy import __version__
 
-COMMANDS = ("check", "explain", "status", "top", "drops", "reload")
+COMMANDS = ("check", "explain", "status", "top", "drops", "reload", "drain", "target", "register")
 """Modules of `lbproxy.cli`."""
 
 

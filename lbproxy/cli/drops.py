@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from lbproxy.cli.client import AdminClient, add_admin_arguments, find_address, run_command
+from lbproxy.cli.client import add_admin_arguments, make_client, run_command
 from lbproxy.cli.display import make_console, make_table, show_count, show_duration
 
 NAME = "drops"
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    ledger = AdminClient(find_address(arguments)).get("/drops")
+    ledger = make_client(arguments).get("/drops")
     if arguments.json:
         print(json.dumps(ledger, indent=2))
         return 0

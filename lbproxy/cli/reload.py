@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from lbproxy.cli.client import AdminClient, AdminError, add_admin_arguments, find_address, run_command
+from lbproxy.cli.client import AdminError, add_admin_arguments, make_client, run_command
 
 NAME = "reload"
 HELP = "have a running lbproxy apply its changed configuration file"
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    client = AdminClient(find_address(arguments), _TIMEOUT_SECONDS)
+    client = make_client(arguments, _TIMEOUT_SECONDS)
     status, result = client.post("/reload")
     if not isinstance(result, dict) or "ok" not in result:
         reason = result.get("error") if isinstance(result, dict) else None

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from lbproxy.cli.client import AdminClient, add_admin_arguments, find_address, run_command
+from lbproxy.cli.client import add_admin_arguments, make_client, run_command
 from lbproxy.cli.display import make_console, make_table, show_count, show_duration, show_state
 
 NAME = "status"
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    status = AdminClient(find_address(arguments)).get("/status")
+    status = make_client(arguments).get("/status")
     if arguments.json:
         print(json.dumps(status, indent=2))
         return 0
@@ -114,11 +114,21 @@ def _group_table(group: Mapping[str, Any]) -> Table:
                 _weight(target),
                 show_count(target["in_flight"]),
                 show_count(target["requests"]),
-                Text(" ".join(filter(None, (target["reason"], target["description"], target.get("share_reason"))))),
+                Text(_why(target)),
             )
             for target in group["targets"]
         ],
     )
+
+
+def _why(target: Mapping[str, Any]) -> str:
+    """Reason and description; what the checks say where an operator has decided otherwise."""
+    parts = [target["reason"], target["description"], target.get("share_reason")]
+    if target.get("checked"):
+        parts.append(f"(its checks say {target['checked']})")
+    elif target.get("override") and target["override"]["weight"] is not None:
+        parts.append("(an operator has set its weight)")
+    return " ".join(filter(None, parts))
 
 
 def _weight(target: Mapping[str, Any]) -> str:

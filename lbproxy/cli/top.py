@@ -17,7 +17,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from lbproxy.cli.client import AdminClient, AdminError, add_admin_arguments, find_address, run_command
+from lbproxy.cli.client import AdminClient, AdminError, add_admin_arguments, make_client, run_command
 from lbproxy.cli.display import make_console, make_table, show_count, show_latency, show_rate, show_state
 from lbproxy.cli.status import count_server_errors, headline
 
@@ -130,7 +130,7 @@ def _target_errors(target: Mapping[str, Any]) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    client = AdminClient(find_address(arguments))
+    client = make_client(arguments)
     console = make_console()
     before = _look(client)
     try:

@@ -6,12 +6,14 @@ Pools keep their connections and observations what they have learnt, whatever ch
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
 from lbproxy.dataplane.balancer import OBSERVING, Circumstances, Observation, make_balancer
 from lbproxy.dataplane.balancer.seal import Seal
 from lbproxy.dataplane.balancer.stickiness import target_stickiness
+from lbproxy.dataplane.proxy.gate import Gate
 from lbproxy.dataplane.proxy.retry import Retrying
 from lbproxy.dataplane.proxy.runtime import GroupRuntime
 from lbproxy.dataplane.upstream.pool import TargetPool
@@ -46,8 +48,10 @@ class Groups:
         random: Random,
         seal: Seal,
         on_gone: Callable[[str, str], None],
+        on_suspect: Callable[[str, str, int], None],
     ) -> None:
-        """``on_gone`` is told the group and key of each target whose time to finish is over."""
+        """``on_gone`` is told the group and key of each target whose time to finish is over, ``on_suspect`` of each
+        that has failed so many requests in a row."""
         self.runtimes: dict[str, GroupRuntime] = {}
         """What serves each group, which may be its backup; a new mapping for each snapshot, since exchanges keep the
         one that they began with."""
@@ -61,6 +65,8 @@ class Groups:
         self._random = random
         self._seal = seal
         self._on_gone = on_gone
+        self._on_suspect = on_suspect
+        self._gates: dict[str, Gate] = {}
         self._snapshot: Snapshot | None = None
 
     def apply(self, snapshot: Snapshot) -> None:
@@ -87,6 +93,8 @@ class Groups:
             else:
                 runtimes[name] = self._make_group(group, state, snapshot)
         self._let_go(snapshot, present)
+        for name in [name for name in self._gates if name not in runtimes]:
+            del self._gates[name]
         self._own = runtimes
         self.runtimes = {
             name: runtimes[serving_group(name, configured, snapshot.groups, snapshot.configuration.zone)]
@@ -129,7 +137,22 @@ class Groups:
             )
         )
         stickiness = target_stickiness(group, balancer.targets, self._seal)
-        return GroupRuntime(group, balancer, pools, self._retrying(group, snapshot.worker_slots), stickiness)
+        gate = self._gate(group)
+        runtime = GroupRuntime(group, balancer, pools, self._retrying(group, snapshot.worker_slots), stickiness, gate)
+        if gate is not None:
+            gate.use(runtime)
+        for pool in pools.values():
+            pool.gate = gate
+        return runtime
+
+    def _gate(self, group: TargetGroup) -> Gate | None:
+        if not group.max_concurrent_requests:
+            self._gates.pop(group.name, None)
+            return None
+        gate = self._gates.get(group.name)
+        if gate is None:
+            gate = self._gates[group.name] = Gate(self._deadlines.call_later, self._deadlines.now)
+        return gate
 
     def _retrying(self, group: TargetGroup, slots: int) -> Retrying | None:
         """The group's policy at work; what it remembers of the traffic outlives changes of the targets."""
@@ -151,8 +174,15 @@ class Groups:
             counters = self._counters.target(*key)
             pool = TargetPool(group, target, self._connector, self._deadlines, counters, self._cells, cell)
             self.pools[key] = pool
-        if group.algorithm not in OBSERVING:
-            pool.observation = None
-        elif pool.observation is None:
-            pool.observation = Observation()
+        self._observe(pool, group)
         return pool
+
+    def _observe(self, pool: TargetPool, group: TargetGroup) -> None:
+        detection = group.outlier_detection
+        if group.algorithm not in OBSERVING and detection is None:
+            pool.observation = None
+            return
+        if pool.observation is None:
+            pool.observation = Observation()
+            pool.observation.alarm = partial(self._on_suspect, group.name, pool.key)
+        pool.observation.limit = 0 if detection is None else detection.consecutive_failures

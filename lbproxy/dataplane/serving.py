@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from twisted.logger import Logger
@@ -79,7 +79,15 @@ class Serving:
     ``cells`` and ``tables`` are the memory that all workers share, ``slot`` this worker's number.
     """
 
-    def __init__(self, reactor: Any, cells: Cells, tables: Tables, slot: int) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        cells: Cells,
+        tables: Tables,
+        slot: int,
+        on_suspect: Callable[[str, str, int], None] = lambda group, target, failures: None,
+    ) -> None:
+        """``on_suspect`` is told of a target that has failed so many requests in a row."""
         self._reactor = reactor
         self._cells = cells
         self._slot = slot
@@ -101,7 +109,15 @@ class Serving:
         self._log_settings = AccessLogSettings()
         self.counters = WorkerCounters()
         self._groups = Groups(
-            self._deadlines, self._connector, self.counters, cells, slot, self._random, self.seal, self._target_gone
+            self._deadlines,
+            self._connector,
+            self.counters,
+            cells,
+            slot,
+            self._random,
+            self.seal,
+            self._target_gone,
+            on_suspect,
         )
         self.draining = False
 

@@ -25,6 +25,7 @@ from lbproxy.ipc.messages import (
     ReopenLogs,
     Report,
     StickinessKeys,
+    Suspect,
     TicketKeys,
     Welcome,
 )
@@ -77,7 +78,9 @@ class Worker(Service):
         match message:
             case Welcome():
                 self._cells = SharedCells.attach(fds[0])
-                self._serving = Serving(self._reactor, self._cells.view, self._cells.tables, message.slot)
+                self._serving = Serving(
+                    self._reactor, self._cells.view, self._cells.tables, message.slot, self._suspect
+                )
             case AddSockets():
                 assert self._serving is not None
                 for bind, fd in zip(message.binds, fds, strict=True):
@@ -117,6 +120,9 @@ class Worker(Service):
     def _report(self) -> None:
         if self._serving is not None:
             self._channel.send(Report(counters=self._serving.report()))
+
+    def _suspect(self, group: str, target: str, failures: int) -> None:
+        self._channel.send(Suspect(group=group, target=target, failures=failures))
 
     def _drain(self, message: Drain) -> None:
         if self._draining is not None:

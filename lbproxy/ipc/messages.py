@@ -111,6 +111,17 @@ class Report:
 
 
 @attrs.frozen(kw_only=True)
+class Suspect:
+    """Requests to a target have failed one after the other."""
+
+    group: str
+    target: str
+    """Its ``host:port``."""
+    failures: int
+    """How many."""
+
+
+@attrs.frozen(kw_only=True)
 class Drained:
     """Nothing is in flight any more; the worker will exit."""
 
@@ -119,5 +130,5 @@ class Drained:
 
 
 DownMessage = Welcome | AddSockets | ApplySnapshot | Drain | ReopenLogs | TicketKeys | StickinessKeys
-UpMessage = Hello | Applied | Report | Drained
+UpMessage = Hello | Applied | Report | Suspect | Drained
 Message = DownMessage | UpMessage

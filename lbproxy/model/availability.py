@@ -13,7 +13,7 @@ from lbproxy.model.target_group import CrossZone, TargetGroup
 
 @attrs.frozen
 class Standing:
-    """How the targets of a group stand; those of weight 0 and those that drain are not counted."""
+    """How the targets of a group stand, those that `takes_part` tells of."""
 
     healthy: int
     """Those that take traffic."""
@@ -35,6 +35,16 @@ def reachable(group: TargetGroup, state: GroupState, zone: str) -> tuple[Registe
     return tuple(registered for registered in state.targets if registered.target.zone in ("", zone))
 
 
+def takes_part(registered: RegisteredTarget) -> bool:
+    """Tell whether a target may take new traffic at all: none of weight 0, none that drains or was taken out."""
+    health = registered.health
+    return (
+        registered.target.weight > 0
+        and health.state is not TargetState.DRAINING
+        and health.reason is not TargetReason.INVALID_STATE
+    )
+
+
 def is_good(registered: RegisteredTarget) -> bool:
     """Tell whether a target is to be used: it is healthy, or not checked, and not ejected."""
     health = registered.health
@@ -48,10 +58,9 @@ def standing(targets: Iterable[RegisteredTarget]) -> Standing:
     """Count."""
     healthy = known = waiting = 0
     for registered in targets:
-        state = registered.health.state
-        if registered.target.weight <= 0 or state is TargetState.DRAINING:
+        if not takes_part(registered):
             continue
-        if state is TargetState.INITIAL:
+        if registered.health.state is TargetState.INITIAL:
             waiting += 1
         else:
             known += 1

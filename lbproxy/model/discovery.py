@@ -33,7 +33,16 @@ class FileSource:
     text: str
 
 
-Source = NamesSource | SrvSource | FileSource
+@attrs.frozen(kw_only=True)
+class RegistrationSource:
+    """Targets that register themselves with the admin API."""
+
+    tokens: tuple[str, ...] = attrs.field(repr=False)
+    """Each of them lets register and deregister targets of the group."""
+    text: str = "registration"
+
+
+Source = NamesSource | SrvSource | FileSource | RegistrationSource
 
 
 @attrs.frozen(kw_only=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import attrs
 
+DEFAULT_QUEUE_PRIORITY = 5
+
 
 @attrs.frozen
 class Pattern:
@@ -133,3 +135,5 @@ class Rule:
     """1-50000, unique in the listener, lowest first."""
     conditions: tuple[Condition, ...]
     action: Action
+    queue_priority: int = DEFAULT_QUEUE_PRIORITY
+    """Who goes first of the requests that wait for a target, 0-9, highest first."""

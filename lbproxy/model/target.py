@@ -91,3 +91,30 @@ class RegisteredTarget:
     """Why it is not 100, for people."""
     cell: int
     """Index of this target's run of in-flight counters in the shared cells, one for each worker slot."""
+    checked: TargetHealth | None = None
+    """What health checks find while ``health`` is an operator's decision; None while it is that of the checks."""
+
+    @property
+    def probed(self) -> TargetHealth:
+        """The health that checks go by, whatever an operator has decided."""
+        return self.checked or self.health
+
+
+class OverrideState(enum.Enum):
+    """What an operator may decide for a target."""
+
+    UP = "up"
+    """It counts as healthy."""
+    DOWN = "down"
+    """It takes no new traffic, not even when no other target is healthy."""
+    DRAIN = "drain"
+    """It is deregistered, though the configuration or a source still names it."""
+
+
+@attrs.frozen(kw_only=True)
+class Override:
+    """An operator's decision on a target, which stands until it is taken back."""
+
+    state: OverrideState | None = None
+    weight: int | None = None
+    """In place of the configured one, 0-999."""

@@ -71,6 +71,28 @@ class HashKey:
         return f"{self.part.value}.{self.name}" if self.name else self.part.value
 
 
+@attrs.frozen(kw_only=True)
+class OutlierDetection:
+    """When a target that fails its requests is taken out for a while."""
+
+    consecutive_failures: int = 5
+    """So many requests in a row that fail, as one worker sees them; 0 for never."""
+
+    latency_factor: float = 5.0
+    """So many times the others' middle response time; 0 for never."""
+
+    interval_seconds: float = 10.0
+    """How often the targets of the group are compared."""
+
+    base_ejection_seconds: float = 30.0
+    """For the first time; twice as long each time after."""
+
+    max_ejection_seconds: float = 300.0
+
+    max_ejected_percentage: float = 33.0
+    """At most this share of the healthy targets is out at a time; one always may be, the last one never."""
+
+
 class StickinessType(enum.Enum):
     """By what a client is bound to a target (ELB ``stickiness.type``)."""
 
@@ -129,6 +151,20 @@ class TargetGroup:
 
     slow_start_seconds: float = 0.0
     """How long a target that becomes healthy among others takes to get its full share, 30-900; 0 for at once."""
+
+    outlier_detection: OutlierDetection | None = None
+
+    anomaly_mitigation: bool = False
+    """Whether a target that errs more than its peers gets less (``load_balancing.algorithm.anomaly_mitigation``)."""
+
+    max_concurrent_requests: int = 0
+    """How many requests a target is given at a time, over all workers; 0 for any number."""
+
+    queue_length: int = 128
+    """How many requests each worker lets wait while all targets have that many."""
+
+    queue_timeout_seconds: float = 5.0
+    """How long one may wait."""
 
     cross_zone: CrossZone = CrossZone.ON
     """Matters where lbproxy and the targets have zones."""

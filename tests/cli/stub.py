@@ -67,6 +67,8 @@ def make_status(**changes: Any) -> dict[str, Any]:
                         "requests": 100,
                         "connect_failures": 0,
                         "faults": {},
+                        "override": None,
+                        "checked": None,
                     }
                 ],
             }
@@ -82,6 +84,8 @@ class AdminStub:
         self.address = ""
         self.answers: dict[str, Callable[[], tuple[int, Any]]] = {"/status": lambda: (200, make_status())}
         self.requests: list[str] = []
+        self.authorizations: list[str] = []
+        self.bodies: list[bytes] = []
 
 
 class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -96,6 +100,9 @@ def serve(unix_path: str | None = None) -> Iterator[AdminStub]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             stub.requests.append(f"{self.command} {self.path}")
+            stub.authorizations.append(self.headers.get("Authorization", ""))
+            if self.command != "GET":
+                stub.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
             status, value = stub.answers[self.path]()
             body = value if isinstance(value, bytes) else json.dumps(value).encode()
             self.send_response(status)
@@ -103,7 +110,7 @@ def serve(unix_path: str | None = None) -> Iterator[AdminStub]:
             self.end_headers()
             self.wfile.write(body)
 
-        do_POST = do_GET
+        do_POST = do_PUT = do_DELETE = do_GET
 
         def address_string(self) -> str:
             return "client"

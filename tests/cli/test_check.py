@@ -40,7 +40,7 @@ def test_good_file_is_summed_up(path: str) -> None:
     assert status == 0
     assert out.splitlines() == [
         f"warning: {path}:2: [lbproxy] admin = 0.0.0.0:9901: "
-        "anyone who reaches this address may administer; there is no password",
+        "anyone who reaches this address may read status and metrics, and changes are refused without admin-token",
         "OK: 1 listener, 0 rules, 1 target group, 3 targets",
     ]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lbproxy.cli import status as status_command
-from lbproxy.cli.client import AdminClient, AdminError, add_admin_arguments, find_address
+from lbproxy.cli.client import AdminClient, AdminError, add_admin_arguments, make_client
 from tests.cli.stub import AdminStub, make_status, run_cli, serve
 
 
@@ -24,7 +24,8 @@ def stub() -> Iterator[AdminStub]:
 
 @pytest.fixture(autouse=True)
 def no_address_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LBPROXY_ADMIN", raising=False)
+    for name in ("LBPROXY_ADMIN", "LBPROXY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def parse(*arguments: str) -> argparse.Namespace:
@@ -87,10 +88,10 @@ def test_an_ipv6_address_stands_in_brackets() -> None:
 
 
 def test_where_the_address_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find_address(parse()) == "127.0.0.1:9901"
+    assert make_client(parse()).address == "127.0.0.1:9901"
     monkeypatch.setenv("LBPROXY_ADMIN", "unix:/run/admin.sock")
-    assert find_address(parse()) == "unix:/run/admin.sock"
-    assert find_address(parse("--admin", "10.0.0.1:1")) == "10.0.0.1:1"
+    assert make_client(parse()).address == "unix:/run/admin.sock"
+    assert make_client(parse("--admin", "10.0.0.1:1")).address == "10.0.0.1:1"
 
 
 class FakeConfigurationError(Exception):
@@ -100,7 +101,7 @@ class FakeConfigurationError(Exception):
 @pytest.fixture
 def configured_admin(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """Stands in for the configuration loader; its ``admin`` is what every file says."""
-    settings = types.SimpleNamespace(admin=None)
+    settings = types.SimpleNamespace(admin=None, admin_tokens=())
     package, errors, load = (
         types.ModuleType(f"lbproxy.controlplane.config{name}") for name in ("", ".errors", ".load")
     )
@@ -113,7 +114,38 @@ def configured_admin(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
 
 def test_the_address_from_a_configuration(configured_admin: types.SimpleNamespace) -> None:
     configured_admin.admin = "127.0.0.1:7"
-    assert find_address(parse("-c", "lb.ini")) == "127.0.0.1:7"
+    assert make_client(parse("-c", "lb.ini")).address == "127.0.0.1:7"
+
+
+def test_the_token_from_a_configuration_a_file_or_the_environment(
+    configured_admin: types.SimpleNamespace, tmp_path: Path, stub: AdminStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured_admin.admin, configured_admin.admin_tokens = stub.address, ("of-the-file", "old")
+    (tmp_path / "one").write_text("# comment\n\n one-token \nanother\n")
+    (tmp_path / "two").write_text("two-token")
+    make_client(parse("-c", "lb.ini")).get("/status")
+    make_client(parse("-c", "lb.ini", "--token-file", str(tmp_path / "one"))).get("/status")
+    monkeypatch.setenv("LBPROXY_TOKEN_FILE", str(tmp_path / "two"))
+    make_client(parse("--admin", stub.address)).get("/status")
+    assert stub.authorizations == ["Bearer of-the-file", "Bearer one-token", "Bearer two-token"]
+
+
+def test_files_without_a_token(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("# none\n")
+    with pytest.raises(AdminError, match="there is no token in"):
+        make_client(parse("--token-file", str(tmp_path / "empty")))
+    with pytest.raises(AdminError, match=r"no token can be read from .*: No such file or directory"):
+        make_client(parse("--token-file", str(tmp_path / "none")))
+
+
+def test_a_refusal_is_told_with_its_reason(stub: AdminStub) -> None:
+    stub.answers["/x"] = lambda: (401, {"error": "refused: send an admin-token"})
+    stub.answers["/y"] = lambda: (500, {})
+    with pytest.raises(AdminError, match="refused: send an admin-token"):
+        AdminClient(stub.address).change("PUT", "/x", {"a": 1})
+    with pytest.raises(AdminError, match="status 500"):
+        AdminClient(stub.address).change("DELETE", "/y")
+    assert stub.bodies == [b'{"a": 1}', b""]
 
 
 def test_a_configuration_with_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +161,7 @@ def test_a_configuration_with_mistakes(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_a_configuration_without_admin_api(configured_admin: types.SimpleNamespace) -> None:
     with pytest.raises(AdminError, match=r"switched off in lb\.ini"):
-        find_address(parse("-c", "lb.ini"))
+        make_client(parse("-c", "lb.ini"))
 
 
 def test_a_command_says_it_in_one_line_and_fails(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from lbproxy.dataplane.deadlines import Deadlines
 from lbproxy.dataplane.listener.http1 import ClientConnection, HttpFront
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import TraceIds
+from lbproxy.dataplane.proxy.gate import Gate
 from lbproxy.dataplane.proxy.retry import Retrying
 from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime
 from lbproxy.dataplane.router.table import Table
@@ -291,16 +292,21 @@ class World:
         self.listener = Listener(
             name="web",
             binds=(Bind("198.51.100.1", 8080),),
-            rules=RULES,
             **{
                 "protocol": ListenerProtocol.HTTP,
+                "rules": RULES,
                 "default_action": Forward((WeightedGroup("app"),)),
                 **listener,
             },
         )
         seal = Seal()
         sticky = target_stickiness(self.group, balancer.targets, seal)
-        runtime = GroupRuntime(self.group, balancer, self.pools, self._retrying(), sticky)
+        gate = Gate(self.clock.callLater, self.clock.seconds) if self.group.max_concurrent_requests else None
+        runtime = GroupRuntime(self.group, balancer, self.pools, self._retrying(), sticky, gate)
+        if gate is not None:
+            gate.use(runtime)
+            for pool in self.pools.values():
+                pool.gate = gate
         canary = GroupRuntime(attrs.evolve(self.group, name="canary"), balancer, self.pools, None, sticky)
         self.runtime = HttpRuntime(
             self.listener,

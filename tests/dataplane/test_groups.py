@@ -13,7 +13,7 @@ from lbproxy.dataplane.deadlines import Deadlines
 from lbproxy.dataplane.groups import Groups
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetState
-from lbproxy.model.target_group import TargetGroup, TargetProtocol
+from lbproxy.model.target_group import OutlierDetection, TargetGroup, TargetProtocol
 from lbproxy.telemetry.counters import WorkerCounters
 
 from .doubles import FakeConnector
@@ -27,6 +27,7 @@ class Bench:
     def __init__(self) -> None:
         clock = Clock()
         self.gone: list[tuple[str, str]] = []
+        self.suspects: list[tuple[str, str, int]] = []
         self.groups = Groups(
             Deadlines(clock.callLater, clock.seconds),
             FakeConnector(clock),  # type: ignore[arg-type]
@@ -36,6 +37,7 @@ class Bench:
             Random(1),
             Seal(),
             lambda group, key: self.gone.append((group, key)),
+            lambda *suspect: self.suspects.append(suspect),
         )
         self.version = 0
         self.settings: dict[str, Any] = {"backup": "spare"}
@@ -128,3 +130,39 @@ def test_a_draining_target_is_let_go_in_two_steps() -> None:
     bench.apply({1: HEALTHY})
     assert bench.gone == [("app", "10.0.0.2:80")]
     assert ("app", "10.0.0.2:80") not in bench.groups.pools
+
+
+def test_failures_in_a_row_are_told_once_they_are_too_many() -> None:
+    bench = Bench()
+    bench.settings = {"outlier_detection": OutlierDetection(consecutive_failures=3)}
+    bench.apply({1: HEALTHY, 2: HEALTHY})
+    observation = bench.groups.pools["app", "10.0.0.1:80"].observation
+    assert observation is not None
+    for _ in range(2):
+        observation.failed(0.0, 1.0)
+    observation.responded(200, 0.1, 1.0)
+    for _ in range(2):
+        observation.responded(503, 0.1, 1.0)
+    assert bench.suspects == []
+    observation.failed(0.0, 1.0)
+    assert bench.suspects == [("app", "10.0.0.1:80", 3)]
+    for _ in range(3):
+        observation.failed(0.0, 1.0)
+    assert len(bench.suspects) == 2
+
+
+def test_the_queue_outlives_changes() -> None:
+    bench = Bench()
+    bench.settings = {"max_concurrent_requests": 5}
+    bench.apply({1: HEALTHY, 2: HEALTHY})
+    gate = bench.groups.runtimes["app"].gate
+    assert gate is not None
+    bench.apply({1: HEALTHY, 2: UNHEALTHY})
+    assert bench.groups.runtimes["app"].gate is gate
+    assert gate.runtime is bench.groups.runtimes["app"]
+    assert bench.groups.pools["app", "10.0.0.1:80"].gate is gate
+    assert bench.groups.runtimes["spare"].gate is None
+    bench.settings = {}
+    bench.apply({1: HEALTHY, 2: UNHEALTHY})
+    assert bench.groups.runtimes["app"].gate is None
+    assert bench.groups.pools["app", "10.0.0.1:80"].gate is None

@@ -17,8 +17,10 @@ from twisted.trial.unittest import TestCase
 
 from lbproxy.cli.client import AdminClient
 from lbproxy.controlplane.api.admin import AdminService, why_not_unix
+from lbproxy.controlplane.api.targets import TargetsApi
+from lbproxy.controlplane.config.options import parse_target
 from lbproxy.controlplane.state import ControlState
-from tests.controlplane.api.test_admin import Address, FakeMetrics, FakeSupervisor
+from tests.controlplane.api.test_admin import Address, FakeMetrics, FakeRegistry, FakeSupervisor
 from tests.controlplane.fakes import FakeCells, make_configuration, make_group, make_target
 
 pytestmark = pytest.mark.integration
@@ -34,7 +36,8 @@ class AdminOverSocketsTests(TestCase):
         cells = FakeCells()
         state = ControlState(reactor, cells, cells)  # type: ignore[arg-type]
         state.configure(make_configuration(make_group(make_target(1))), 1)
-        return AdminService(reactor, address, state, FakeMetrics(), FakeSupervisor())
+        targets = TargetsApi(state, FakeMetrics(), FakeRegistry(), parse_target)
+        return AdminService(reactor, address, state, FakeMetrics(), FakeSupervisor(), targets)
 
     def start(self, address: Address) -> AdminService:
         service = self.service(address)

@@ -1,23 +1,18 @@
 """The admin API: metrics, status, readiness and reloads over HTTP, for operators and monitoring.
 
-It listens on a loopback address or on a UNIX socket that only its owner can open, and asks for no password.
-A web page that runs in an operator's browser must not be able to use it: a request that changes something
-is refused when it carries the Origin field of another site (a browser always sends one with such a request),
-and no answer permits cross-origin reading.
+Who reaches it may read.  To change something takes a token; without one configured it takes a loopback address or a
+UNIX socket, which only its owner can open.  See `lbproxy.controlplane.api.access`.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import socket
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
-import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
@@ -29,17 +24,18 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from zope.interface import implementer
 
 from lbproxy import __version__
+from lbproxy.controlplane.api.access import Gate, is_loopback
+from lbproxy.controlplane.api.answers import Answer, Right, Route, Routes
 from lbproxy.controlplane.api.description import describe_configuration, describe_status
+from lbproxy.controlplane.api.targets import TargetsApi
 from lbproxy.controlplane.state import ControlState
 from lbproxy.telemetry import ledger
 
 _log = Logger()
 
 MAX_BODY_BYTES = 64 * 1024
-"""No request has a body that matters; a longer one ends the connection."""
+"""The longest body is a few lines of JSON; a longer one ends the connection."""
 
-TEXT = "text/plain; charset=utf-8"
-JSON = "application/json"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 _INDEX = f"""lbproxy {__version__}
@@ -51,6 +47,12 @@ GET  /live     200 while the supervisor runs
 GET  /drops    what lbproxy itself ended or refused, by cause, as JSON
 GET  /config   the configuration in force as JSON, without keys
 POST /reload   read the configuration file again
+
+       /target-groups/GROUP/targets/HOST:PORT           one target
+GET                                                     its state
+PUT, DELETE                                             register and deregister it (token of the group)
+       /target-groups/GROUP/targets/HOST:PORT/override  what an operator has decided for it
+PUT, DELETE                                             hold up, take out, drain, weigh; take that back
 """
 
 
@@ -101,6 +103,10 @@ class Supervisor(Protocol):
         """In the reactor's seconds."""
 
     @property
+    def admin_tokens(self) -> Sequence[str]:
+        """Who sends one of these may change things."""
+
+    @property
     def ready(self) -> str | None:
         """Why not every worker serves; None when all do."""
 
@@ -111,32 +117,22 @@ class Supervisor(Protocol):
         """Read the configuration file again; fires with a `ReloadResult`."""
 
 
-@attrs.frozen
-class Answer:
-    """A whole answer."""
-
-    status: int
-    body: bytes
-    content_type: str = JSON
-
-    @classmethod
-    def of_json(cls, status: int, value: object) -> Answer:
-        return cls(status, json.dumps(value, indent=2).encode("utf-8") + b"\n")
-
-    @classmethod
-    def of_text(cls, status: int, text: str) -> Answer:
-        return cls(status, text.encode("utf-8"), TEXT)
-
-
 class AdminService(Service):
     """Serves the admin API at ``address`` while it runs."""
 
     def __init__(
-        self, reactor: Any, address: AdminAddress, state: ControlState, metrics: Metrics, supervisor: Supervisor
+        self,
+        reactor: Any,
+        address: AdminAddress,
+        state: ControlState,
+        metrics: Metrics,
+        supervisor: Supervisor,
+        targets: TargetsApi,
     ) -> None:
         self._reactor = reactor
         self._address = address
-        self._site = _AdminSite(AdminResource(reactor, state, metrics, supervisor), reactor=reactor)
+        gate = Gate(is_local=address.path is not None or is_loopback(address.host or ""), tokens=_tokens_of(supervisor))
+        self._site = _AdminSite(AdminResource(reactor, state, metrics, supervisor, targets, gate), reactor=reactor)
         self._listening: IListeningPort | None = None
 
     @property
@@ -209,22 +205,32 @@ class AdminResource(Resource):
 
     isLeaf = True
 
-    def __init__(self, reactor: Any, state: ControlState, metrics: Metrics, supervisor: Supervisor) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        state: ControlState,
+        metrics: Metrics,
+        supervisor: Supervisor,
+        targets: TargetsApi,
+        gate: Gate,
+    ) -> None:
         super().__init__()
         self._reactor = reactor
         self._state = state
         self._metrics = metrics
         self._supervisor = supervisor
-        self._routes: Mapping[str, Mapping[str, Callable[[], Answer | Deferred[Answer]]]] = {
-            "/": {"GET": lambda: Answer.of_text(200, _INDEX)},
-            "/metrics": {"GET": lambda: Answer(200, self._metrics.exposition(), PROMETHEUS)},
-            "/status": {"GET": self._status},
-            "/drops": {"GET": self._drops},
-            "/config": {"GET": self._configuration},
-            "/ready": {"GET": self._ready},
-            "/live": {"GET": lambda: Answer.of_text(200, "alive\n")},
-            "/healthz": {"GET": lambda: Answer.of_text(200, "alive\n")},
-            "/reload": {"POST": self._reload},
+        self._targets = targets
+        self._gate = gate
+        self._routes: Mapping[str, Routes] = {
+            "/": {"GET": Route(lambda _: Answer.of_text(200, _INDEX))},
+            "/metrics": {"GET": Route(lambda _: Answer(200, self._metrics.exposition(), PROMETHEUS))},
+            "/status": {"GET": Route(self._status)},
+            "/drops": {"GET": Route(self._drops)},
+            "/config": {"GET": Route(self._configuration)},
+            "/ready": {"GET": Route(self._ready)},
+            "/live": {"GET": Route(lambda _: Answer.of_text(200, "alive\n"))},
+            "/healthz": {"GET": Route(lambda _: Answer.of_text(200, "alive\n"))},
+            "/reload": {"POST": Route(self._reload, Right.CHANGE)},
         }
 
     def render(self, request: Request) -> int:
@@ -247,20 +253,18 @@ class AdminResource(Resource):
 
     def _answer(self, request: Request) -> Answer | Deferred[Answer]:
         path = request.path.decode("ascii", "replace")
-        methods = self._routes.get(path)
-        if methods is None:
+        routes = self._routes.get(path) or self._targets.routes(path)
+        if routes is None:
             return Answer.of_json(404, {"error": f"there is no {path}", "paths": sorted(self._routes)})
         method = request.method.decode("ascii", "replace")
-        respond = methods.get("GET" if method == "HEAD" else method)
-        if respond is None:
-            allowed = [*methods, *(["HEAD"] if "GET" in methods else [])]
+        route = routes.get("GET" if method == "HEAD" else method)
+        if route is None:
+            allowed = [*routes, *(["HEAD"] if "GET" in routes else [])]
             request.setHeader("Allow", ", ".join(allowed))
             return Answer.of_json(405, {"error": f"{path} takes {' and '.join(allowed)}"})
-        if method == "POST" and not _is_same_origin(request):
-            return Answer.of_json(403, {"error": "refused: the request comes from another site's page"})
-        return respond()
+        return self._gate.refusal(request, route) or route.respond(request)
 
-    def _drops(self) -> Answer:
+    def _drops(self, _: Request) -> Answer:
         totals = self._metrics.totals()
         return Answer.of_json(
             200,
@@ -271,7 +275,7 @@ class AdminResource(Resource):
             },
         )
 
-    def _status(self) -> Answer:
+    def _status(self, _: Request) -> Answer:
         return Answer.of_json(
             200,
             {
@@ -288,14 +292,14 @@ class AdminResource(Resource):
             },
         )
 
-    def _configuration(self) -> Answer:
+    def _configuration(self, _: Request) -> Answer:
         return Answer.of_json(200, describe_configuration(self._state.snapshot.configuration))
 
-    def _ready(self) -> Answer:
+    def _ready(self, _: Request) -> Answer:
         reason = self._supervisor.ready
         return Answer.of_text(200, "ready\n") if reason is None else Answer.of_text(503, f"not ready: {reason}\n")
 
-    def _reload(self) -> Deferred[Answer]:
+    def _reload(self, _: Request) -> Deferred[Answer]:
         return self._supervisor.reload().addCallback(_reload_answer)
 
 
@@ -314,12 +318,8 @@ def _log_failure(failure: Failure) -> None:
     _log.failure("the admin API failed to answer", failure)
 
 
-def _is_same_origin(request: Request) -> bool:
-    """Tell whether no browser sent this, or one that shows a page of ours (RFC 6454, section 7)."""
-    origin = request.getHeader("Origin")
-    if origin is None:
-        return True
-    return urlsplit(origin).netloc.lower() == (request.getHeader("Host") or "").lower() != ""
+def _tokens_of(supervisor: Supervisor) -> Callable[[], Sequence[str]]:
+    return lambda: supervisor.admin_tokens
 
 
 def _write(request: Request, answer: Answer) -> None:

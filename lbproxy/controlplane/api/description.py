@@ -12,7 +12,7 @@ from lbproxy.controlplane.state import ControlState
 from lbproxy.model.listener import Bind, Certificate, Listener
 from lbproxy.model.rule import Action, Condition
 from lbproxy.model.snapshot import Configuration, GroupState
-from lbproxy.model.target import RegisteredTarget
+from lbproxy.model.target import RegisteredTarget, TargetHealth, TargetReason, TargetState
 
 _LISTENER_COUNTERS: Mapping[str, Any] = {
     "connections": 0,
@@ -63,9 +63,19 @@ def _describe_listener(listener: Listener, counters: Mapping[str, Any]) -> dict[
     }
 
 
+def describe_target(state: ControlState, group: str, key: str, totals: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Show one target as `describe_status` does; None if there is no such target."""
+    group_state = state.snapshot.groups.get(group, GroupState())
+    counters = totals.get("targets", {}).get(group, {})
+    shown = _describe_targets(state, group, group_state, counters)
+    return next((target for target in shown if target["target"] == key), None)
+
+
 def _describe_targets(
     state: ControlState, group: str, group_state: GroupState, counters: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
+    overrides = state.overrides(group)
+
     def describe(registered: RegisteredTarget) -> dict[str, Any]:
         target, health = registered.target, registered.health
         return {
@@ -82,9 +92,22 @@ def _describe_targets(
             "reason": health.reason.value,
             "description": health.description,
             "in_flight": state.in_flight(group, target.key),
+            "override": _describe(overrides.get(target.key)),
+            "checked": registered.checked.state.value if registered.checked is not None else None,
         }
 
-    return [describe(registered) for registered in group_state.targets]
+    present = {registered.target.key for registered in group_state.targets}
+    drained = [
+        describe(RegisteredTarget(target=target, health=_DRAINED, cell=0))
+        for target in state.drained(group)
+        if target.key not in present
+    ]
+    return [*map(describe, group_state.targets), *drained]
+
+
+_DRAINED = TargetHealth(
+    state=TargetState.UNUSED, reason=TargetReason.NOT_REGISTERED, description="An operator has drained it"
+)
 
 
 def describe_configuration(configuration: Configuration) -> Any:

@@ -82,7 +82,8 @@ def _binds(sections: Sections) -> Iterable[tuple[ReadSection, str, Bind]]:
     if sections.settings is not None and isinstance(admin := sections.settings["admin"], Bind):
         yield sections.settings, "admin", admin
         if not ipaddress.ip_address(admin.host).is_loopback:
-            sections.settings.warn("anyone who reaches this address may administer; there is no password", "admin")
+            changes = "" if "admin-token" in sections.settings else ", and changes are refused without admin-token"
+            sections.settings.warn(f"anyone who reaches this address may read status and metrics{changes}", "admin")
 
 
 # Listeners and rules
@@ -186,14 +187,20 @@ def _check_group(group: ReadSection) -> None:
     if isinstance(targets, DemoTargets):
         if group.protocol in ENCRYPTED:
             group.fail("demo targets speak HTTP and TCP only; change protocol", "targets")
-    elif not targets and "discovery" not in group:
+    elif not targets and "discovery" not in group and "registration-token" not in group:
         group.warn("has no targets: what is forwarded to it is answered with 503")
-    elif targets and not group["discovery"] and not any(target.weight for target in targets):
+    elif (
+        targets
+        and not (group["discovery"] or group["registration-token"])
+        and not any(target.weight for target in targets)
+    ):
         group.fail("all weights are zero; give at least one target a weight from 1 to 999", "targets")
     _check_retries(group)
     _check_hashing(group)
     _check_slow_start(group)
     _check_stickiness(group)
+    _check_outliers(group)
+    _check_queue(group)
     probe = group["health-check-protocol"] if group.protocol is not None else None
     if probe == "TCP":
         for option in _PROBE_OPTIONS:
@@ -292,3 +299,22 @@ _STICKINESS_OPTIONS = (
     "stickiness-app-cookie-name",
     "stickiness-app-cookie-duration",
 )
+
+
+def _check_outliers(group: ReadSection) -> None:
+    if group["outlier-detection"] is False:
+        for option in group.entries:
+            if option.startswith("outlier-") and option != "outlier-detection":
+                group.warn("has no effect without outlier-detection = on", option)
+    base, longest = group["outlier-base-ejection-time"], group["outlier-max-ejection-time"]
+    if base is not None and longest is not None and base > longest:
+        group.fail(f"longer than outlier-max-ejection-time ({longest:g}s)", "outlier-base-ejection-time")
+    if group.protocol in HTTP and group["anomaly-mitigation"] and group["algorithm"] not in (None, "weighted_random"):
+        group.fail("needs algorithm = weighted_random", "anomaly-mitigation")
+
+
+def _check_queue(group: ReadSection) -> None:
+    if group.protocol in HTTP and group["max-concurrent-requests"] == 0:
+        for option in ("queue-length", "queue-timeout"):
+            if option in group:
+                group.warn("has no effect without max-concurrent-requests", option)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -22,7 +23,8 @@ from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, Target
 from lbproxy.controlplane.config.ratelimits import rate_limit
 from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
-from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Source
+from lbproxy.controlplane.config.tokens import tokens_of
+from lbproxy.model.discovery import Discovery, FileSource, NamesSource, RegistrationSource, Source
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import (
     Bind,
@@ -49,6 +51,7 @@ from lbproxy.model.rule import (
 from lbproxy.model.snapshot import AccessLogSettings, Configuration
 from lbproxy.model.target_group import (
     CrossZone,
+    OutlierDetection,
     ProxyProtocolVersion,
     Stickiness,
     StickinessType,
@@ -89,6 +92,8 @@ class ControlSettings:
     """None: no admin API."""
     state_directory: str
     """Absolute; it need not exist."""
+    admin_tokens: tuple[str, ...] = attrs.field(default=(), repr=False)
+    """Who sends one of these may change things by the admin API."""
     resolver: tuple[tuple[str, int], ...] = ()
     """Name servers, address and port; empty: those of the system."""
 
@@ -221,6 +226,8 @@ class _Files:
     bodies: dict[FixedResponseFile, str] = attrs.Factory(dict)
     authorities: dict[str, bytes] = attrs.Factory(dict)
     """By target group."""
+    tokens: dict[str, tuple[str, ...]] = attrs.field(factory=dict, repr=False)
+    """By target group."""
     settings: ControlSettings = attrs.field(init=False)
     access_log: str = "off"
 
@@ -236,6 +243,7 @@ class _Files:
             self._body(rule, "action")
         for group in self.sections.groups.values():
             self._authorities(group)
+            self.tokens[group.name] = self._tokens(group, "registration-token")
 
     def absolute(self, path: str) -> str:
         return os.path.normpath(os.path.join(self.folder, path))
@@ -255,6 +263,7 @@ class _Files:
             workers=_setting(section, "workers"),
             admin=admin_address,
             state_directory=self._state_directory(section),
+            admin_tokens=() if section is None else self._tokens(section, "admin-token"),
             resolver=_setting(section, "resolver") or (),
         )
         log = _setting(section, "access-log")
@@ -336,6 +345,22 @@ class _Files:
         except ValueError as error:
             section.fail(str(error), option)
         self.read[path] = None
+
+    def _tokens(self, section: ReadSection, option: str) -> tuple[str, ...]:
+        """The lines of the files with tokens."""
+        tokens: dict[str, None] = {}
+        for written in section.values.get(option, ()):
+            path = self.absolute(written)
+            self.read[path] = None
+            try:
+                found = tokens_of(certificates.read_bytes(path), path)
+            except ValueError as error:
+                section.fail(str(error), option)
+                continue
+            tokens.update(dict.fromkeys(found))
+            if os.stat(path).st_mode & stat.S_IROTH:
+                section.warn(f"{path} may be read by everybody on this machine; chmod o-r it", option)
+        return tuple(tokens)
 
     def _authorities(self, group: ReadSection) -> None:
         written = group.values.get("tls-ca")
@@ -435,6 +460,7 @@ def _rule(section: ReadSection, files: _Files) -> Rule:
         priority=section["priority"],
         conditions=tuple(_conditions(section)),
         action=_action(section["action"], files),
+        queue_priority=section["queue-priority"],
     )
 
 
@@ -473,6 +499,10 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
             response_timeout_seconds=section["response-timeout"],
             keep_alive_seconds=section["keep-alive-timeout"],
             max_idle_connections=section["max-idle-connections"],
+            max_concurrent_requests=section["max-concurrent-requests"],
+            queue_length=section["queue-length"],
+            queue_timeout_seconds=section["queue-timeout"],
+            anomaly_mitigation=section["anomaly-mitigation"],
             retry=retry_policy(section),
         )
     else:
@@ -495,6 +525,7 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
         hash_key=section["hash-key"],
         hash_balance_factor=section["hash-balance-factor"],
         stickiness=_stickiness(section),
+        outlier_detection=_outlier_detection(section),
         slow_start_seconds=section["slow-start"],
         cross_zone=CrossZone(section["cross-zone"]),
         minimum_healthy_count=section["unhealthy-state-routing-minimum-count"],
@@ -505,6 +536,20 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
         deregistration_delay_seconds=section["deregistration-delay"],
         connect_timeout_seconds=section["connect-timeout"],
         **only,
+    )
+
+
+def _outlier_detection(section: ReadSection) -> OutlierDetection | None:
+    if not section["outlier-detection"]:
+        return None
+    return OutlierDetection(
+        # what a TCP connection is good for is not seen
+        consecutive_failures=section["outlier-consecutive-failures"] or 0,
+        latency_factor=section["outlier-latency-factor"] or 0,
+        interval_seconds=section["outlier-interval"],
+        base_ejection_seconds=section["outlier-base-ejection-time"],
+        max_ejection_seconds=section["outlier-max-ejection-time"],
+        max_ejected_percentage=section["outlier-max-ejected-percentage"],
     )
 
 
@@ -529,6 +574,8 @@ def _discovery(section: ReadSection, files: _Files) -> Discovery:
         if isinstance(source, FileSource):
             source = attrs.evolve(source, path=files.absolute(source.path))
         sources.append(source)
+    if tokens := files.tokens.get(section.name):
+        sources.append(RegistrationSource(tokens=tokens))
     return Discovery(sources=tuple(sources), protect=section["discovery-protect"])
 
 

@@ -16,6 +16,7 @@ import attrs
 from lbproxy.controlplane.config.actions import ACTION, WEIGHT, named_values
 from lbproxy.controlplane.config.retries import METHODS, RETRY_ON
 from lbproxy.controlplane.config.sources import PROTECT, sources
+from lbproxy.controlplane.config.tokens import TOKENS
 from lbproxy.controlplane.config.values import (
     Form,
     bind,
@@ -49,7 +50,7 @@ from lbproxy.model.health import HealthCheckProtocol
 from lbproxy.model.listener import Bind, DesyncMitigationMode, ListenerProtocol, PathNormalization, XffMode
 from lbproxy.model.rate_limit import RateLimitKey
 from lbproxy.model.retry import IDEMPOTENT_METHODS
-from lbproxy.model.rule import Pattern
+from lbproxy.model.rule import DEFAULT_QUEUE_PRIORITY, Pattern
 from lbproxy.model.target import Target
 from lbproxy.model.target_group import (
     CrossZone,
@@ -358,9 +359,19 @@ OPTIONS: tuple[Option, ...] = (
         name="admin",
         form=Form("address with port, unix:PATH or off", _admin),
         default="off",
-        effect="Where the admin API, `/metrics`, `/status` and `/ready` are served. There is no password: keep it"
-        " local.",
+        effect="Where the admin API, `/metrics`, `/status` and `/ready` are served. Anybody who reaches it may read;"
+        " see `admin-token` for changes.",
         example="127.0.0.1:9901",
+    ),
+    Option(
+        kind="lbproxy",
+        name="admin-token",
+        form=TOKENS,
+        default_text="none",
+        effect="Files with tokens, one a line. Who changes something by the admin API has to send one of them"
+        " (`lbproxy` commands take it from `-c FILE` or `--token-file`). Without, changes are allowed at a loopback"
+        " address or a UNIX socket only.",
+        example="file:admin.token",
     ),
     Option(
         kind="lbproxy",
@@ -692,6 +703,15 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         kind="rule",
+        name="queue-priority",
+        form=integer_from(0, 9),
+        default=str(DEFAULT_QUEUE_PRIORITY),
+        effect="Which requests go first where some wait because of `max-concurrent-requests`: the highest. In a full"
+        " queue they take the place of lower ones.",
+        example="9",
+    ),
+    Option(
+        kind="rule",
         name="action",
         form=ACTION,
         required=True,
@@ -738,6 +758,15 @@ OPTIONS: tuple[Option, ...] = (
         effect="The fewest targets that discovery may leave in the group, or which part of those that are in it. An"
         " answer that would leave fewer is held back: the targets of before stay.",
         example="50%",
+    ),
+    Option(
+        kind="target-group",
+        name="registration-token",
+        form=TOKENS,
+        default_text="none: no registration",
+        effect="Files with tokens, one a line, with which targets may register themselves at the admin API; see"
+        " [discovery.md](discovery.md).",
+        example="file:app.token",
     ),
     Option(
         kind="target-group",
@@ -818,6 +847,105 @@ OPTIONS: tuple[Option, ...] = (
         default="1d",
         effect="How long a client is bound from when the application set its cookie.",
         example="1h",
+    ),
+    Option(
+        kind="target-group",
+        name="anomaly-mitigation",
+        form=_BOOLEAN,
+        protocols=HTTP,
+        default="off",
+        effect="Give a target whose requests fail more often than its peers' less and less, until that is over; with"
+        " `algorithm = weighted_random` and three healthy targets at least.",
+        example="on",
+    ),
+    Option(
+        kind="target-group",
+        name="outlier-detection",
+        form=_BOOLEAN,
+        default="off",
+        effect="Take a target out for a while when its requests fail or take long, whatever its health checks say. See"
+        " [balancing.md](balancing.md#outliers).",
+        example="on",
+    ),
+    Option(
+        kind="target-group",
+        name="outlier-consecutive-failures",
+        form=integer_from(0, 1000),
+        protocols=HTTP,
+        default="5",
+        effect="So many requests in a row that fail or are answered with 500 or more, as one worker sees them; 0 for"
+        " never.",
+        example="3",
+    ),
+    Option(
+        kind="target-group",
+        name="outlier-latency-factor",
+        form=integer_from(0, 1000),
+        protocols=HTTP,
+        default="5",
+        effect="So many times the response time of the other targets (their median) is too slow; 0 for never.",
+        example="10",
+    ),
+    Option(
+        kind="target-group",
+        name="outlier-interval",
+        form=duration_from("1s", "5m"),
+        default="10s",
+        effect="How often the targets are compared.",
+        example="5s",
+    ),
+    Option(
+        kind="target-group",
+        name="outlier-base-ejection-time",
+        form=duration_from("1s", "1h"),
+        default="30s",
+        effect="How long a target is out the first time; twice as long each time after.",
+        example="10s",
+    ),
+    Option(
+        kind="target-group",
+        name="outlier-max-ejection-time",
+        form=duration_from("1s", "1d"),
+        default="5m",
+        effect="The longest that it is out at a time.",
+        example="10m",
+    ),
+    Option(
+        kind="target-group",
+        name="outlier-max-ejected-percentage",
+        form=integer_from(1, 100),
+        default="33",
+        effect="Which part of the healthy targets may be out at a time; one always may, the last one never.",
+        example="50",
+    ),
+    Option(
+        kind="target-group",
+        name="max-concurrent-requests",
+        form=integer_from(0, 1000000),
+        protocols=HTTP,
+        default="0",
+        effect="How many requests a target is given at a time, by all workers together; further ones wait. 0 is no"
+        " limit.",
+        example="100",
+    ),
+    Option(
+        kind="target-group",
+        name="queue-length",
+        form=integer_from(0, 100000),
+        protocols=HTTP,
+        default="128",
+        effect="How many requests wait in each worker when all targets have `max-concurrent-requests`; one more is"
+        " answered with 503.",
+        example="0",
+    ),
+    Option(
+        kind="target-group",
+        name="queue-timeout",
+        form=duration_from("10ms", "10m"),
+        protocols=HTTP,
+        default="5s",
+        effect="How long one waits, then it is answered with 503.",
+        example="500ms",
     ),
     Option(
         kind="target-group",

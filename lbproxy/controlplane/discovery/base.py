@@ -13,8 +13,11 @@ from lbproxy.model.target import Target
 class Sink(Protocol):
     """Who is told what a source finds."""
 
-    def found(self, targets: Sequence[Target]) -> None:
-        """Take the whole set; a target's host may be a name."""
+    def found(self, targets: Sequence[Target], is_meant: bool = False) -> None:
+        """Take the whole set; a target's host may be a name.
+
+        ``is_meant`` says that those who are missing have asked for that, so nothing is to be protected.
+        """
 
     def failed(self, problem: str) -> None:
         """The source cannot say now; what it said last stays in force.  ``problem`` is one line for the operator."""

@@ -31,6 +31,8 @@ class Feed:
         self.in_force: tuple[Target, ...] = tuple(known)
         self.held = ""
         """Why the latest answer is not in force."""
+        self.is_meant = False
+        """Whether what the latest answer leaves out has asked for that."""
         self.updates = 0
         self.failures = 0
         self._answer: tuple[Target, ...] | None = None
@@ -49,8 +51,8 @@ class Feed:
 
     # What the source says
 
-    def found(self, targets: Sequence[Target]) -> None:
-        self._answer, self._problem = tuple(targets), ""
+    def found(self, targets: Sequence[Target], is_meant: bool = False) -> None:
+        self._answer, self._problem, self.is_meant = tuple(targets), "", is_meant
         self._follow(tuple(dict.fromkeys(target.host for target in targets if not target.address)))
         self._changed(self)
 

@@ -81,7 +81,7 @@ class GroupDiscovery:
         wanted = feed.read()
         present = self._count(feed, feed.in_force)
         future = self._count(feed, wanted)
-        if self.settings.protect.allows(present, future):
+        if feed.is_meant or self.settings.protect.allows(present, future):
             if wanted != feed.in_force:
                 self._tell_change(feed, wanted)
                 feed.updates += 1

@@ -20,8 +20,9 @@ from lbproxy.controlplane.discovery.feed import Feed
 from lbproxy.controlplane.discovery.file import FileTargets
 from lbproxy.controlplane.discovery.groups import GroupDiscovery
 from lbproxy.controlplane.discovery.names import NamedTargets, Names, SrvTargets
+from lbproxy.controlplane.discovery.registry import Registry, source_of
 from lbproxy.controlplane.state import Journal, SourceStatus
-from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Source, SrvSource
+from lbproxy.model.discovery import Discovery, FileSource, NamesSource, RegistrationSource, Source, SrvSource
 from lbproxy.model.snapshot import Configuration
 from lbproxy.model.target import Target
 
@@ -32,7 +33,7 @@ SOURCES: Mapping[type, Factory] = {
     SrvSource: SrvTargets,
     FileSource: FileTargets,
 }
-"""Settings of a source -> who makes it."""
+"""Settings of a source -> who makes it; `Registry` adds its own."""
 
 FIRST_ANSWERS_SECONDS = 5.0
 """How long a start or reload waits for what new sources say first; then it goes on with what is known."""
@@ -57,18 +58,28 @@ class DiscoveryService(Service):
     """
 
     def __init__(
-        self, state: State, context: Context, journal: Journal, factories: Mapping[type, Factory] = SOURCES
+        self,
+        state: State,
+        context: Context,
+        journal: Journal,
+        registry: Registry,
+        factories: Mapping[type, Factory] = SOURCES,
     ) -> None:
         self._state = state
+        self._registry = registry
         self._context = context
         self._journal = journal
-        self._factories = factories
+        self._factories = {**factories, RegistrationSource: source_of(registry)}
         self._groups: dict[str, GroupDiscovery] = {}
         self._known = _read(journal)
         """By target group and source: what was in force in an earlier run."""
         self._names = Names(context.reactor, context.lookup, _addresses(self._known))
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
         self._writing: IDelayedCall | None = None
+
+    def startService(self) -> None:
+        super().startService()
+        self._registry.begin()
 
     async def prepare(
         self, wanted: Mapping[str, Discovery], resolver: Sequence[tuple[str, int]]
@@ -114,6 +125,7 @@ class DiscoveryService(Service):
         for group in self._groups.values():
             group.stop()
         self._groups.clear()
+        self._registry.stop()
 
     def _make_feed(self, group: str, settings: Source, changed: Callable[[Feed], None]) -> Feed:
         def told(feed: Feed) -> None:

@@ -104,7 +104,7 @@ class HealthService(Service):
     def _adjust(self, name: str, group: TargetGroup | None, state: GroupState) -> None:
         """Start, restart and stop the checkers of one group."""
         checkers = self._checkers.setdefault(name, {})
-        wanted = {one.target.key: one for one in state.targets if one.health.state in PROBED_STATES}
+        wanted = {one.target.key: one for one in state.targets if one.probed.state in PROBED_STATES}
         for key in [key for key in checkers if key not in wanted]:
             checkers.pop(key).stop()
         if group is not None:
@@ -133,7 +133,7 @@ class HealthService(Service):
             random_source=self._random,
             group=group,
             target=registered.target,
-            status=HealthStatus(group.health_check, registered.health),
+            status=HealthStatus(group.health_check, registered.probed),
         )
         checkers[key].start(within_seconds)
 

@@ -14,6 +14,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from lbproxy.controlplane.state.journal import Journal
+from lbproxy.controlplane.state.overrides import Overrides, apply
 from lbproxy.controlplane.state.registration import (
     CellAllocator,
     CellBook,
@@ -24,7 +26,7 @@ from lbproxy.controlplane.state.registration import (
 )
 from lbproxy.model.availability import is_fail_open, serving_group
 from lbproxy.model.snapshot import Configuration, Snapshot
-from lbproxy.model.target import Target, TargetHealth
+from lbproxy.model.target import Override, OverrideState, Target, TargetHealth
 from lbproxy.model.target_group import TargetGroup
 
 _log = Logger()
@@ -68,8 +70,14 @@ class ControlState:
     being shown as draining until the end of the deregistration delay.
     """
 
-    def __init__(self, clock: IReactorTime, cells: Cells, allocator: CellAllocator) -> None:
+    def __init__(
+        self, clock: IReactorTime, cells: Cells, allocator: CellAllocator, overrides: Overrides | None = None
+    ) -> None:
+        """``overrides`` are those of earlier runs, and where new ones are kept; without, none are kept."""
+        self.version_in_force: Callable[[], int] = lambda: self._snapshot.version
+        """Gives the oldest snapshot that a worker may still work from."""
         self._clock = clock
+        self._overrides = overrides or Overrides(Journal(None, ""))
         self._book = CellBook(cells, allocator)
         self._groups: dict[str, GroupRegistrations] = {}
         self._desired_groups: set[str] = set()
@@ -106,7 +114,10 @@ class ControlState:
         """
         now = self._clock.seconds()
         discovered = discovered or {}
-        desired = {group.name: _desired(group, discovered.get(group.name, ())) for group in configuration.target_groups}
+        desired = {
+            group.name: self._desired(group, discovered.get(group.name, ()), now)
+            for group in configuration.target_groups
+        }
         self._book.reserve(
             {key: cells for name, targets in desired.items() for key, cells in cells_needed(name, targets).items()}, now
         )
@@ -127,13 +138,44 @@ class ControlState:
         configured = {each.name: each for each in self._snapshot.configuration.target_groups}.get(group)
         if configured is None or tuple(self._discovered.get(group, ())) == tuple(targets):
             return
-        now = self._clock.seconds()
-        desired = _desired(configured, targets)
-        self._book.reserve(cells_needed(group, desired), now)
+        self._set_targets(configured, targets)
         self._discovered = {**self._discovered, group: tuple(targets)}
-        self._groups[group].set_targets(desired, now)
-        self._sweep_while_needed()
-        self._publish_soon()
+
+    def override(self, group: str, key: str, override: Override | None) -> None:
+        """Have an operator's decision on a target stand until it is taken back (None), restarts included.
+
+        Published with other changes of this reactor turn.  Raises KeyError for a group that there is not, or a target
+        that is not `named`; what was decided for a target that has gone can be taken back.
+        """
+        if override is not None and key not in self.named(group):
+            raise KeyError(key)
+        configured = {each.name: each for each in self._snapshot.configuration.target_groups}[group]
+        former = self._overrides.of(group).get(key)
+        self._overrides.set(group, key, override)
+        try:
+            self._set_targets(configured, self._discovered.get(group, ()))
+        except Exception:
+            self._overrides.set(group, key, former)
+            raise
+
+    def overrides(self, group: str) -> Mapping[str, Override]:
+        """What operators have decided for targets of a group, by key."""
+        return self._overrides.of(group)
+
+    def named(self, group: str) -> Mapping[str, Target]:
+        """The targets that a group has by its configuration and its sources, drained ones included, by key.
+
+        Raises KeyError for a group that the configuration does not have.
+        """
+        configured = {each.name: each for each in self._snapshot.configuration.target_groups}[group]
+        return {target.key: target for target in _named(configured, self._discovered.get(group, ()))}
+
+    def drained(self, group: str) -> tuple[Target, ...]:
+        """The targets that the group would have but for an operator's decision to drain them."""
+        drained = {key for key, each in self.overrides(group).items() if each.state is OverrideState.DRAIN}
+        if not drained or group not in self._desired_groups:
+            return ()
+        return tuple(target for key, target in self.named(group).items() if key in drained)
 
     def set_sources(self, group: str, sources: tuple[SourceStatus, ...]) -> None:
         """Note how a group's discovery fares, for those who show it."""
@@ -152,6 +194,15 @@ class ControlState:
         if registrations is not None and registrations.set_health(target_key, health, self._clock.seconds()):
             self._publish_soon()
             self._sweep_while_needed()
+
+    def set_share(self, group: str, target_key: str, share: int, reason: str) -> None:
+        """Let a target have at most this per cent of its weight, 0 for nothing; 100 takes it back.
+
+        Published as `set_health` does.
+        """
+        registrations = self._groups.get(group)
+        if registrations is not None and registrations.set_share(target_key, share, reason, self._clock.seconds()):
+            self._publish_soon()
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call back with each snapshot published from now on; return what ends that."""
@@ -207,15 +258,31 @@ class ControlState:
         for group in configuration.target_groups:
             if group.name not in self._groups:
                 self._groups[group.name] = GroupRegistrations(group.name, self._book)
-            self._groups[group.name].configure(group, desired[group.name], group.name in in_use, now)
+            overrides = self._overrides.of(group.name)
+            self._groups[group.name].configure(group, desired[group.name], overrides, group.name in in_use, now)
         for name, registrations in self._groups.items():
             if name not in self._desired_groups:
                 registrations.remove(now)
 
+    def _desired(self, group: TargetGroup, discovered: Sequence[Target], now: float) -> tuple[Target, ...]:
+        named = _named(group, discovered)
+        self._overrides.named(group.name, {target.key for target in named}, now)
+        return apply(self._overrides.of(group.name), named)
+
+    def _set_targets(self, group: TargetGroup, discovered: Sequence[Target]) -> None:
+        """Change one group's targets between two configurations."""
+        now = self._clock.seconds()
+        desired = self._desired(group, discovered, now)
+        self._book.reserve(cells_needed(group.name, desired), now)
+        self._groups[group.name].set_targets(desired, self._overrides.of(group.name), now)
+        self._sweep_while_needed()
+        self._publish_soon()
+
     def _drop_drained(self, now: float) -> bool:
         changed = False
+        version = self.version_in_force()
         for name, registrations in list(self._groups.items()):
-            changed |= registrations.sweep(now)
+            changed |= registrations.sweep(now, version)
             if registrations.is_empty and name not in self._desired_groups:
                 registrations.depart(now)
                 del self._groups[name]
@@ -258,6 +325,7 @@ class ControlState:
         same_configuration = previous.version > 0 and configuration == previous.configuration
         groups = {name: registrations.state for name, registrations in self._groups.items()}
         if same_configuration and worker_slots == previous.worker_slots and groups == previous.groups:
+            self._note_published()
             return
         self._snapshot = Snapshot(
             version=previous.version + 1,
@@ -266,7 +334,12 @@ class ControlState:
             groups=groups,
             worker_slots=worker_slots,
         )
+        self._note_published()
         self._notify(self._snapshot)
+
+    def _note_published(self) -> None:
+        for registrations in self._groups.values():
+            registrations.published(self._snapshot.version)
 
     def _notify(self, snapshot: Snapshot) -> None:
         for callback in tuple(self._subscribers):
@@ -276,7 +349,7 @@ class ControlState:
                 _log.failure("a subscriber failed on snapshot {version}", version=snapshot.version)
 
 
-def _desired(group: TargetGroup, discovered: Sequence[Target]) -> tuple[Target, ...]:
+def _named(group: TargetGroup, discovered: Sequence[Target]) -> tuple[Target, ...]:
     """The configured targets, then the discovered ones; of a target that is named twice the first counts."""
     desired: dict[str, Target] = {}
     for target in (*group.targets, *discovered):

@@ -15,14 +15,22 @@ import attrs
 from lbproxy.controlplane.state.slowstart import SlowStart
 from lbproxy.model.rule import Forward
 from lbproxy.model.snapshot import Configuration, GroupState
-from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
+from lbproxy.model.target import (
+    Override,
+    OverrideState,
+    RegisteredTarget,
+    Target,
+    TargetHealth,
+    TargetReason,
+    TargetState,
+)
 from lbproxy.model.target_group import TargetGroup
 
 SLOT_LIMIT = 64
 """Cells in a target's run, one for each worker slot that may ever exist (see `lbproxy.ipc.cells`)."""
 
 MINIMUM_DRAINING_SECONDS = 1.0
-"""A target drains at least this long, since a worker may pick it until it has the new snapshot."""
+"""A target drains at least this long: what a worker was about to send by an older snapshot is counted by then."""
 
 CELL_RESERVATION_SECONDS = 60.0
 """How long a departed target's cells stay reserved: a worker may still count down requests of an old snapshot."""
@@ -47,6 +55,14 @@ DEREGISTRATION_IN_PROGRESS = TargetHealth(
     reason=TargetReason.DEREGISTRATION_IN_PROGRESS,
     description="Target deregistration is in progress",
 )
+
+FORCED = {
+    OverrideState.UP: TargetHealth(state=TargetState.HEALTHY, description="An operator holds it up"),
+    OverrideState.DOWN: TargetHealth(
+        state=TargetState.UNUSED, reason=TargetReason.INVALID_STATE, description="An operator has taken it out"
+    ),
+}
+"""The health of targets for which an operator has decided."""
 
 PROBED_STATES = frozenset({TargetState.INITIAL, TargetState.HEALTHY, TargetState.UNHEALTHY})
 """States of the targets whose health is checked."""
@@ -180,8 +196,14 @@ class GroupRegistrations:
     """Keys of the draining targets, first the one that drains longest."""
     _delay_seconds: float = attrs.field(default=0.0, init=False)
     _slow_start: SlowStart = attrs.field(factory=SlowStart, init=False)
+    _limits: dict[str, tuple[int, str]] = attrs.field(factory=dict, init=False)
+    """Shares below 100 % that somebody has decided on, with the reason."""
     _unchecked: TargetHealth | None = attrs.field(default=None, init=False)
     """The health of targets that are not checked; None in a group that is."""
+    _overrides: Mapping[str, Override] = attrs.field(factory=dict, init=False)
+    """By target key."""
+    _versions: dict[str, int] = attrs.field(factory=dict, init=False)
+    """Key of a draining target -> the first snapshot that shows it so."""
 
     def __attrs_post_init__(self) -> None:
         self.state = GroupState(cell=self._book.first(group_key(self.name)))
@@ -199,15 +221,18 @@ class GroupRegistrations:
     def is_empty(self) -> bool:
         return not self._targets
 
-    def configure(self, group: TargetGroup, targets: Iterable[Target], in_use: bool, now: float) -> None:
-        """Register and deregister so that the targets are these."""
+    def configure(
+        self, group: TargetGroup, targets: Iterable[Target], overrides: Mapping[str, Override], in_use: bool, now: float
+    ) -> None:
+        """Register and deregister so that the targets are these; some may be forced up or down by an override."""
         self._delay_seconds = group.deregistration_delay_seconds
         self._unchecked = _unchecked(group, in_use)
         self._slow_start.configure(group.slow_start_seconds)
-        self.set_targets(targets, now)
+        self.set_targets(targets, overrides, now)
 
-    def set_targets(self, targets: Iterable[Target], now: float) -> None:
-        """Register and deregister so that the targets are these, in a group that is otherwise as before."""
+    def set_targets(self, targets: Iterable[Target], overrides: Mapping[str, Override], now: float) -> None:
+        """The same in a group that is otherwise as before."""
+        self._overrides = overrides
         desired = {target.key: target for target in targets}
         self._deregister_others(desired, now)
         for key, target in desired.items():
@@ -228,24 +253,50 @@ class GroupRegistrations:
         Ignored for targets that are not checked (any more): a probe's answer may come late.
         """
         registered = self._targets.get(key)
-        if registered is None or registered.health.state not in PROBED_STATES or registered.health == health:
+        if registered is None or registered.probed.state not in PROBED_STATES or registered.probed == health:
             return False
-        self._targets[key] = attrs.evolve(registered, health=health)
-        if health.state is not registered.health.state:
-            if health.state is TargetState.HEALTHY and self._has_others_in_service(key):
+        present = self._with_health(registered, registered.target, health)
+        self._targets[key] = present
+        if present.health.state is not registered.health.state:
+            if present.health.state is TargetState.HEALTHY and self._has_others_in_service(key):
                 self._slow_start.enter(key, now)
-            elif health.state is not TargetState.HEALTHY:
+            elif present.health.state is not TargetState.HEALTHY:
                 self._slow_start.leave(key)
             self._share(now)
         self._build()
         return True
 
-    def sweep(self, now: float) -> bool:
-        """Drop targets that have drained and raise the shares of those in slow start; tell whether anything changed."""
+    def set_share(self, key: str, share: int, reason: str, now: float) -> bool:
+        """Give a target at most this share of its weight from now on; tell whether that is news."""
+        if key not in self._targets:
+            return False
         before = self.state
-        drained = [key for key, since in self._draining_since.items() if self._has_drained(key, now - since)]
+        if share < 100:
+            self._limits[key] = share, reason
+        else:
+            self._limits.pop(key, None)
+        self._share(now)
+        self._build()
+        return self.state is not before
+
+    def published(self, version: int) -> None:
+        """A snapshot of this version shows the group as it is now."""
+        for key in self._draining_since:
+            self._versions.setdefault(key, version)
+
+    def sweep(self, now: float, version_in_force: int) -> bool:
+        """Drop targets that have drained and raise the shares of those in slow start; tell whether anything changed.
+
+        ``version_in_force`` is the oldest snapshot that any worker may still choose targets by.
+        """
+        before = self.state
+        drained = [
+            key for key, since in self._draining_since.items() if self._has_drained(key, now - since, version_in_force)
+        ]
         for key in drained:
             del self._draining_since[key], self._targets[key]
+            self._limits.pop(key, None)
+            self._versions.pop(key, None)
             self._book.depart(target_key(self.name, key), now)
         self._share(now)
         self._build()
@@ -262,18 +313,26 @@ class GroupRegistrations:
     def _register(self, key: str, target: Target, unchecked: TargetHealth | None) -> RegisteredTarget:
         known = self._targets.get(key)
         was_draining = self._draining_since.pop(key, None) is not None
+        self._versions.pop(key, None)
         if known is None:
             cell = self._book.first(target_key(self.name, key))
-            return RegisteredTarget(target=target, health=unchecked or REGISTRATION_IN_PROGRESS, cell=cell)
+            known = RegisteredTarget(target=target, health=REGISTRATION_IN_PROGRESS, cell=cell)
         if unchecked is not None:
             health = unchecked
-        elif was_draining or known.health.state not in PROBED_STATES:
+        elif was_draining or known.probed.state not in PROBED_STATES:
             health = REGISTRATION_IN_PROGRESS
         else:
-            health = known.health
-        if known.target == target and known.health == health:
-            return known
-        return attrs.evolve(known, target=target, health=health)
+            health = known.probed
+        return self._with_health(known, target, health)
+
+    def _with_health(self, known: RegisteredTarget, target: Target, health: TargetHealth) -> RegisteredTarget:
+        """Give the target with this health of the checks, or the one that an operator has decided on."""
+        override = self._overrides.get(target.key)
+        forced = None
+        if override is not None and override.state is not None and health is not NOT_IN_USE:
+            forced = FORCED.get(override.state)
+        present = attrs.evolve(known, target=target, health=forced or health, checked=health if forced else None)
+        return known if present == known else present
 
     def _deregister_others(self, desired: dict[str, Target], now: float) -> None:
         for key, registered in self._targets.items():
@@ -293,14 +352,23 @@ class GroupRegistrations:
         """Give each target the share of its weight that it has now."""
         for key, registered in self._targets.items():
             share = self._slow_start.share(key, now)
-            if share != registered.share:
-                reason = "" if share == 100 else "slow start"
+            reason = "" if share == 100 else "slow start"
+            limit = self._limits.get(key)
+            if limit is not None:
+                share = max(1, share * limit[0] // 100) if limit[0] else 0
+                reason = limit[1]
+            if (share, reason) != (registered.share, registered.share_reason):
                 self._targets[key] = attrs.evolve(registered, share=share, share_reason=reason)
 
-    def _has_drained(self, key: str, age_seconds: float) -> bool:
+    def _has_drained(self, key: str, age_seconds: float, version_in_force: int) -> bool:
         if age_seconds >= self._delay_seconds:
             return True
-        return age_seconds >= MINIMUM_DRAINING_SECONDS and self._book.total(target_key(self.name, key)) <= 0
+        nobody_picks_it = version_in_force >= self._versions.get(key, version_in_force + 1)
+        return (
+            nobody_picks_it
+            and age_seconds >= MINIMUM_DRAINING_SECONDS
+            and self._book.total(target_key(self.name, key)) <= 0
+        )
 
     def _build(self) -> None:
         targets = tuple(self._targets[key] for key in (*self._order, *self._draining_since))

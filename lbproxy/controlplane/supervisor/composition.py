@@ -9,16 +9,19 @@ from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1
 from twisted.logger import Logger
 
 from lbproxy.controlplane.api.admin import AdminService, why_not_unix
+from lbproxy.controlplane.api.targets import TargetsApi
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem
 from lbproxy.controlplane.config.load import Loaded, load
 from lbproxy.controlplane.config.options import parse_target
 from lbproxy.controlplane.config.watch import FileWatch
 from lbproxy.controlplane.discovery.base import Context
+from lbproxy.controlplane.discovery.registry import Registry
 from lbproxy.controlplane.discovery.resolver import Resolver
 from lbproxy.controlplane.discovery.service import DiscoveryService
 from lbproxy.controlplane.health.checker import HealthService
 from lbproxy.controlplane.metrics import MetricsStore
-from lbproxy.controlplane.state import ControlState, Journal
+from lbproxy.controlplane.outliers.service import OutlierService
+from lbproxy.controlplane.state import ControlState, Journal, Overrides
 from lbproxy.controlplane.supervisor.demo import DemoTargets
 from lbproxy.controlplane.supervisor.keyring import FILE_NAME, KeyRing
 from lbproxy.controlplane.supervisor.launch import (
@@ -107,30 +110,32 @@ def make_supervisor(
     open_binds(sockets, loaded, range(number_of_workers(loaded)), loader)
     _check_admin_address(loader, loaded)
 
-    cells = SharedCells.create()
-    allocator = CellAllocator(cells)
-    state = ControlState(reactor, cells, allocator)
-    metrics = MetricsStore(state)
-    folder = directory.path if directory.is_ours else None
-    discovery = DiscoveryService(
-        state,
-        Context(reactor=reactor, lookup=Resolver(reactor), parse_target=parse_target),
-        Journal(folder, "discovered.json"),
-    )
     launch: Launch
     if runs_in_process(loaded):
         launch = InProcessLauncher(reactor, make_worker)
     else:
         launch = ProcessLauncher(reactor, worker_command, directory.rendezvous if directory.is_ours else None)
+    cells = SharedCells.create()
+    allocator = CellAllocator(cells)
+    folder = directory.path if directory.is_ours else None
+    state = ControlState(reactor, cells, allocator, Overrides(Journal(folder, "overrides.json")))
+    metrics = MetricsStore(state)
+    pool = WorkerPool(reactor, launch, sockets, cells.fd, metrics, allocator.zero_slot, stickiness=_key_ring(directory))
+    state.version_in_force = lambda: pool.version_in_force
+    registry = Registry(reactor, Journal(folder, "registrations.json"))
+    discovery = DiscoveryService(
+        state,
+        Context(reactor=reactor, lookup=Resolver(reactor), parse_target=parse_target),
+        Journal(folder, "discovered.json"),
+        registry,
+    )
     supervisor = Supervisor(
         reactor,
         loaded,
         loader=loader,
         state=state,
         metrics=metrics,
-        pool=WorkerPool(
-            reactor, launch, sockets, cells.fd, metrics, allocator.zero_slot, stickiness=_key_ring(directory)
-        ),
+        pool=pool,
         sockets=sockets,
         directory=directory,
         demo=DemoTargets(reactor, worker_command),
@@ -140,8 +145,13 @@ def make_supervisor(
     )
     discovery.setServiceParent(supervisor)
     HealthService(reactor, state).setServiceParent(supervisor)
+    outliers = OutlierService(reactor, state, metrics.targets)
+    outliers.setServiceParent(supervisor)
+    pool.on_suspect = outliers.suspect
     if loaded.settings.admin is not None:
-        AdminService(reactor, loaded.settings.admin, state, metrics, supervisor).setServiceParent(supervisor)
+        targets = TargetsApi(state, metrics, registry, parse_target)
+        admin = AdminService(reactor, loaded.settings.admin, state, metrics, supervisor, targets)
+        admin.setServiceParent(supervisor)
         supervisor.admin_url = _url(str(loaded.settings.admin))
     watch = FileWatch(reactor, supervisor.reload_files)
     watch.setServiceParent(supervisor)

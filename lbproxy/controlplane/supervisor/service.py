@@ -50,6 +50,9 @@ class Settings(Protocol):
     def state_directory(self) -> str: ...
 
     @property
+    def admin_tokens(self) -> Sequence[str]: ...
+
+    @property
     def resolver(self) -> Sequence[tuple[str, int]]: ...
 
 
@@ -228,6 +231,11 @@ class Supervisor(MultiService):
     def configuration_file(self) -> str:
         """Its absolute path."""
         return self._loader.path
+
+    @property
+    def admin_tokens(self) -> Sequence[str]:
+        """Who sends one of these may change things by the admin API."""
+        return self.loaded.settings.admin_tokens
 
     @property
     def ready(self) -> str | None:

@@ -38,6 +38,7 @@ from lbproxy.ipc.messages import (
     ReopenLogs,
     Report,
     StickinessKeys,
+    Suspect,
     TicketKeys,
     Welcome,
 )
@@ -180,6 +181,11 @@ class WorkerSlot:
         worker.channel.on_lost = self._channel_lost
         worker.channel.on_message = self._receive
 
+    @property
+    def version_in_force(self) -> int:
+        """The snapshot that the worker works from, or will at once; 0 while it has none."""
+        return self.applied_version or self._sent_version
+
     def offer(self) -> None:
         """There is a new snapshot.
 
@@ -270,6 +276,8 @@ class WorkerSlot:
                 self._applied(version, problems)
             case Report(counters=counters):
                 self._pool.metrics.update(self.index, self._incarnation, counters)
+            case Suspect(group=group, target=target, failures=failures):
+                self._pool.on_suspect(group, target, failures)
             case Drained(aborted=aborted):
                 self._pool.metrics.drained(self.index, self._incarnation)
                 if aborted:
@@ -451,6 +459,8 @@ class WorkerPool(Service):
         self.snapshot: Snapshot | None = None
         self.on_change: Callable[[], None] = lambda: None
         """Called when a worker came or went."""
+        self.on_suspect: Callable[[str, str, int], None] = lambda group, target, failures: None
+        """Called when a worker has seen so many requests to a target fail in a row."""
         self._clear_slot = clear_slot
         self._slots: dict[int, WorkerSlot] = {}
         self._incarnations = count(1)
@@ -499,6 +509,13 @@ class WorkerPool(Service):
     def is_ready(self) -> bool:
         """Whether there are workers and all have a snapshot in force."""
         return bool(self.active) and not self.unready()
+
+    @property
+    def version_in_force(self) -> int:
+        """The oldest snapshot that a worker which takes new requests may work from."""
+        serving = [s for s in self._slots.values() if s.state in (SlotState.STARTING, SlotState.RUNNING)]
+        newest = self.snapshot.version if self.snapshot is not None else 0
+        return min((slot.version_in_force for slot in serving if slot.version_in_force), default=newest)
 
     def plan(self, number: int) -> tuple[int, ...]:
         """Say which slots a pool of this many workers uses: those it has, then the lowest free ones."""

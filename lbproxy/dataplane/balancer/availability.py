@@ -7,7 +7,7 @@ from math import gcd
 
 import attrs
 
-from lbproxy.model.availability import is_enough, is_good, reachable, standing
+from lbproxy.model.availability import is_enough, is_good, reachable, standing, takes_part
 from lbproxy.model.snapshot import GroupState
 from lbproxy.model.target import RegisteredTarget, TargetState
 from lbproxy.model.target_group import CrossZone, TargetGroup
@@ -37,13 +37,9 @@ def eligible(group: TargetGroup, state: GroupState, zone: str) -> Eligible:
 
     ``zone`` is our own.  A target whose group has no health check counts as healthy.  One whose first check is not
     done yet (``initial``) waits for it, unless the group fails open for want of any healthy target.  A draining
-    target and one of weight 0 never takes new traffic.
+    target, one that an operator took out and one of weight 0 never take new traffic.
     """
-    staying = [
-        registered
-        for registered in reachable(group, state, zone)
-        if registered.target.weight > 0 and registered.health.state is not TargetState.DRAINING
-    ]
+    staying = [registered for registered in reachable(group, state, zone) if takes_part(registered)]
     good = [registered for registered in staying if is_good(registered)]
     if not good:
         return _shared(staying, [registered.target.weight for registered in staying], fail_open=bool(staying))

@@ -1,4 +1,4 @@
-"""What a worker has seen of a target lately: how fast it answers.
+"""What a worker has seen of a target lately: how fast it answers, and how often it failed in a row.
 
 Kept for as long as the worker knows the target, over all changes of its group.  Each worker sees only what
 it serves itself, so two workers may rate a target differently; each is right about its own traffic.
@@ -6,6 +6,7 @@ it serves itself, so two workers may rate a target differently; each is right ab
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import exp
 
 DECAY_SECONDS = 10.0
@@ -23,9 +24,13 @@ class Observation:
     Twitter's Finagle).  What is not renewed fades, so that a target that was slow is asked again.
     """
 
-    __slots__ = ("_at", "_seconds", "known")
+    __slots__ = ("_at", "_failures", "_seconds", "alarm", "known", "limit")
 
     def __init__(self) -> None:
+        self.limit = 0
+        """So many failures in a row are told to ``alarm``; 0 for never."""
+        self.alarm: Callable[[int], None] = lambda failures: None
+        self._failures = 0
         self._seconds = 0.0
         self._at = 0.0
         self.known = False
@@ -33,11 +38,19 @@ class Observation:
 
     def responded(self, status: int, seconds: float, now: float) -> None:
         """An answer's first byte has come this long after the request was sent."""
-        self._observe(max(seconds, FAILURE_SECONDS) if status >= 500 else seconds, now)
+        if status >= 500:
+            self.failed(seconds, now)
+        else:
+            self._failures = 0
+            self._observe(seconds, now)
 
     def failed(self, seconds: float, now: float) -> None:
-        """The target could not be reached, broke off or did not answer in time."""
+        """The target could not be reached, broke off, did not answer in time, or answered with 500 or more."""
         self._observe(max(seconds, FAILURE_SECONDS), now)
+        self._failures += 1
+        if self._failures == self.limit:
+            self._failures = 0
+            self.alarm(self.limit)
 
     def response_seconds(self, now: float) -> float:
         """The expected time to the first byte of an answer; 0 when nothing is known."""

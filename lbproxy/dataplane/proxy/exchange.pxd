@@ -72,7 +72,7 @@ cdef class Exchange(HttpRecord):
     cdef long long _framing
     cdef str _sticky_group
     cdef bint _sticky
-    cdef bint _connecting, _counted, _paused_request, _paused_response, _repeatable
+    cdef bint _connecting, _counted, _queued, _paused_request, _paused_response, _repeatable
 
     cpdef begin_exchange(self, Downstream client, HttpRuntime runtime, CRequestHead head, double began)
     @cython.locals(client=Downstream, head=CRequestHead)
@@ -87,6 +87,7 @@ cdef class Exchange(HttpRecord):
     cpdef pause_response(self)
     cpdef resume_response(self)
     cpdef timed_out(self)
+    cpdef admitted(self, GroupRuntime group, chosen)
     cpdef connected(self, Upstream upstream)
     cpdef pause_request(self)
     cpdef resume_request(self)
@@ -116,6 +117,7 @@ cdef class Exchange(HttpRecord):
     cdef bint _is_limited(self, CRequestHead head, str rule) except -1
     cdef bint _normalize_path(self, CRequestHead head, bint strict) except -1
     cdef _answer(self, Match match)
+    cdef _pass_gate(self, chosen, int priority)
     cdef str _choose_group(self, GroupChoice forward)
     cdef _bound_target(self)
     cdef bytes _with_cookies(self, CResponseHead head)

@@ -161,6 +161,7 @@ class Exchange(HttpRecord):
         "_framing",
         "_kept_failed",
         "_others",
+        "_queued",
         "_paused_request",
         "_paused_response",
         "_repeatable",
@@ -223,6 +224,7 @@ class Exchange(HttpRecord):
         self._repeatable = False
         self.request_target = b""
         """As it came, where what is sent on differs; `complete_record` fills in the others."""
+        self._queued = False
         self._sticky = False
         self._sticky_group: str | None = None
 
@@ -287,7 +289,10 @@ class Exchange(HttpRecord):
             return
         if group.retrying is not None:
             self.tries = group.retrying.begin(self)
-        self._try(chosen)
+        if group.gate is None:
+            self._try(chosen)
+        else:
+            self._pass_gate(chosen, match.queue_priority)
 
     def request_data(self, data: bytes) -> None:
         """A piece of the request's body has come, or of what goes through the tunnel."""
@@ -353,6 +358,9 @@ class Exchange(HttpRecord):
 
     def timed_out(self) -> None:
         """Nothing has come or gone, that we know of, for as long as the present phase allows."""
+        if self._queued:
+            self.client.expect_progress(3600.0)
+            return
         upstream = self.upstream
         if upstream is not None and upstream.is_taking():
             self.client.expect_progress(self.runtime.idle_timeout)
@@ -375,6 +383,12 @@ class Exchange(HttpRecord):
             self.fail(Fault.CLIENT_TIMEOUT)
 
     # The target's side calls
+
+    def admitted(self, group: GroupRuntime, chosen: RegisteredTarget) -> None:
+        """The wait for a target is over; ``group`` is what the latest snapshot has made of its group."""
+        self._queued = False
+        self.group = group
+        self._try(chosen)
 
     def connected(self, upstream: Upstream) -> None:
         """The connection that was asked for stands."""
@@ -624,6 +638,19 @@ class Exchange(HttpRecord):
             self._respond(action.status, b"text/plain; charset=utf-8", body, b"Location: %b\r\n" % location)
         self._finish()
 
+    def _pass_gate(self, chosen: RegisteredTarget, priority: int) -> None:
+        """Try the target if it may be given one more request, or another one; else wait."""
+        assert self.group is not None
+        assert self.group.gate is not None
+        admitted = self.group.gate.admit(self, chosen, priority)
+        if admitted is not None:
+            self._try(admitted)
+        elif not self.done:
+            self._queued = True
+            if not self.request_ended:
+                self.client.pause_request()
+            self.client.expect_progress(3600.0)  # the gate keeps its own, shorter time
+
     def _choose_group(self, forward: GroupChoice) -> str:
         """The target group that the client is bound to, or one by weight."""
         sticky = self.runtime.group_stickiness
@@ -808,6 +835,9 @@ class Exchange(HttpRecord):
                 assert self._chosen is not None
                 self._others = iter(self.group.balancer.others(self._chosen, self.head, self.client.host))
             self._following = next(self._others, None)
+            gate = self.group.gate
+            while gate is not None and self._following is not None and not gate.has_room(self._following):
+                self._following = next(self._others, None)
         return self._following
 
     def _count_target_fault(self, fault: Fault) -> None:
@@ -832,6 +862,11 @@ class Exchange(HttpRecord):
             self._connecting = False
             pool = self.pool
             pool.cancel(self)
+        elif self._queued:
+            self._queued = False
+            assert self.group is not None
+            assert self.group.gate is not None
+            self.group.gate.leave(self)
 
     def _leave_tunnel(self) -> None:
         """The client is gone in order; what it sent last is for the target yet."""

@@ -15,7 +15,7 @@ cdef class Pool:
     cdef public str key
     cdef public bytes authority
     cdef public TargetCounters counters
-    cdef public object observation
+    cdef public object gate, observation
 
     cpdef begin(self)
     cpdef end(self)
@@ -26,7 +26,7 @@ cdef class Pool:
 
 cdef class GroupRuntime:
     cdef readonly str name
-    cdef readonly object group, balancer, retrying, stickiness
+    cdef readonly object group, balancer, gate, retrying, stickiness
     cdef readonly dict pools
     cdef readonly double response_timeout
     cdef list _order

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.balancer.stickiness import GroupStickiness, TargetStickiness
     from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
     from lbproxy.dataplane.proxy.forwarded import TraceIds
+    from lbproxy.dataplane.proxy.gate import Gate
     from lbproxy.dataplane.proxy.ratelimit import RateLimits
     from lbproxy.dataplane.proxy.retry import Retrying
     from lbproxy.dataplane.router.table import Table
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 class Pool:
     """One worker's connections to one target."""
 
-    __slots__ = ("authority", "counters", "key", "observation")
+    __slots__ = ("authority", "counters", "gate", "key", "observation")
 
     key: str
     """The target's ``host:port``."""
@@ -41,6 +42,8 @@ class Pool:
     counters: TargetCounters
     observation: Observation | None
     """Told how requests fare, where somebody wants to know."""
+    gate: Gate | None
+    """Told when a request is over, where others may wait for that."""
 
     def begin(self) -> None:
         """Count a request as in flight."""
@@ -71,6 +74,7 @@ class GroupRuntime:
         "_order",
         "_position_cell",
         "balancer",
+        "gate",
         "group",
         "name",
         "pools",
@@ -86,6 +90,7 @@ class GroupRuntime:
         pools: Mapping[int, Pool],
         retrying: Retrying | None = None,
         stickiness: TargetStickiness | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.name = group.name
         self.group = group
@@ -94,6 +99,8 @@ class GroupRuntime:
         """By the target's cell."""
         self.stickiness = stickiness
         """By which cookie clients come back to their targets, if by any."""
+        self.gate = gate
+        """Where requests wait while the targets are given no more, if that is bounded."""
         self.response_timeout = group.response_timeout_seconds
         self.retrying = retrying
         """None where the policy is the default one, for which there is nothing to keep account of."""

@@ -27,7 +27,16 @@ from lbproxy.dataplane.router.groups import GroupChoice
 from lbproxy.dataplane.router.patterns import split_wildcard
 from lbproxy.dataplane.router.request import RoutableRequest
 from lbproxy.model.listener import Listener
-from lbproxy.model.rule import Action, Forward, HostCondition, PathCondition, Pattern, Redirect, Rule
+from lbproxy.model.rule import (
+    DEFAULT_QUEUE_PRIORITY,
+    Action,
+    Forward,
+    HostCondition,
+    PathCondition,
+    Pattern,
+    Redirect,
+    Rule,
+)
 
 DEFAULT_RULE_NAME = "default"
 
@@ -38,21 +47,31 @@ class Match:
     Made when the table is, and the same object for every request; do not change it.
     """
 
-    __slots__ = ("action", "action_text", "forward", "priority", "rule_name")
+    __slots__ = ("action", "action_text", "forward", "priority", "queue_priority", "rule_name")
 
     rule_name: str
     """``default`` for the default action."""
     priority: int
     """0 for the default action."""
+    queue_priority: int
+    """Of requests that have to wait for a target."""
     action: Action
     action_text: str
     """``forward``, ``redirect`` or ``fixed-response``."""
     forward: GroupChoice | None
     """For a forward action: which target group."""
 
-    def __init__(self, rule_name: str, priority: int, action: Action, random: Random) -> None:
+    def __init__(
+        self,
+        rule_name: str,
+        priority: int,
+        action: Action,
+        random: Random,
+        queue_priority: int = DEFAULT_QUEUE_PRIORITY,
+    ) -> None:
         self.rule_name = rule_name
         self.priority = priority
+        self.queue_priority = queue_priority
         self.action = action
         self.forward = None
         if isinstance(action, Forward):
@@ -164,7 +183,7 @@ class Table:
         random = Random() if random is None else random
         rules = sorted(listener.rules, key=lambda rule: rule.priority)
         return cls(
-            [(rule, Match(rule.name, rule.priority, rule.action, random)) for rule in rules],
+            [(rule, Match(rule.name, rule.priority, rule.action, random, rule.queue_priority)) for rule in rules],
             Match(DEFAULT_RULE_NAME, 0, listener.default_action, random),
         )
 

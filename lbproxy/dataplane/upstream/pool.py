@@ -63,6 +63,7 @@ class TargetPool(Pool):
         self.authority = target.key.encode("ascii")
         self.counters = counters
         self.observation = None
+        self.gate = None
         self.idle: list[TargetConnection] = []
         """The one used last is at the right; it is used first, so that the others may grow old."""
         self.connections: set[TargetConnection] = set()
@@ -102,6 +103,9 @@ class TargetPool(Pool):
     def end(self) -> None:
         """It is over."""
         self._cells[self._cell] -= 1
+        gate = self.gate
+        if gate is not None:
+            gate.freed()
 
     def take(self, repeatable: bool) -> TargetConnection | None:
         """Hand out a kept connection.

@@ -12,11 +12,13 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbproxy.controlplane.api.admin import MAX_BODY_BYTES, AdminService
+from lbproxy.controlplane.api.targets import TargetsApi
+from lbproxy.controlplane.config.options import parse_target
 from lbproxy.controlplane.state import ControlState
 from lbproxy.model.listener import Bind, Certificate, Listener, ListenerProtocol
 from lbproxy.model.rule import FixedResponse, Forward, PathCondition, Pattern, Rule, WeightedGroup
 from lbproxy.model.snapshot import Configuration
-from lbproxy.model.target import TargetHealth, TargetReason, TargetState
+from lbproxy.model.target import Target, TargetHealth, TargetReason, TargetState
 from lbproxy.model.target_group import TargetTls
 from tests.controlplane.fakes import FakeCells, make_configuration, make_group, make_target, registered
 
@@ -54,6 +56,7 @@ class FakeSupervisor:
     ready: str | None = None
 
     def __init__(self) -> None:
+        self.admin_tokens: tuple[str, ...] = ()
         self.reloads = 0
         self.result: Deferred[Result] = succeed(Result(ok=True))
 
@@ -62,17 +65,49 @@ class FakeSupervisor:
 
     def reload(self) -> Deferred[Result]:
         self.reloads += 1
-        return self.result
+        asked: Deferred[Result] = Deferred()
+
+        def pass_on(result: Result) -> Result:
+            asked.callback(result)
+            return result
+
+        self.result.addCallback(pass_on)
+        return asked
 
 
-class AdminTests(SynchronousTestCase):
+class FakeRegistry:
+    """Takes registrations in ``app`` with the token ``t``."""
+
+    def __init__(self) -> None:
+        self.registered: dict[str, tuple[int, float]] = {}
+
+    def accepts(self, group: str) -> bool:
+        return group == "app"
+
+    def permits(self, group: str, token: str) -> bool:
+        return token == "t"
+
+    def register(self, group: str, target: Target, ttl_seconds: float) -> bool:
+        is_new = target.key not in self.registered
+        self.registered[target.key] = (target.weight, ttl_seconds)
+        return is_new
+
+    def deregister(self, group: str, key: str) -> bool:
+        return self.registered.pop(key, None) is not None
+
+
+class AdminTestCase(SynchronousTestCase):
+    address = Address()
+
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
         self.cells = FakeCells()
         self.state = ControlState(self.reactor, self.cells, self.cells)
         self.metrics = FakeMetrics()
         self.supervisor = FakeSupervisor()
-        self.service = AdminService(self.reactor, Address(), self.state, self.metrics, self.supervisor)
+        self.registry = FakeRegistry()
+        targets = TargetsApi(self.state, self.metrics, self.registry, parse_target)
+        self.service = AdminService(self.reactor, self.address, self.state, self.metrics, self.supervisor, targets)
         self.service.startService()
 
     def connect(self) -> StringTransport:
@@ -85,11 +120,11 @@ class AdminTests(SynchronousTestCase):
     def send(self, transport: StringTransport, data: bytes) -> None:
         transport.protocol.dataReceived(data)  # type: ignore[attr-defined]
 
-    def ask(self, method: str, path: str, **fields: str) -> tuple[int, dict[str, str], bytes]:
+    def ask(self, method: str, path: str, body: str = "", **fields: str) -> tuple[int, dict[str, str], bytes]:
         transport = self.connect()
-        lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1:9901", "Connection: close"]
-        lines += [f"{name}: {value}" for name, value in fields.items()]
-        self.send(transport, "\r\n".join([*lines, "", ""]).encode())
+        fields = {"Host": "127.0.0.1:9901", "Connection": "close", "Content-Length": str(len(body)), **fields}
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+        self.send(transport, "\r\n".join([*lines, "", body]).encode())
         return parse(transport.value())
 
     def ask_json(self, path: str) -> Any:
@@ -97,6 +132,8 @@ class AdminTests(SynchronousTestCase):
         self.assertEqual(status, 200)
         return json.loads(body)
 
+
+class AdminTests(AdminTestCase):
     # The small ones
 
     def test_it_listens_at_its_address(self) -> None:
@@ -269,16 +306,159 @@ class AdminTests(SynchronousTestCase):
         self.assertEqual(transport.value(), b"")
 
     def test_other_sites_pages_cannot_reload(self) -> None:
-        for origin, status in [
-            ("https://evil.example", 403),
-            ("null", 403),
-            ("http://127.0.0.1:9902", 403),
-            ("http://127.0.0.1:9901", 200),
+        for origin, host, status in [
+            ("https://evil.example", "127.0.0.1:9901", 403),
+            ("null", "127.0.0.1:9901", 403),
+            ("http://[", "127.0.0.1:9901", 403),
+            ("http://127.0.0.1:9902", "127.0.0.1:9901", 403),
+            ("http://127.0.0.1:9901", "127.0.0.1:9901", 200),
+            ("http://localhost:9901", "localhost:9901", 200),
+            ("http://[::1]:9901", "[::1]:9901", 200),
+            ("http://evil.example:9901", "evil.example:9901", 403),  # a name that was made to lead here
         ]:
             with self.subTest(origin=origin):
                 before = self.supervisor.reloads
-                self.assertEqual(self.ask("POST", "/reload", Origin=origin)[0], status)
+                self.assertEqual(self.ask("POST", "/reload", Origin=origin, Host=host)[0], status)
                 self.assertEqual(self.supervisor.reloads - before, int(status == 200))
+
+    def test_changes_take_a_token_where_there_is_one(self) -> None:
+        self.supervisor.admin_tokens = ("first", "second")
+        for authorization, status in [
+            ("", 401),
+            ("Bearer third", 401),
+            ("Bearer", 401),
+            ("Basic second", 401),
+            ("Bearer first", 200),
+            ("bearer  second", 200),
+        ]:
+            with self.subTest(authorization=authorization):
+                answer = self.ask("POST", "/reload", Authorization=authorization)
+                self.assertEqual(answer[0], status)
+                self.assertEqual("www-authenticate" in answer[1], status == 401)
+        self.assertEqual(self.ask("GET", "/status")[0], 200)
+
+
+class RemoteAdminTests(AdminTestCase):
+    """The admin API at an address that others reach."""
+
+    address = Address(host="10.0.0.1")
+
+    def test_others_may_read_but_change_nothing_without_a_token(self) -> None:
+        self.assertEqual(self.ask("GET", "/status")[0], 200)
+        status, _, body = self.ask("POST", "/reload")
+        self.assertEqual((status, self.supervisor.reloads), (403, 0))
+        self.assertIn(b"need an admin-token", body)
+        self.supervisor.admin_tokens = ("t",)
+        self.assertEqual(self.ask("POST", "/reload", Authorization="Bearer t")[0], 200)
+
+    def test_targets_register_with_their_own_token(self) -> None:
+        self.state.configure(make_configuration(make_group()), 1)
+        answer = self.ask("PUT", "/target-groups/app/targets/10.0.0.9:80", Authorization="Bearer t")
+        self.assertEqual(answer[0], 201)
+
+
+class TargetTests(AdminTestCase):
+    path = "/target-groups/app/targets/10.0.0.1:80"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.state.configure(make_configuration(make_group(make_target(1)), make_group(name="other")), 1)
+
+    def put(self, path: str, body: object = None, **fields: str) -> tuple[int, dict[str, Any]]:
+        text = body if isinstance(body, str) else json.dumps(body) if body is not None else ""
+        status, _, answer = self.ask("PUT", path, text, **{"Authorization": "Bearer t", **fields})
+        return status, json.loads(answer)
+
+    def delete(self, path: str, **fields: str) -> tuple[int, dict[str, Any]]:
+        status, _, answer = self.ask("DELETE", path, **{"Authorization": "Bearer t", **fields})
+        return status, json.loads(answer)
+
+    def test_one_target(self) -> None:
+        shown = self.ask_json(self.path)
+        self.assertEqual((shown["target_group"], shown["target"], shown["state"]), ("app", "10.0.0.1:80", "initial"))
+        for path, error in [
+            ("/target-groups/app/targets/10.0.0.2:80", "there is no target 10.0.0.2:80 in app"),
+            ("/target-groups/none/targets/10.0.0.2:80", "there is no target group none"),
+        ]:
+            status, _, body = self.ask("GET", path)
+            self.assertEqual((status, json.loads(body)["error"]), (404, error))
+        self.assertEqual(self.ask("GET", "/target-groups/app/targets/nonsense")[0], 400)
+        self.assertEqual(self.ask("GET", "/target-groups/app")[0], 404)
+
+    # Registration
+
+    def test_a_target_registers_renews_and_deregisters(self) -> None:
+        path = "/target-groups/app/targets/%5B::1%5D:80"
+        self.assertEqual(
+            self.put(path, {"ttl": 5, "weight": 7}),
+            (201, {"target_group": "app", "target": "[::1]:80", "new": True, "ttl_seconds": 5}),
+        )
+        self.assertEqual(self.registry.registered, {"[::1]:80": (7, 5.0)})
+        self.assertEqual(self.put(path)[0], 200)
+        self.assertEqual(self.registry.registered, {"[::1]:80": (1, 30.0)})
+        self.assertEqual(self.delete(path)[0], 200)
+        self.assertEqual(self.delete(path)[0], 404)
+
+    def test_registrations_that_are_refused(self) -> None:
+        for path, body, status, error in [
+            (self.path, "[1]", 400, "the body is no JSON object"),
+            (self.path, "{", 400, "the body is no JSON object"),
+            (self.path, {"ttl": "5s"}, 400, "ttl is no number of seconds from 1 to 3600"),
+            (self.path, {"ttl": 0}, 400, "ttl is no number of seconds from 1 to 3600"),
+            (self.path, {"ttl": True}, 400, "ttl is no number of seconds from 1 to 3600"),
+            (self.path, {"weight": 1000}, 400, "weight is no number from 0 to 999"),
+            (self.path, {"wait": 1}, 400, "wait: not known; there are ttl, weight"),
+            ("/target-groups/app/targets/app.internal:80", None, 400, "app.internal is no address"),
+            ("/target-groups/app/targets/10.0.0.1", None, 400, "needs an address and a port"),
+            ("/target-groups/none/targets/10.0.0.1:80", None, 404, "there is no target group none"),
+            ("/target-groups/other/targets/10.0.0.1:80", None, 403, "other takes no registrations"),
+        ]:
+            with self.subTest(path=path, body=body):
+                got, answer = self.put(path, body)
+                self.assertEqual(got, status)
+                self.assertIn(error, answer["error"])
+        self.assertEqual(self.put(self.path, Authorization="Bearer x")[0], 401)
+        self.assertEqual(self.delete(self.path, Authorization="")[0], 401)
+        self.assertEqual(self.put(self.path, Origin="http://evil.example")[0], 403)
+        self.assertEqual(self.registry.registered, {})
+
+    # Overrides
+
+    def test_operators_decide_and_take_it_back(self) -> None:
+        path = f"{self.path}/override"
+        status, shown = self.put(path, {"state": "up", "weight": 3})
+        self.assertEqual((status, shown["override"]), (200, {"state": "up", "weight": 3}))
+        self.reactor.advance(1)
+        shown = self.ask_json(self.path)
+        self.assertEqual((shown["state"], shown["checked"], shown["weight"]), ("healthy", "initial", 3))
+        self.assertEqual(self.put(path, {"state": None})[1]["override"], {"state": None, "weight": 3})
+        self.assertEqual(self.delete(path)[0], 200)
+        self.reactor.advance(1)
+        shown = self.ask_json(self.path)
+        self.assertEqual((shown["state"], shown["override"], shown["weight"]), ("initial", None, 1))
+        self.assertEqual(self.delete(path)[0], 404)
+
+    def test_a_drained_target_is_still_shown(self) -> None:
+        self.put(f"{self.path}/override", {"state": "drain"})
+        self.reactor.advance(0.5)
+        self.assertEqual(self.ask_json(self.path)["state"], "draining")
+        self.reactor.pump([1.0] * 3)
+        shown = self.ask_json(self.path)
+        self.assertEqual((shown["state"], shown["description"]), ("unused", "An operator has drained it"))
+        (_, group) = sorted(self.ask_json("/status")["target_groups"], key=lambda each: len(each["targets"]))
+        self.assertEqual([each["target"] for each in group["targets"]], ["10.0.0.1:80"])
+
+    def test_decisions_that_are_refused(self) -> None:
+        for body, error in [
+            ({"state": "sideways"}, "state is none of up, down, drain"),
+            ({"weight": -1}, "weight is no number from 0 to 999"),
+            ({"up": True}, "up: not known; there are state, weight"),
+        ]:
+            self.assertEqual(self.put(f"{self.path}/override", body), (400, {"error": error}))
+        self.assertEqual(self.put("/target-groups/app/targets/10.0.0.2:80/override", {"state": "up"})[0], 404)
+        self.supervisor.admin_tokens = ("secret",)
+        self.assertEqual(self.put(f"{self.path}/override", {"state": "up"})[0], 401)
+        self.assertEqual(self.state.overrides("app"), {})
 
 
 def parse(data: bytes) -> tuple[int, dict[str, str], bytes]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem
 from lbproxy.controlplane.config.load import AdminAddress, ControlSettings, Loaded, load
 from lbproxy.controlplane.config.options import OPTIONS
-from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Protect, SrvSource
+from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Protect, RegistrationSource, SrvSource
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol, XffMode
 from lbproxy.model.retry import RetryPolicy
@@ -40,6 +40,7 @@ from lbproxy.model.target_group import (
     CrossZone,
     HashKey,
     HashPart,
+    OutlierDetection,
     ProxyProtocolVersion,
     Stickiness,
     StickinessType,
@@ -318,6 +319,54 @@ targets = 10.0.0.1:80
     assert not loaded.warnings
 
 
+def test_tokens_come_from_files(path: Path) -> None:
+    for name, text in (
+        ("admin", "0123456789abcdef\n"),
+        ("app", "# of June\nfirst-token-16-long\n\nsecond-token-16-long"),
+    ):
+        (path.parent / name).write_text(text)
+        (path.parent / name).chmod(0o600)
+    loaded = read(
+        path, "[lbproxy]\nadmin-token = file:admin\n" + WEB + APP + "registration-token = file:app, file:admin\n"
+    )
+    assert loaded.settings.admin_tokens == ("0123456789abcdef",)
+    (source,) = loaded.discovery["app"].sources
+    assert source == RegistrationSource(tokens=("first-token-16-long", "second-token-16-long", "0123456789abcdef"))
+    assert "token-16" not in repr(loaded)
+    assert "0123456789abcdef" not in repr(loaded.settings)
+    assert set(loaded.files) == {str(path.parent / "admin"), str(path.parent / "app")}
+    assert not loaded.warnings
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "token cannot be read: No such file or directory"),
+        ("", "token has no token; make one with: openssl rand -hex 32 > "),
+        ("tiny", "token has a token that is shorter than 16 characters or has blanks in it"),
+        ("0123456789 abcdef", "token has a token that is shorter than 16 characters or has blanks in it"),
+        ("0123456789abcdé", "token is not ASCII text"),
+    ],
+)
+def test_files_that_are_no_tokens(path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (path.parent / "token").write_text(content)
+    found = mistake(path, WEB + APP + "registration-token = file:token\n")
+    assert message in found
+    assert content is None or not content or content not in found
+
+
+def test_a_token_in_the_configuration_itself_is_refused(path: Path) -> None:
+    assert "write file:PATH" in mistake(path, WEB + APP + "registration-token = 0123456789abcdef\n")
+
+
+def test_a_token_that_everybody_may_read_is_told(path: Path) -> None:
+    (path.parent / "token").write_text("0123456789abcdef")
+    (path.parent / "token").chmod(0o644)
+    (warning,) = read(path, WEB + APP + "registration-token = file:token\n").warnings
+    assert "may be read by everybody" in str(warning)
+
+
 def test_name_servers(path: Path) -> None:
     loaded = read(path, "[lbproxy]\nresolver = 10.0.0.53, 127.0.0.1:5353, ::1, [::2]:54\n" + WEB + APP)
     assert loaded.settings.resolver == (("10.0.0.53", 53), ("127.0.0.1", 5353), ("::1", 53), ("::2", 54))
@@ -515,7 +564,7 @@ def test_source_stands_for_the_file(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[lbproxy]\nadmin = 0.0.0.0:9901\n" + WEB + APP, "anyone who reaches this address may administer"),
+        ("[lbproxy]\nadmin = 0.0.0.0:9901\n" + WEB + APP, "and changes are refused without admin-token"),
         (WEB + "proxy-protocol-trusted = 10.0.0.0/8\n" + APP, "has no effect without proxy-protocol = on"),
         (WEB + "xff-mode = remove\nxff-client-port = on\n" + APP, "has no effect unless xff-mode = append"),
         (WEB + APP + "retry-attempts = 1\n", "has no effect; add reset or status codes to retry-on"),
@@ -525,6 +574,8 @@ def test_source_stands_for_the_file(path: Path) -> None:
         (WEB + APP + "slow-start = 60s\nhealth-check = off\n", "has no effect without health checks"),
         (WEB + APP + "stickiness-lb-cookie-duration = 1h\n", "has no effect without stickiness = on"),
         (TCP + "stickiness = on\nalgorithm = maglev\n", "has no effect with stickiness by source_ip"),
+        (WEB + APP + "outlier-interval = 5s\n", "has no effect without outlier-detection = on"),
+        (WEB + APP + "queue-length = 5\n", "has no effect without max-concurrent-requests"),
         (WEB + APP + "hash-key = path\n", "has no effect unless algorithm = maglev or rendezvous"),
     ],
 )
@@ -576,6 +627,34 @@ def test_hash_key(path: Path, text: str, expected: HashKey) -> None:
 def test_stickiness(path: Path, text: str, expected: Stickiness | None) -> None:
     (group,) = read(path, text).configuration.target_groups
     assert group.stickiness == expected
+
+
+def test_what_is_done_about_failing_and_full_targets(path: Path) -> None:
+    text = (
+        "outlier-detection = on\noutlier-consecutive-failures = 3\noutlier-latency-factor = 0\noutlier-interval = 5s\n"
+        "outlier-base-ejection-time = 10s\noutlier-max-ejection-time = 1m\noutlier-max-ejected-percentage = 50\n"
+        "max-concurrent-requests = 20\nqueue-length = 7\nqueue-timeout = 250ms\n"
+        "algorithm = weighted_random\nanomaly-mitigation = on\n"
+    )
+    rule = "[rule:first]\nlistener = web\npriority = 1\npath = /pay\nqueue-priority = 9\naction = forward app\n"
+    configuration = read(path, WEB + APP + text + rule).configuration
+    (group,) = configuration.target_groups
+    assert group.outlier_detection == OutlierDetection(
+        consecutive_failures=3,
+        latency_factor=0,
+        interval_seconds=5,
+        base_ejection_seconds=10,
+        max_ejection_seconds=60,
+        max_ejected_percentage=50,
+    )
+    assert (group.max_concurrent_requests, group.queue_length, group.queue_timeout_seconds) == (20, 7, 0.25)
+    assert group.anomaly_mitigation
+    assert configuration.listeners[0].rules[0].queue_priority == 9
+
+
+def test_a_tcp_group_is_watched_by_its_connections(path: Path) -> None:
+    (group,) = read(path, TCP + "outlier-detection = on\n").configuration.target_groups
+    assert group.outlier_detection == OutlierDetection(consecutive_failures=0, latency_factor=0)
 
 
 def test_what_decides_on_the_targets_in_use(path: Path) -> None:
@@ -849,6 +928,15 @@ def test_problem_has_its_parts(path: Path) -> None:
         (
             TCP.replace("forward db", "forward stickiness=1h db"),
             "lb.ini:5: [listener:tcp] default-action = forward stickiness=1h db: TCP has no cookies; remove stickiness",
+        ),
+        (
+            WEB + APP + "anomaly-mitigation = on\n",
+            "lb.ini:10: [target-group:app] anomaly-mitigation = on: needs algorithm = weighted_random",
+        ),
+        (
+            WEB + APP + "outlier-detection = on\noutlier-base-ejection-time = 10m\n",
+            "lb.ini:11: [target-group:app] outlier-base-ejection-time = 10m: "
+            "longer than outlier-max-ejection-time (300s)",
         ),
         (
             WEB + APP + "slow-start = 20s\n",

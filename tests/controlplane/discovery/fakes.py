@@ -54,7 +54,7 @@ class FakeSink:
     def __init__(self) -> None:
         self.told: list[list[str] | str] = []
 
-    def found(self, targets: Sequence[Target]) -> None:
+    def found(self, targets: Sequence[Target], is_meant: bool = False) -> None:
         self.told.append([f"{each.key}{'' if each.weight == 1 else f' weight={each.weight}'}" for each in targets])
 
     def failed(self, problem: str) -> None:

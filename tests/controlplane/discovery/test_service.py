@@ -11,17 +11,21 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from lbproxy.controlplane.discovery import registry
 from lbproxy.controlplane.discovery.base import Context, Sink
 from lbproxy.controlplane.discovery.names import NamedTargets
+from lbproxy.controlplane.discovery.registry import Registry
 from lbproxy.controlplane.discovery.service import FIRST_ANSWERS_SECONDS, SOURCES, DiscoveryService
 from lbproxy.controlplane.state import Journal
-from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Protect
+from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Protect, RegistrationSource
 from lbproxy.model.snapshot import Configuration
 from tests.controlplane.discovery.fakes import FakeLookup, FakeState, context, target
 from tests.controlplane.fakes import make_configuration, make_group, make_target
 
 FILE_A = FileSource(path="/a", text="file:a")
 FILE_B = FileSource(path="/b", text="file:b")
+TOKEN = "a-token-of-some-length"
+REGISTRATION = RegistrationSource(tokens=("first-token-of-this", TOKEN))
 PROTECT = Protect()
 NAMED = NamesSource(targets=(target("app.internal:80"),))
 
@@ -58,10 +62,12 @@ class DiscoveryTests(SynchronousTestCase):
         """Start the service, as after a restart."""
         self.state = FakeState()
         self.files: list[FakeFile] = []
+        self.registry = Registry(self.clock, Journal(self.folder, "registrations.json"))
         self.service = DiscoveryService(
             self.state,
             context(self.clock, self.lookup),
             Journal(self.folder, "discovered.json"),
+            self.registry,
             {NamesSource: NamedTargets, FileSource: self.make},
         )
         self.service.startService()
@@ -127,7 +133,7 @@ class DiscoveryTests(SynchronousTestCase):
 
         from lbproxy.model.discovery import Source
 
-        self.assertEqual(set(SOURCES), set(get_args(Source)))
+        self.assertEqual({*SOURCES, RegistrationSource}, set(get_args(Source)))
 
     # Failures and protection
 
@@ -229,6 +235,96 @@ class DiscoveryTests(SynchronousTestCase):
         self.use(NamesSource(targets=(target("app.internal:80"), target("new.internal:80"))))
         self.assertEqual(self.state.keys(), ["10.0.0.1:80", "10.0.0.2:80"])
         self.assertEqual(self.lookup.asked, ["new.internal"])
+
+    # Registration
+
+    def test_registered_targets_come_and_go(self) -> None:
+        self.use(REGISTRATION)
+        self.assertTrue(self.registry.register("app", target("10.0.0.1:80"), 30))
+        self.assertFalse(self.registry.register("app", target("10.0.0.1:80"), 30))
+        self.registry.register("app", target("10.0.0.2:80"), 30)
+        self.assertEqual(self.state.keys(), ["10.0.0.1:80", "10.0.0.2:80"])
+        self.assertTrue(self.registry.deregister("app", "10.0.0.1:80"))
+        self.assertFalse(self.registry.deregister("app", "10.0.0.1:80"))
+        self.assertEqual(self.state.keys(), ["10.0.0.2:80"])
+
+    def test_who_does_not_renew_in_time_is_gone(self) -> None:
+        self.use(REGISTRATION)
+        self.registry.register("app", target("10.0.0.1:80"), 10)
+        self.registry.register("app", target("10.0.0.2:80"), 10)
+        self.clock.advance(9)
+        self.registry.register("app", target("10.0.0.2:80"), 10)
+        self.clock.advance(2)
+        self.assertEqual(self.state.keys(), ["10.0.0.2:80"])
+
+    def test_when_nobody_renews_any_more_the_last_stays(self) -> None:
+        """It is more likely that we cannot be reached than that all are gone."""
+        self.use(REGISTRATION)
+        self.registry.register("app", target("10.0.0.1:80"), 10)
+        self.clock.advance(11)
+        self.assertEqual((self.state.keys(), self.status()), (["10.0.0.1:80"], [("registration", "held", 1)]))
+        self.registry.register("app", target("10.0.0.2:80"), 10)
+        self.assertEqual((self.state.keys(), self.status()), (["10.0.0.2:80"], [("registration", "ok", 1)]))
+
+    def test_the_last_may_leave_by_itself(self) -> None:
+        self.use(REGISTRATION)
+        self.registry.register("app", target("10.0.0.1:80"), 10)
+        self.registry.deregister("app", "10.0.0.1:80")
+        self.assertEqual(self.state.keys(), [])
+
+    def test_another_weight_is_another_registration(self) -> None:
+        self.use(REGISTRATION)
+        self.registry.register("app", target("10.0.0.1:80"), 10)
+        self.registry.register("app", target("10.0.0.1:80 weight=5"), 10)
+        self.assertEqual([each.weight for each in self.state.targets["app"]], [5])
+
+    def test_tokens(self) -> None:
+        self.assertFalse(self.registry.accepts("app"))
+        self.use(REGISTRATION)
+        self.assertTrue(self.registry.accepts("app"))
+        for token, good in ((TOKEN, True), ("", False), (TOKEN[:-1], False), (TOKEN + "x", False), ("\udc80é", False)):
+            self.assertEqual(self.registry.permits("app", token), good, token)
+            self.assertFalse(self.registry.permits("other", token))
+
+    def test_other_tokens_after_a_reload(self) -> None:
+        self.use(REGISTRATION)
+        self.registry.register("app", target("10.0.0.1:80"), 10)
+        self.use(RegistrationSource(tokens=("another-token-of-32",)))
+        self.assertFalse(self.registry.permits("app", TOKEN))
+        self.assertTrue(self.registry.permits("app", "another-token-of-32"))
+        self.registry.register("app", target("10.0.0.2:80"), 10)
+        self.assertEqual(self.state.keys(), ["10.0.0.1:80", "10.0.0.2:80"])
+
+    def test_a_refused_reload_leaves_the_tokens_as_they_were(self) -> None:
+        self.use(REGISTRATION)
+        self.prepare({"app": Discovery(sources=(RegistrationSource(tokens=("another-token-of-32",)),))})
+        self.service.use({"app": Discovery(sources=(REGISTRATION,))}, make_configuration(make_group()))
+        self.assertTrue(self.registry.permits("app", TOKEN))
+        self.assertFalse(self.registry.permits("app", "another-token-of-32"))
+
+    def test_registrations_are_bounded(self) -> None:
+        self.use(FILE_A)
+        self.patch(registry, "MAX_REGISTRATIONS", 3)
+        for number in range(3):
+            self.registry.register("app", target(f"10.0.0.{number}:80"), 10)
+        with self.assertRaises(registry.RegistryFull):
+            self.registry.register("app", target("10.0.0.9:80"), 10)
+        self.assertFalse(self.registry.register("app", target("10.0.0.1:80"), 10))
+
+    def test_registrations_outlive_a_restart_and_have_their_whole_time_again(self) -> None:
+        self.use(REGISTRATION)
+        self.registry.register("app", target("10.0.0.1:80 weight=3"), 10)
+        self.registry.register("app", target("10.0.0.2:80"), 100)
+        self.clock.advance(8)
+        self.service.stopService()
+        self.clock.advance(1000)
+        self.begin()
+        self.use(REGISTRATION)
+        self.assertEqual([each.weight for each in self.state.targets["app"]], [3, 1])
+        self.clock.advance(9)
+        self.assertEqual(len(self.state.keys()), 2)
+        self.clock.advance(2)
+        self.assertEqual(self.state.keys(), ["10.0.0.2:80"])
 
     # Restarts
 

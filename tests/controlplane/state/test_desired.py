@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import attrs
 import pytest
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from lbproxy.controlplane.state import ControlState
+from lbproxy.controlplane.state import ControlState, Journal, Overrides
 from lbproxy.model.health import HealthCheck
 from lbproxy.model.snapshot import AccessLogSettings, Snapshot
-from lbproxy.model.target import TargetHealth, TargetReason, TargetState
+from lbproxy.model.target import Override, OverrideState, TargetHealth, TargetReason, TargetState
 from tests.controlplane.fakes import (
     HEALTHY,
     FakeCells,
@@ -437,3 +439,124 @@ def test_the_state_says_who_serves(bench: Bench) -> None:
     bench.state.set_health("spare", "10.0.0.2:80", HEALTHY)
     bench.clock.advance(1)
     assert (bench.state.serving("app"), bench.state.serving("spare")) == ("spare", "spare")
+
+
+# What operators decide
+
+
+def decide(bench: Bench, key: str = "10.0.0.1:80", state: str | None = None, weight: int | None = None) -> None:
+    override = Override(state=OverrideState(state) if state else None, weight=weight)
+    bench.state.override("app", key, override if override != Override() else None)
+    bench.clock.advance(0.1)
+
+
+def test_a_target_held_up_is_healthy_whatever_its_checks_say(bench: Bench) -> None:
+    bench.configure(make_group(ONE))
+    decide(bench, state="up")
+    bench.state.set_health("app", "10.0.0.1:80", UNHEALTHY)
+    bench.clock.advance(0.1)
+    found = registered(bench.state.snapshot)
+    assert (found.health.state, found.health.description) == (TargetState.HEALTHY, "An operator holds it up")
+    assert found.probed == UNHEALTHY
+    decide(bench)
+    assert registered(bench.state.snapshot).health == UNHEALTHY
+
+
+def test_a_target_taken_out_is_checked_on_and_comes_back_as_it_is(bench: Bench) -> None:
+    bench.configure(make_group(ONE, TWO))
+    bench.make_healthy("10.0.0.1:80")
+    decide(bench, state="down")
+    found = registered(bench.state.snapshot)
+    assert (found.health.state, found.health.reason) == (TargetState.UNUSED, TargetReason.INVALID_STATE)
+    assert found.probed == HEALTHY
+    decide(bench)
+    assert registered(bench.state.snapshot).health == HEALTHY
+    assert registered(bench.state.snapshot).checked is None
+
+
+def test_a_target_that_is_to_drain_is_deregistered_until_that_is_taken_back(bench: Bench) -> None:
+    bench.configure(make_group(ONE, TWO))
+    bench.make_healthy("10.0.0.1:80")
+    decide(bench, state="drain")
+    assert state_of(bench.state) == "draining"
+    bench.advance(3)
+    assert list(states(bench.state.snapshot)) == ["10.0.0.2:80"]
+    bench.configure(make_group(ONE, TWO, THREE))
+    assert list(states(bench.state.snapshot)) == ["10.0.0.2:80", "10.0.0.3:80"]
+    decide(bench)
+    assert state_of(bench.state) == "initial", "it has to be checked again"
+    for _ in range(3):  # its cells are given back each time, and reserved again
+        decide(bench, state="drain")
+        bench.advance(100)
+        assert "target app 10.0.0.1:80" not in bench.cells.runs
+        decide(bench)
+
+
+def test_a_weight_is_replaced_and_put_back(bench: Bench) -> None:
+    bench.configure(make_group(make_target(1, weight=5)))
+    decide(bench, weight=0)
+    assert registered(bench.state.snapshot).target.weight == 0
+    decide(bench)
+    assert registered(bench.state.snapshot).target.weight == 5
+
+
+def test_only_known_targets_can_be_decided_on(bench: Bench) -> None:
+    bench.configure(make_group(ONE))
+    for group, key in (("app", "10.0.0.2:80"), ("other", "10.0.0.1:80")):
+        with pytest.raises(KeyError):
+            bench.state.override(group, key, Override(state=OverrideState.UP))
+
+
+def test_decisions_outlive_reloads_and_restarts(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "overrides.json")
+    for number in range(2):
+        cells = FakeCells()
+        state = ControlState(Clock(), cells, cells, Overrides(journal))
+        state.configure(make_configuration(make_group(ONE, TWO)), 1)
+        if number == 0:
+            state.override("app", "10.0.0.1:80", Override(state=OverrideState.DOWN, weight=7))
+            state.override("app", "10.0.0.2:80", Override(state=OverrideState.DRAIN))
+        state.configure(make_configuration(make_group(ONE, TWO, THREE)), 1)
+    assert registered(state.snapshot).health.state is TargetState.UNUSED
+    assert registered(state.snapshot).target.weight == 7
+    assert list(states(state.snapshot)) == ["10.0.0.1:80", "10.0.0.3:80"]
+
+
+def test_a_decision_is_void_for_a_target_that_was_away_for_long(bench: Bench) -> None:
+    bench.configure(make_group(TWO))
+    bench.state.set_discovered("app", (ONE,))
+    decide(bench, state="drain")
+    for seconds, stands in ((3000, True), (3700, False)):
+        bench.state.set_discovered("app", ())
+        bench.clock.advance(seconds)
+        bench.state.set_discovered("app", (ONE,))
+        assert bool(bench.state.overrides("app")) is stands, seconds
+
+
+def test_a_spoilt_record_of_decisions_is_told_and_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "overrides.json").write_text('{"app": {"10.0.0.1:80": {"state": "sideways", "weight": null}}}')
+    assert Overrides(Journal(tmp_path, "overrides.json")).of("app") == {}
+
+
+def test_a_target_drains_until_every_worker_has_the_snapshot(bench: Bench) -> None:
+    """One that is late may still pick it."""
+    bench.configure(make_group(ONE, TWO))
+    bench.state.version_in_force = lambda: 1
+    bench.configure(make_group(TWO))
+    bench.advance(10)
+    assert states(bench.state.snapshot)["10.0.0.1:80"] == "draining"
+    bench.state.version_in_force = lambda: 2
+    bench.advance(1)
+    assert "10.0.0.1:80" not in states(bench.state.snapshot)
+
+
+def test_a_target_that_came_back_for_a_moment_drains_to_its_end(bench: Bench) -> None:
+    bench.configure(make_group(TWO))
+    bench.state.set_discovered("app", (ONE,))
+    bench.clock.advance(0.1)
+    bench.state.set_discovered("app", ())
+    bench.clock.advance(0.1)
+    bench.state.set_discovered("app", (ONE,))
+    bench.state.set_discovered("app", ())
+    bench.advance(3)
+    assert list(states(bench.state.snapshot)) == ["10.0.0.2:80"]

@@ -46,6 +46,7 @@ class FakeSettings:
     admin: object = None
     state_directory: str = "/var/lib/lbproxy"
     resolver: tuple[tuple[str, int], ...] = ()
+    admin_tokens: tuple[str, ...] = ()
 
 
 @attrs.frozen

@@ -149,6 +149,23 @@ class SnapshotTests(PoolTestCase):
 
         self.assertEqual([message.version for message in worker.of_type(ApplySnapshot)], [1, 4])
 
+    def test_the_version_in_force_is_that_of_the_slowest_worker(self) -> None:
+        _, second = self.start(2)
+        second.answers = False
+        self.pool.offer(snapshot(2, configuration()))
+        self.turn()
+        self.assertEqual(self.pool.version_in_force, 1)
+        second.say(Applied(version=2))
+        self.turn()
+        self.assertEqual(self.pool.version_in_force, 2)
+
+    def test_a_worker_that_starts_counts_with_what_it_was_sent(self) -> None:
+        self.launcher.answers = False
+        self.start(1)
+        self.pool.offer(snapshot(2, configuration()))
+        self.turn()
+        self.assertEqual(self.pool.version_in_force, 1)
+
     def test_only_new_sockets_are_sent_and_a_bind_that_comes_back_is_new(self) -> None:
         (worker,) = self.start(1, ONE)
         self.sockets.open({TWO: "b"}, [0])

@@ -38,6 +38,7 @@ CHECK_OFF = TargetReason.HEALTH_CHECK_DISABLED
         ([target(1, state=UNHEALTHY), target(2, state=DRAINING)], [1], True),
         ([target(1, state=UNHEALTHY, weight=0), target(2, state=UNHEALTHY)], [2], True),
         ([target(1, weight=0), target(2, state=UNHEALTHY)], [2], True),
+        ([target(1, state=UNHEALTHY), target(2, state=UNUSED, reason=TargetReason.INVALID_STATE)], [1], True),
         # nobody left
         ([target(1, state=DRAINING)], [], False),
         ([target(1, weight=0)], [], False),

@@ -196,6 +196,7 @@ class FakePool(Pool):
         self.authority = key.encode()
         self.counters = TargetCounters("app", key)
         self.observation = None
+        self.gate = None
         self.begun = 0
         self.ended = 0
         self.kept: list[FakeUpstream] = []
