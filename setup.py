@@ -44,6 +44,7 @@ HOT = (
     "dataplane/upstream/http1.py",
     "dataplane/upstream/pool.py",
     "dataplane/listener/http1.py",
+    "dataplane/listener/http2.py",
 )
 """Ordinary Python that every request passes; the .pxd file beside each gives its classes their types in C."""
 

@@ -20,7 +20,8 @@ from lbproxy.dataplane.router.ingress import TCP, admitting_rule
 from lbproxy.dataplane.router.limits import limits_for
 from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.request import PlainRequest, RoutableRequest
-from lbproxy.dataplane.router.table import RuleTrace, Table
+from lbproxy.dataplane.router.table import Match, RuleTrace, Table
+from lbproxy.dataplane.router.transform import is_preflight
 from lbproxy.model.availability import is_good, serving_group
 from lbproxy.model.discovery import Discovery, NamesSource
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol, PathNormalization
@@ -98,11 +99,13 @@ class Explanation:
     """The security group and its rule that let the client in; None when none does, or none is needed."""
     rules: tuple[RuleTrace, ...] = ()
     """Up to and including the one that matched; ``default`` when none did."""
+    changes: tuple[str, ...] = ()
+    """What is changed in the request and in its answer."""
     rate_limits: tuple[str, ...] = ()
     """Those that the request counts for, in the order in which they are asked."""
     action: str | None = None
-    """``forward``, ``redirect`` or ``fixed-response``; ``refuse`` for a request that no rule sees, ``deny`` for a
-    connection that security groups do not let in."""
+    """``forward``, ``redirect`` or ``fixed-response``; ``refuse`` or ``cors-preflight`` for a request that no rule
+    sees, ``deny`` for a connection that security groups do not let in."""
     groups: tuple[GroupExplanation, ...] = ()
     """For forward."""
     status: int | None = None
@@ -137,6 +140,7 @@ class Explanation:
             lines += _rule_lines(self.rules) if has_requests else []
             lines += [f"rate limit {limit}" for limit in self.rate_limits]
             lines += self._action_lines()
+            lines += [f"change: {change}" for change in self.changes]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -145,6 +149,8 @@ class Explanation:
             return [f"redirect {self.status} to {self.location}"]
         if self.action == "fixed-response":
             return [f"fixed-response {self.status} {self.content_type}: {self.body}".rstrip()]
+        if self.action == "cors-preflight":
+            return ["answered with 204, before any rule: it asks ahead of a request from another origin"]
         if self.action == "deny":
             return [f"closed before a byte is read ({self.reason})"]
         if self.action == "refuse":
@@ -231,6 +237,8 @@ def explain(
     except RemoteProtocolError as error:
         notes.append(str(error))
         return attrs.evolve(explanation, action="refuse", status=error.status, reason=error.reason, notes=tuple(notes))
+    if chosen.listener.cors_preflight and isinstance(request, RequestHead) and is_preflight(request):
+        return attrs.evolve(explanation, action="cors-preflight", status=204, notes=tuple(notes))
     table = Table.compile(chosen.listener, Random(0))
     match = table.match(request, source)
     limits = limits_for(chosen.listener.rate_limits, request, match.rule_name, source)
@@ -239,6 +247,7 @@ def explain(
         rules=table.trace(request, source),
         rate_limits=tuple(f"{limit.name}: {limit}" for limit in limits),
         action=match.action_text,
+        changes=tuple(_changes(match, request, notes)),
     )
     if match.forward is not None:
         unknown = {} if health is not None or isinstance(configuration, Snapshot) else _unknown(demo, discovery)
@@ -387,6 +396,27 @@ def _authority(parts: SplitResult) -> str:
 
 
 # The action
+
+
+def _changes(match: Match, request: RoutableRequest, notes: list[str]) -> Iterator[str]:
+    """What the listener and the rule change, in words."""
+    transform = match.transform
+    if transform is None:
+        return
+    if match.forward is not None and isinstance(request, RequestHead):
+        try:
+            for what, before, after in (
+                ("path and query", request.target, transform.rewrite_target(request.target)),
+                ("host", request.authority, transform.rewrite_authority(request.authority)),
+            ):
+                if before != after:
+                    yield f"{what}: {after.decode('ascii', 'backslashreplace')}"
+        except RemoteProtocolError as error:
+            notes.append(f"the answer is 500 {error.reason}: {error}")
+        if transform.request is not None:
+            yield from (f"request: {change}" for change in transform.request.describe())
+    if transform.response is not None:
+        yield from (f"answer: {change}" for change in transform.response.describe())
 
 
 def _explain_answer(action: Action, request: RoutableRequest, chosen: _Chosen, parts: SplitResult) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from lbproxy.model.security_group import IngressRule, SecurityGroup
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
 from lbproxy.model.target_group import CrossZone, HashKey, HashPart, TargetGroup, TargetProtocol
+from lbproxy.model.transform import ChangeKind, FieldChange, Rewrite, Transform
 
 HEALTHY = TargetHealth(state=TargetState.HEALTHY)
 TIMED_OUT = TargetHealth(state=TargetState.UNHEALTHY, reason=TargetReason.TIMEOUT, description="Request timed out")
@@ -168,6 +169,36 @@ def test_the_path_is_normalised_as_the_listener_does_it() -> None:
     assert dotted.notes[0] == "the rules and the target see the path /v1/x"
     hidden = explain(CONFIGURATION, "https://api.example.com:8443/v1/..%2fx")
     assert (hidden.action, hidden.status, hidden.reason) == ("refuse", 400, "BadPath")
+
+
+def test_what_is_changed_is_shown() -> None:
+    listener = attrs.evolve(
+        SECURE,
+        transform=Transform(response=(FieldChange(ChangeKind.SET, "X-Frame-Options", "DENY"),)),
+        rules=(
+            attrs.evolve(
+                SECURE.rules[0],
+                transform=Transform(
+                    request=(FieldChange(ChangeKind.REMOVE, "Cookie"),),
+                    url=Rewrite("^/v([0-9])/", "/"),
+                    host=Rewrite("^api", "internal"),
+                ),
+            ),
+        ),
+        cors_preflight=True,
+    )
+    configuration = attrs.evolve(CONFIGURATION, listeners=(listener,))
+    assert explain(configuration, "https://api.example.com:8443/v1/x?y").changes == (
+        "path and query: /x?y",
+        "host: internal.example.com:8443",
+        "request: remove Cookie",
+        "answer: set X-Frame-Options: DENY",
+    )
+    assert explain(configuration, "https://other:8443/").changes == ("answer: set X-Frame-Options: DENY",)
+    asked = [("Origin", "https://a"), ("Access-Control-Request-Method", "PUT")]
+    preflight = explain(configuration, "https://other:8443/", method="OPTIONS", headers=asked)
+    assert (preflight.action, preflight.status, preflight.rules) == ("cors-preflight", 204, ())
+    assert "answered with 204" in preflight.to_text()
 
 
 def test_a_source_that_is_no_address_is_refused() -> None:

@@ -22,6 +22,7 @@ from lbproxy.dataplane.l4.front import TcpFront, TcpRuntime
 from lbproxy.dataplane.listener.admission import Admission, Admissions
 from lbproxy.dataplane.listener.census import SharedCensus
 from lbproxy.dataplane.listener.http1 import HttpFront
+from lbproxy.dataplane.listener.http2 import Http2Connection
 from lbproxy.dataplane.listener.proxyprotocol import ProxyProtocolFactory
 from lbproxy.dataplane.listener.tls import ServerTls, describe
 from lbproxy.dataplane.proxy.forwarded import TraceIds
@@ -186,6 +187,8 @@ class Serving:
             accepting.front = self._make_front(bind, listener)
         accepting.front.admit(self._admission(listener, bind))
         accepting.front.runtime = self._runtime(listener, accepting.front)
+        if isinstance(accepting.front, HttpFront):
+            accepting.front.certificates = tls
         if accepting.listener is not listener or accepting.tls is not tls:
             accepting.listener = listener
             accepting.tls = tls
@@ -194,7 +197,8 @@ class Serving:
     def _make_front(self, bind: Bind, listener: Listener) -> Front:
         front: Front
         if listener.protocol.is_http:
-            front = HttpFront(bind.port, self._deadlines, describe if listener.protocol.is_encrypted else None)
+            tls = describe if listener.protocol.is_encrypted else None
+            front = HttpFront(bind.port, self._deadlines, tls, Http2Connection)
         else:
             front = TcpFront()
         front.draining = self.draining

@@ -34,6 +34,25 @@ class FileSource:
 
 
 @attrs.frozen(kw_only=True)
+class EtcdSource:
+    """The keys in etcd that begin with a prefix."""
+
+    url: str
+    """``http://host:port`` or ``https://host:port``, without a path."""
+    prefix: str
+    text: str
+
+
+@attrs.frozen(kw_only=True)
+class DockerSource:
+    """The containers of a Docker engine that are labelled for the group."""
+
+    path: str
+    """Absolute path of the engine's socket."""
+    text: str
+
+
+@attrs.frozen(kw_only=True)
 class RegistrationSource:
     """Targets that register themselves with the admin API."""
 
@@ -42,7 +61,7 @@ class RegistrationSource:
     text: str = "registration"
 
 
-Source = NamesSource | SrvSource | FileSource | RegistrationSource
+Source = NamesSource | SrvSource | FileSource | EtcdSource | DockerSource | RegistrationSource
 
 
 @attrs.frozen(kw_only=True)

@@ -8,6 +8,7 @@ import attrs
 
 from lbproxy.model.rate_limit import RateLimit
 from lbproxy.model.rule import Action, Rule
+from lbproxy.model.transform import ErrorPage, Transform
 
 
 class ListenerProtocol(enum.Enum):
@@ -105,6 +106,10 @@ class Listener:
     max_requests_per_connection: int = 0
     """After so many a client connection is closed; 0 for any number."""
 
+    http2: bool = False
+    """HTTPS: offer HTTP/2 by ALPN (ALB routing.http2.enabled).  HTTP: take it from clients that begin with it."""
+    http2_max_concurrent_streams: int = 128
+    """Requests at once on one connection of HTTP/2."""
     rate_limits: tuple[RateLimit, ...] = ()
     security_groups: tuple[str, ...] = ()
     """Names of those that say who may connect; without any everybody may."""
@@ -118,6 +123,12 @@ class Listener:
     """Add the client's port to X-Forwarded-For (``append`` only)."""
 
     desync_mitigation_mode: DesyncMitigationMode = DesyncMitigationMode.DEFENSIVE
+    transform: Transform = Transform()
+    """For every request, whatever its rule."""
+    error_pages: tuple[ErrorPage, ...] = ()
+    """The first that has the status is used."""
+    cors_preflight: bool = False
+    """Answer the questions that browsers ask ahead of a request from another origin."""
     path_normalization: PathNormalization = PathNormalization.SAFE
     drop_invalid_header_fields: bool = False
     """Remove fields whose name has anything but letters, digits and hyphens (ALB)."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import attrs
 
+from lbproxy.model.transform import Transform
+
 DEFAULT_QUEUE_PRIORITY = 5
 
 
@@ -135,5 +137,7 @@ class Rule:
     """1-50000, unique in the listener, lowest first."""
     conditions: tuple[Condition, ...]
     action: Action
+    transform: Transform = Transform()
+    """Carried out after the listener's."""
     queue_priority: int = DEFAULT_QUEUE_PRIORITY
     """Who goes first of the requests that wait for a target, 0-9, highest first."""

@@ -3,6 +3,8 @@
 
 import time
 
+from twisted.logger import Logger
+
 cdef extern from "<time.h>" nogil:
     ctypedef int clockid_t
     struct timespec:
@@ -14,8 +16,36 @@ cdef extern from "<time.h>" nogil:
         CLOCK_REALTIME
 
 
+cdef object _log = Logger("lbproxy.native.clock")
+
+
 cdef class Turns:
     """See `lbproxy.native.pure.clock.Turns`."""
+
+    def __cinit__(self):
+        self.ending = []
+
+    cpdef begin(self):
+        self.current += 1
+        self.serving = True
+
+    cpdef finish(self):
+        cdef list ending
+        self.serving = False
+        if self.ending:
+            ending = self.ending
+            self.ending = []
+            for item in ending:
+                try:
+                    item.turn_ended()
+                except Exception:
+                    _log.failure("unhandled error at the end of a turn")
+
+    cpdef at_end(self, item):
+        if self.serving:
+            self.ending.append(item)
+        else:
+            item.turn_ended()
 
 
 turns = Turns()

@@ -236,9 +236,12 @@ cdef class Loop:
             milliseconds = <int>(timeout * 1000.0)
             if milliseconds < timeout * 1000.0:
                 milliseconds += 1
-        self.serve(milliseconds)
-        if self.due:
-            self.run_due()
+        try:
+            self.serve(milliseconds)
+            if self.due:
+                self.run_due()
+        finally:
+            TURNS.finish()
 
     def forget(self, Descriptor descriptor):
         """Drop a descriptor whose number is no longer its own."""
@@ -353,7 +356,7 @@ cdef class Loop:
         else:
             with nogil:
                 count = epoll_wait(self.epfd, events, BATCH, milliseconds)
-        TURNS.current += 1
+        TURNS.begin()
         if count < 0:
             if errno != EINTR:
                 PyErr_SetFromErrno(OSError)

@@ -94,7 +94,13 @@ class LeanReactor(EPollReactor):
             events = self._poller.poll(-1 if timeout is None else timeout, max(1, len(self._selectables)))
         except InterruptedError:
             return
-        turns.current += 1
+        turns.begin()
+        try:
+            self._serve(events)
+        finally:
+            turns.finish()
+
+    def _serve(self, events: list[tuple[int, int]]) -> None:
         serve = self._doReadOrWrite
         for fd, event in events:
             selectable = self._selectables.get(fd)

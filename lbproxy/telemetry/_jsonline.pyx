@@ -281,7 +281,9 @@ cdef class Lines:
 cdef bint write(Line* line, HttpRecord r) except -1:
     line.size = 0
     return (
-        not r.classification and not r.rate_limit  # rare, and has more to say
+        not r.classification and not r.rate_limit  # rare, and these have more to say
+        and not r.transformed_uri
+        and not r.transformed_host
         and put(line, b'{"time":"', 9)
         and put_time(line, r.started)
         and put(line, b'","kind":"', 10)

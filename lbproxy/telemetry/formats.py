@@ -165,11 +165,14 @@ def http_json(record: HttpRecord) -> str:
     redirect_url = _json_string(record.redirect_url) if record.redirect_url else '""'
     error_reason = _json_string(record.error_reason) if record.error_reason else '""'
     server_name = _json_string(record.server_name) if record.server_name else '""'
-    desync = limit = ""
+    rare = ""
     if record.rate_limit:
-        limit = f',"rate_limit":{_json_string(record.rate_limit)}'
+        rare = f',"rate_limit":{_json_string(record.rate_limit)}'
     if record.classification:
-        desync = f',"classification":"{record.classification}","classification_reason":"{record.classification_reason}"'
+        rare += f',"classification":"{record.classification}","classification_reason":"{record.classification_reason}"'
+    if record.transformed_uri or record.transformed_host:
+        uri, new_host = _json_texts((record.transformed_uri, record.transformed_host))
+        rare += f',"transformed_uri":"{uri}","transformed_host":"{new_host}"'
     return (
         f'{{"time":"{_milliseconds(record.started)}",{_json_listener(record.kind, record.listener)},'
         f'"client_address":"{record.client_host}","client_port":{record.client_port},"method":"{method}",'
@@ -182,7 +185,7 @@ def http_json(record: HttpRecord) -> str:
         f"{_json_rule(record.rule, record.priority, record.action)},"
         f'"redirect_url":{redirect_url},"error_reason":{error_reason},"user_agent":"{user_agent}",'
         f'"referer":"{referer}","tls_version":"{record.tls_version}","tls_cipher":"{record.tls_cipher}",'
-        f'"server_name":{server_name},"trace_id":"{trace_id}"{limit}{desync}}}\n'
+        f'"server_name":{server_name},"trace_id":"{trace_id}"{rare}}}\n'
     )
 
 
@@ -268,6 +271,7 @@ def http_alb(record: HttpRecord) -> str:
     url = _escape(record.request_target)
     if url.startswith("/") or not url:  # origin form; the other forms are whole already
         url = f"{record.scheme}://{_with_port(_escape(record.authority), record.scheme)}{url or '/'}"
+    transformed = "TransformSuccess" if record.transformed_host or record.transformed_uri else "-"
     tried = record.targets_tried
     return (
         f"{record.kind} {_microseconds(record.started + record.duration)} {_name(record.listener)} "
@@ -281,7 +285,8 @@ def http_alb(record: HttpRecord) -> str:
         f'"{_quoted_text(record.redirect_url)}" "{_quoted_text(record.error_reason)}" '
         f'"{" ".join([_name(key) for key, _ in tried]) or "-"}" '
         f'"{" ".join([str(status) if status else "-" for _, status in tried]) or "-"}" '
-        f'"{record.classification or "-"}" "{record.classification_reason or "-"}" - "-" "-" "-"\n'
+        f'"{record.classification or "-"}" "{record.classification_reason or "-"}" - '
+        f'"{_quoted(record.transformed_host)}" "{_quoted(record.transformed_uri)}" "{transformed}"\n'
     )
 
 

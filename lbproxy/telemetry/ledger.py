@@ -32,6 +32,7 @@ _CLOSED = {
 _OURS = {
     "DrainDeadline": "still in flight at the end of drain-timeout",
     "InternalError": "a bug: the log has it",
+    "TransformFailed": "a transform of the request's URL or host made something that cannot be sent",
     "IncompatibleTargetGroup": "the target group cannot serve this request",
     WORKER_EXIT: "its worker ended without draining",
 }
@@ -45,6 +46,8 @@ _TARGET = {
     "BadResponse": "the answer is malformed",
     "UnaskedResponse": "the target answered what nobody asked",
     "ResponseTimeout": "no answer in response-timeout",
+    "QueueFull": "every target has max-concurrent-requests, and the queue is full",
+    "QueueTimeout": "every target had max-concurrent-requests for queue-timeout",
     "RequestTimeout": "no answer in request-timeout, all tries together",
     "TargetStalled": "the answer stopped for idle-timeout",
     "TargetDeregistered": "the target left, and deregistration-delay is over",
@@ -61,6 +64,7 @@ _CLIENT = {
     "BadRequest": "the request is malformed",
     "BadPath": "the path means different things to different servers",
     "TooManyForwardedAddresses": "X-Forwarded-For has too many addresses",
+    "MisdirectedRequest": "asks for a host that its connection does not serve",
     "MethodNotAllowed": "the method is not served",
 }
 _NOT_OURS = frozenset(("ClientClosed",))

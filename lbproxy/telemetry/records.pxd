@@ -4,6 +4,7 @@ cdef class HttpRecord:
     cdef public str retry_reason, rate_limit
     cdef public str server_name, tls_version, tls_cipher
     cdef public bytes method, authority, request_target, version, user_agent, referer, trace_id
+    cdef public bytes transformed_host, transformed_uri
     cdef public double started, request_time, target_time, response_time, duration
     cdef public int client_port, status, target_status, priority
     cdef public long long received_bytes, sent_bytes

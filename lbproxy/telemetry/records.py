@@ -46,6 +46,8 @@ class HttpRecord:
         "tls_cipher",
         "tls_version",
         "trace_id",
+        "transformed_host",
+        "transformed_uri",
         "user_agent",
         "version",
     )
@@ -106,6 +108,9 @@ class HttpRecord:
         """``forward``, ``redirect``, ``fixed-response`` or empty."""
         self.redirect_url = ""
         self.error_reason = ""
+        self.transformed_host = b""
+        """As it was sent on where the rule rewrote it, else empty; so are the path and query."""
+        self.transformed_uri = b""
         self.rate_limit = ""
         """The rate limit that it was over; with `` dry-run`` behind it where it was served all the same."""
         self.classification = ""

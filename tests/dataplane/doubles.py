@@ -18,6 +18,7 @@ from lbproxy.dataplane.balancer.seal import Seal
 from lbproxy.dataplane.balancer.stickiness import GroupStickiness, target_stickiness
 from lbproxy.dataplane.deadlines import Deadlines
 from lbproxy.dataplane.listener.http1 import ClientConnection, HttpFront
+from lbproxy.dataplane.listener.http2 import Http2Connection
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import TraceIds
 from lbproxy.dataplane.proxy.gate import Gate
@@ -293,8 +294,8 @@ class World:
             name="web",
             binds=(Bind("198.51.100.1", 8080),),
             **{
-                "protocol": ListenerProtocol.HTTP,
                 "rules": RULES,
+                "protocol": ListenerProtocol.HTTP,
                 "default_action": Forward((WeightedGroup("app"),)),
                 **listener,
             },
@@ -317,7 +318,7 @@ class World:
             self.log,  # type: ignore[arg-type]
             GroupStickiness(seal),
         )
-        self.front = HttpFront(8080, self.deadlines)
+        self.front = HttpFront(8080, self.deadlines, None, Http2Connection)
         self.front.runtime = self.runtime
 
     def _retrying(self) -> Retrying | None:

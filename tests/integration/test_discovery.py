@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.integration.fake_docker import FakeDocker
 from tests.integration.harness import HOST, Balancer, HttpTarget, Load, free_port, wait_until
 from tests.integration.name_server import NameServer
 
@@ -105,6 +107,32 @@ def test_scaling_through_the_dns_loses_nothing(tmp_path: Path) -> None:
         options = f"resolver = 127.0.0.1:{server.port}\nworkers = 2"
         text = configuration(port, f"targets = app.internal:{targets[0].port}")
         with Balancer(tmp_path, text, options) as balancer:
+            load = scale(balancer, port, targets, announce)
+    assert (load.failures, load.requests > 200) == ([], True)
+
+
+def test_scaling_through_docker_loses_nothing(tmp_path: Path) -> None:
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        engine = stack.enter_context(contextlib.closing(FakeDocker(Path(folder) / "docker.sock")))
+        targets = [stack.enter_context(HttpTarget("t1"))]
+        targets += [
+            stack.enter_context(HttpTarget(f"t{number}", targets[0].port, f"127.0.0.{number}"))
+            for number in range(2, 31)
+        ]
+        labels = {"lbproxy_target_group": "app", "lbproxy_port": str(targets[0].port)}
+
+        def announce(count: int) -> None:
+            for number in range(1, 31):
+                if number <= count and str(number) not in engine.containers:
+                    engine.run(str(number), f"127.0.0.{number}", **labels)
+                elif number > count and str(number) in engine.containers:
+                    engine.kill(str(number))
+                    engine.remove(str(number))
+
+        announce(3)
+        text = configuration(port, f"discovery = docker:{folder}/docker.sock")
+        with Balancer(tmp_path, text) as balancer:
             load = scale(balancer, port, targets, announce)
     assert (load.failures, load.requests > 200) == ([], True)
 

@@ -23,6 +23,8 @@ class Http:
     listener: str = "web"
     client_host: str = "192.0.2.7"
     client_port: int = 51234
+    transformed_host: bytes = b""
+    transformed_uri: bytes = b""
     rate_limit: str = ""
     classification: str = ""
     classification_reason: str = ""

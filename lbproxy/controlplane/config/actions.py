@@ -63,7 +63,7 @@ def parse(text: str) -> Action | FixedResponseFile:
     if verb == "redirect":
         return _redirect(argument)
     if verb == "fixed-response":
-        return _fixed_response(argument)
+        return fixed_response(argument)
     raise ValueError(
         f"no such action as {verb}; write forward GROUP, redirect URL STATUS or fixed-response STATUS TYPE BODY"
     )
@@ -162,7 +162,8 @@ def _path_and_query(text: str) -> tuple[str, str]:
     return path or "/", query
 
 
-def _fixed_response(argument: str) -> FixedResponse | FixedResponseFile:
+def fixed_response(argument: str) -> FixedResponse | FixedResponseFile:
+    """``STATUS TYPE "BODY"`` or ``STATUS TYPE file:PATH``."""
     status_text, *rest = argument.split(None, 1) or [""]
     if not (status_text.isdecimal() and len(status_text) == 3 and status_text[0] in "245"):
         raise ValueError(f"status {status_text or 'missing'}; write one from 200-299, 400-499 or 500-599")

@@ -95,6 +95,8 @@ def _check_listener(listener: ReadSection, sections: Sections) -> None:
         listener.fail("needs proxy-protocol-trusted with the addresses that may send the header", "proxy-protocol")
     elif "proxy-protocol-trusted" in listener and "proxy-protocol" not in listener:
         listener.warn("has no effect without proxy-protocol = on", "proxy-protocol-trusted")
+    if listener["cors-preflight"] and "access-control-allow-origin" not in listener:
+        listener.fail("needs access-control-allow-origin", "cors-preflight")
     if listener["xff-client-port"] and listener["xff-mode"] not in (None, "append"):
         listener.warn("has no effect unless xff-mode = append", "xff-client-port")
 

@@ -24,7 +24,8 @@ from lbproxy.controlplane.config.ratelimits import rate_limit
 from lbproxy.controlplane.config.retries import retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
 from lbproxy.controlplane.config.tokens import tokens_of
-from lbproxy.model.discovery import Discovery, FileSource, NamesSource, RegistrationSource, Source
+from lbproxy.controlplane.config.transforms import error_pages_of, transform_of
+from lbproxy.model.discovery import Discovery, DockerSource, FileSource, NamesSource, RegistrationSource, Source
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import (
     Bind,
@@ -239,6 +240,8 @@ class _Files:
         for listener in self.sections.listeners.values():
             self._certificates(listener)
             self._body(listener, "default-action")
+            for option, _ in listener.starting_with("error-page."):
+                self._body(listener, option)
         for rule in self.sections.rules.values():
             self._body(rule, "action")
         for group in self.sections.groups.values():
@@ -428,9 +431,14 @@ def _listener(
             min_response_rate=section["min-response-rate"],
             slow_client_grace_seconds=section["slow-client-grace"],
             max_requests_per_connection=section["max-requests-per-connection"],
+            http2=section["http2"],
+            http2_max_concurrent_streams=section["http2-max-concurrent-streams"],
             xff_mode=XffMode(section["xff-mode"]),
             xff_client_port=section["xff-client-port"],
             desync_mitigation_mode=DesyncMitigationMode(section["desync-mitigation-mode"]),
+            transform=transform_of(section),
+            error_pages=error_pages_of(section, files.bodies),
+            cors_preflight=section["cors-preflight"],
             path_normalization=PathNormalization(section["path-normalization"]),
             drop_invalid_header_fields=section["drop-invalid-header-fields"],
         )
@@ -459,6 +467,7 @@ def _rule(section: ReadSection, files: _Files) -> Rule:
         name=section.name,
         priority=section["priority"],
         conditions=tuple(_conditions(section)),
+        transform=transform_of(section),
         action=_action(section["action"], files),
         queue_priority=section["queue-priority"],
     )
@@ -571,7 +580,7 @@ def _discovery(section: ReadSection, files: _Files) -> Discovery:
     named = tuple(target for target in names if not target.address)
     sources: list[Source] = [NamesSource(targets=named)] if named else []
     for source in section["discovery"] or ():
-        if isinstance(source, FileSource):
+        if isinstance(source, FileSource | DockerSource):
             source = attrs.evolve(source, path=files.absolute(source.path))
         sources.append(source)
     if tokens := files.tokens.get(section.name):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -17,6 +17,15 @@ from lbproxy.controlplane.config.actions import ACTION, WEIGHT, named_values
 from lbproxy.controlplane.config.retries import METHODS, RETRY_ON
 from lbproxy.controlplane.config.sources import PROTECT, sources
 from lbproxy.controlplane.config.tokens import TOKENS
+from lbproxy.controlplane.config.transforms import (
+    FIELD_VALUE,
+    RESPONSE_ATTRIBUTES,
+    changed_field,
+    changed_fields,
+    error_page,
+    error_statuses,
+    rewrite,
+)
 from lbproxy.controlplane.config.values import (
     Form,
     bind,
@@ -345,6 +354,71 @@ _HEALTH_THRESHOLD = integer_from(1, 10)
 _BYTES_A_SECOND = size_from("0", "1g", "bytes a second")
 
 
+def _change_rows(kind: str) -> Iterable[Option]:
+    """The rows for changes of fields, which listeners and rules have alike."""
+    protocols = HTTP if kind == "listener" else ()
+    for message, whose, example in (
+        ("request", "requests that are forwarded", "#{client-ip}"),
+        ("response", "answers", "public, max-age=60"),
+    ):
+        name = "X-Real-IP" if message == "request" else "Cache-Control"
+        yield Option(
+            kind=kind,
+            name=f"set-{message}-header.NAME",
+            form=FIELD_VALUE,
+            protocols=protocols,
+            default_text="none",
+            effect=f"Give {whose} the field `NAME` with this value, in place of any that they have."
+            " `#{...}` stands for `protocol`, `host`, `port`, `path`, `query`, `client-ip`, `client-port` or"
+            f" `trace-id`; for example `set-{message}-header.{name}`.",
+            example=example,
+        )
+        yield Option(
+            kind=kind,
+            name=f"add-{message}-header.NAME",
+            form=FIELD_VALUE,
+            protocols=protocols,
+            default_text="none",
+            effect=f"Add the field `NAME` to {whose}, whether or not they have one.",
+            example=example,
+        )
+        yield Option(
+            kind=kind,
+            name=f"remove-{message}-headers",
+            form=list_of(changed_fields(request=message == "request"), "list of header names"),
+            protocols=protocols,
+            default_text="none",
+            effect=f"Remove these fields from {whose}.",
+            example="X-Debug, X-Internal" if message == "request" else "X-Powered-By",
+        )
+
+
+def _response_attribute(name: str, form: Form[Any], example: str) -> Option:
+    return Option(
+        kind="listener",
+        name=name.lower(),
+        form=form,
+        protocols=HTTP,
+        default_text="what the target says",
+        effect=f"Give every answer the field `{name}` with this value.",
+        example=example,
+    )
+
+
+_RESPONSE_ATTRIBUTE_FORMS: Mapping[str, tuple[Form[Any], str]] = {
+    "Strict-Transport-Security": (FIELD_VALUE, "max-age=31536000; includeSubDomains"),
+    "Content-Security-Policy": (FIELD_VALUE, "default-src 'self'"),
+    "X-Content-Type-Options": (one_of("nosniff"), "nosniff"),
+    "X-Frame-Options": (one_of("DENY", "SAMEORIGIN"), "DENY"),
+    "Access-Control-Allow-Origin": (FIELD_VALUE, "https://www.example.com"),
+    "Access-Control-Allow-Methods": (FIELD_VALUE, "GET, POST"),
+    "Access-Control-Allow-Headers": (FIELD_VALUE, "Content-Type, X-Own"),
+    "Access-Control-Allow-Credentials": (one_of("true"), "true"),
+    "Access-Control-Expose-Headers": (FIELD_VALUE, "X-Own"),
+    "Access-Control-Max-Age": (integer_from(0, 86400), "600"),
+}
+
+
 OPTIONS: tuple[Option, ...] = (
     Option(
         kind="lbproxy",
@@ -543,6 +617,34 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         kind="listener",
+        name="http2",
+        form=_BOOLEAN,
+        protocols=("HTTPS",),
+        default="on",
+        effect="Offer HTTP/2 to clients, by ALPN; they are free to go on with HTTP/1.1.",
+        example="off",
+    ),
+    Option(
+        kind="listener",
+        name="http2",
+        form=_BOOLEAN,
+        protocols=("HTTP",),
+        default="off",
+        effect="Speak HTTP/2 with clients that begin with it (prior knowledge); the others get HTTP/1.1 as before."
+        " `Upgrade: h2c` has no effect.",
+        example="on",
+    ),
+    Option(
+        kind="listener",
+        name="http2-max-concurrent-streams",
+        form=integer_from(1, 1000),
+        protocols=HTTP,
+        default="128",
+        effect="How many requests a client may have in flight on one connection of HTTP/2.",
+        example="100",
+    ),
+    Option(
+        kind="listener",
         name="security-groups",
         form=Form("list of security groups", lambda text: tuple(dict.fromkeys(items(text)))),
         default_text="none: everybody may connect",
@@ -617,6 +719,37 @@ OPTIONS: tuple[Option, ...] = (
         default="off",
         effect="Remove from requests the fields whose name has anything but letters, digits and hyphens.",
         example="on",
+    ),
+    *_change_rows("listener"),
+    Option(
+        kind="listener",
+        name="server-header",
+        form=_BOOLEAN,
+        protocols=HTTP,
+        default="on",
+        effect="`off` removes `Server` from every answer.",
+        example="off",
+    ),
+    *(_response_attribute(name, *_RESPONSE_ATTRIBUTE_FORMS[name]) for name in RESPONSE_ATTRIBUTES),
+    Option(
+        kind="listener",
+        name="cors-preflight",
+        form=_BOOLEAN,
+        protocols=HTTP,
+        default="off",
+        effect="Answer the `OPTIONS` requests by which browsers ask ahead (CORS) with a 204 and the `access-control-*`"
+        " fields above, without asking a target.",
+        example="on",
+    ),
+    Option(
+        kind="listener",
+        name="error-page.STATUS",
+        form=Form('type, then "body" or file:PATH', error_page),
+        protocols=HTTP,
+        default_text="a line of text",
+        effect="What stands in an answer that lbproxy itself gives with this status (`503`, or `5xx` for all such)"
+        " because something failed. `#{status}`, `#{reason}` and `#{trace-id}` are filled in.",
+        example="text/html file:sorry.html",
     ),
     Option(
         kind="listener",
@@ -700,6 +833,25 @@ OPTIONS: tuple[Option, ...] = (
         form=_CIDR_LIST,
         effect="The client's address (or the one in a trusted PROXY header), never `X-Forwarded-For`.",
         example="10.0.0.0/8, 2001:db8::/32",
+    ),
+    *_change_rows("rule"),
+    Option(
+        kind="rule",
+        name="url-rewrite",
+        form=Form("regular expression, then replacement", rewrite),
+        default_text="none",
+        effect="Replace in path and query of what is forwarded the first that the expression (RE2) finds; `$1` to `$9`"
+        " are its groups. What is no path any more gets a 500"
+        " `TransformFailed`. The rules have seen the path as it came.",
+        example="^/api/(.*)$ /$1",
+    ),
+    Option(
+        kind="rule",
+        name="host-rewrite",
+        form=Form("regular expression, then replacement", rewrite),
+        default_text="none",
+        effect="The same for the host (in lower case, without its port) in the Host field.",
+        example=r"^(.*)\.example\.com$ $1.internal",
     ),
     Option(
         kind="rule",
@@ -1394,3 +1546,22 @@ def header_of(option: str) -> str:
 def query_key_of(option: str) -> Pattern:
     """The key of ``query.KEY``, which may hold wildcards."""
     return query_pattern(option.partition(".")[2])
+
+
+def _rest(option: str) -> str:
+    return option.partition(".")[2]
+
+
+NAME_CHECKS: Mapping[str, Callable[[str], Any]] = {
+    "header.": header_of,
+    "query.": query_key_of,
+    "error-page.": lambda option: error_statuses(_rest(option)),
+    **{
+        f"{verb}-{message}-header.": lambda option, message=message: changed_field(  # type: ignore[misc]
+            _rest(option), request=message == "request"
+        )
+        for verb in ("set", "add")
+        for message in ("request", "response")
+    },
+}
+"""By prefix: raises ValueError for an option whose part after the dot is not right."""

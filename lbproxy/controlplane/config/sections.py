@@ -149,10 +149,8 @@ def _read_entry(section: ReadSection, entry: Entry) -> None:
 
 
 def _value(row: Option, key: str, text: str) -> Any:
-    if row.prefix == "header.":
-        options.header_of(key)
-    elif row.prefix == "query.":
-        options.query_key_of(key)
+    if row.prefix is not None:
+        options.NAME_CHECKS[row.prefix](key)
     if not text:
         raise ValueError(f"has no value; write for example {key} = {row.example}")
     return row.form.parse(text)

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
 import attrs
 
 from lbproxy.controlplane.config.values import Form, either, host_name, integer_from
-from lbproxy.model.discovery import FileSource, NamesSource, Protect, Source, SrvSource
+from lbproxy.model.discovery import (
+    DockerSource,
+    EtcdSource,
+    FileSource,
+    NamesSource,
+    Protect,
+    Source,
+    SrvSource,
+)
 from lbproxy.model.target import Target
 
 
@@ -55,9 +64,31 @@ def _file(argument: str, text: str) -> Source:
     return FileSource(path=argument, text=text)
 
 
+def _etcd(argument: str, text: str) -> Source:
+    example = "write for example etcd:http://127.0.0.1:2379/services/app/"
+    parts = urlsplit(argument)
+    try:
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_url = False
+    if not is_url or parts.username is not None or parts.query or parts.fragment:
+        raise ValueError(f"not a URL of etcd with a prefix of keys; {example}")
+    if len(parts.path) < 2:
+        raise ValueError(f"has no prefix of keys; {example}")
+    return EtcdSource(url=f"{parts.scheme}://{parts.netloc}", prefix=parts.path, text=text)
+
+
+def _docker(argument: str, text: str) -> Source:
+    return DockerSource(path=argument.removeprefix("unix:") or DOCKER_SOCKET, text=text)
+
+
+DOCKER_SOCKET = "/var/run/docker.sock"
+
 _KINDS: Mapping[str, Kind] = {
     "srv": Kind("srv:NAME", _srv),
     "file": Kind("file:PATH", _file),
+    "etcd": Kind("etcd:URL/PREFIX", _etcd),
+    "docker": Kind("docker", _docker),
 }
 
 _COUNT = integer_from(0, 10000)

@@ -154,7 +154,7 @@ def parse(data: bytes, is_json: bool, parse_target: Callable[[str], Target]) -> 
     targets = []
     for number, item in enumerate(document, 1):
         try:
-            targets.append(parse_target(_as_text(item)))
+            targets.append(parse_target(as_text(item)))
         except ValueError as error:
             raise ValueError(f"target {number}: {error}") from error
     return tuple(targets)
@@ -163,7 +163,7 @@ def parse(data: bytes, is_json: bool, parse_target: Callable[[str], Target]) -> 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def _as_text(item: Any) -> str:
+def as_text(item: Any) -> str:
     """Put a list's item as one writes a target in the configuration."""
     if isinstance(item, str) and item.strip():
         return item

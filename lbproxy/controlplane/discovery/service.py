@@ -16,13 +16,24 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from lbproxy.controlplane.discovery.base import Context, Factory
+from lbproxy.controlplane.discovery.docker import DockerTargets
+from lbproxy.controlplane.discovery.etcd import EtcdTargets
 from lbproxy.controlplane.discovery.feed import Feed
 from lbproxy.controlplane.discovery.file import FileTargets
 from lbproxy.controlplane.discovery.groups import GroupDiscovery
 from lbproxy.controlplane.discovery.names import NamedTargets, Names, SrvTargets
 from lbproxy.controlplane.discovery.registry import Registry, source_of
 from lbproxy.controlplane.state import Journal, SourceStatus
-from lbproxy.model.discovery import Discovery, FileSource, NamesSource, RegistrationSource, Source, SrvSource
+from lbproxy.model.discovery import (
+    Discovery,
+    DockerSource,
+    EtcdSource,
+    FileSource,
+    NamesSource,
+    RegistrationSource,
+    Source,
+    SrvSource,
+)
 from lbproxy.model.snapshot import Configuration
 from lbproxy.model.target import Target
 
@@ -32,6 +43,8 @@ SOURCES: Mapping[type, Factory] = {
     NamesSource: NamedTargets,
     SrvSource: SrvTargets,
     FileSource: FileTargets,
+    EtcdSource: EtcdTargets,
+    DockerSource: DockerTargets,
 }
 """Settings of a source -> who makes it; `Registry` adds its own."""
 

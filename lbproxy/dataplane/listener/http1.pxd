@@ -17,6 +17,9 @@ cdef int CHUNKED, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, CONNECTION_UNSAID, NO
 cdef int _HEAD, _LENGTH, _CHUNKS, _NOTHING, _TUNNEL, _CLOSING, _LINGERING
 
 
+cpdef classify(Exchange exchange, int desync)
+
+
 cdef class HttpFront:
     cdef public HttpRuntime runtime
     cdef readonly int port
@@ -26,6 +29,8 @@ cdef class HttpFront:
     cdef readonly object admission
     cdef readonly str drain_cause
     cdef public object describe_tls
+    cdef readonly object http2
+    cdef public object certificates
 
 
 cdef class ClientConnection(Downstream):
@@ -41,7 +46,7 @@ cdef class ClientConnection(Downstream):
     cdef int _reading
     cdef long long _remaining, _untaken, _requests_left
     cdef Exchange _exchange
-    cdef bint _starting, _keep, _chunked_out, _half_closed, _write_paused, _reading_paused
+    cdef bint _starting, _keep, _chunked_out, _half_closed, _write_paused, _reading_paused, _may_switch
 
     cpdef dataReceived(self, bytes data)
     @cython.locals(framing="long long", connection=int, minor=int, exchange=Exchange, message=bytes)
@@ -58,13 +63,13 @@ cdef class ClientConnection(Downstream):
     cdef Py_ssize_t _start_exchange(
         self, HttpRuntime runtime, CRequestHead head, bytes data, Py_ssize_t start, Py_ssize_t size
     ) except -1
+    cdef _switch_to_http2(self, bytes data)
     cdef _describe_tls(self, Exchange exchange)
     cdef _await_head(self, bytes part, HttpRuntime runtime)
     cdef _await_request(self)
     cdef _read_length(self, bytes data)
     cdef _read_chunks(self, bytes data)
     cdef _refuse(self, int status, reason, CRequestHead head)
-    cdef _classify(self, Exchange exchange, int desync)
     cdef _set_deadline(self, double at)
     cdef bint _is_taking(self) except -1
     cdef _watch_giving(self)

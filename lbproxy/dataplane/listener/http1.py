@@ -19,7 +19,7 @@ from zope.interface import classImplements
 from lbproxy.dataplane.deadlines import NEVER, TICK_SECONDS, Deadlines
 from lbproxy.dataplane.listener.admission import Admission, replace
 from lbproxy.dataplane.listener.pace import Pace
-from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phrase
+from lbproxy.dataplane.proxy.answers import reason_phrase
 from lbproxy.dataplane.proxy.exchange import Downstream, Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields
@@ -66,16 +66,27 @@ _CLOSING = 5
 _LINGERING = 6
 
 
-def _unreadable() -> RequestHead:
+def unreadable(version: bytes) -> RequestHead:
+    """Stands in the access log for the head of a request that could not be read."""
     head = RequestHead()
-    head.method = head.target = head.version = b"-"
+    head.method = head.target = b"-"
+    head.version = version
     head.authority = head.host = head.path = head.query = head.user_agent = head.referer = b""
     head.minor = 1
     return head
 
 
-UNREADABLE = _unreadable()
-"""Stands in the access log for the head of a request that could not be read."""
+UNREADABLE = unreadable(b"-")
+
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n"
+"""What a client of HTTP/2 begins with looks like a request (RFC 9113 section 3.4)."""
+
+
+def classify(exchange: Exchange, desync: int) -> None:
+    """Say in the log and in the metrics how far a request strays from what everybody reads alike."""
+    exchange.classification = classification(desync)
+    exchange.classification_reason = REASONS[desync]
+    exchange.runtime.counters.desync[f"{exchange.classification} {exchange.classification_reason}"] += 1
 
 
 class TlsDescription(Protocol):
@@ -89,6 +100,8 @@ class TlsDescription(Protocol):
     def server_name(self) -> str: ...
     @property
     def resumed(self) -> bool: ...
+    @property
+    def alpn(self) -> bytes: ...
 
 
 class HttpFront:
@@ -101,16 +114,24 @@ class HttpFront:
     runtime: HttpRuntime
 
     def __init__(
-        self, port: int, deadlines: Deadlines, describe_tls: Callable[[Any], TlsDescription] | None = None
+        self,
+        port: int,
+        deadlines: Deadlines,
+        describe_tls: Callable[[Any], TlsDescription] | None = None,
+        http2: Callable[..., Any] | None = None,
     ) -> None:
         self.port = port
         self.deadlines = deadlines
         self.draining = False
         self.drain_cause = ledger.DRAIN
-        self.connections: set[ClientConnection] = set()
+        self.connections: set[Any] = set()
         self.admission: Admission | None = None
         self.describe_tls = describe_tls
         """For an HTTPS listener: what to say of a TLS transport."""
+        self.certificates: Any = None
+        """For an HTTPS listener: its `ServerTls`, which knows what hosts its certificates are good for."""
+        self.http2 = http2
+        """Makes what takes a connection over when the client turns out to speak HTTP/2."""
 
     def buildProtocol(self, addr: IPv4Address | IPv6Address) -> ClientConnection | None:
         """A connection from ``addr``, which is the client's also where a PROXY header gave it; None to refuse it."""
@@ -155,6 +176,7 @@ class ClientConnection(Downstream):
         "_giving",
         "_half_closed",
         "_keep",
+        "_may_switch",
         "_reading",
         "_reading_paused",
         "_remaining",
@@ -191,6 +213,7 @@ class ClientConnection(Downstream):
         self._exchange: Exchange | None = None
         self._starting = False
         self._keep = True
+        self._may_switch = False
         self._chunked_out = False
         self._half_closed = False
         self._write_paused = False
@@ -220,6 +243,7 @@ class ClientConnection(Downstream):
         counters.active += 1
         now = self.clock.now()
         self._age_limit = now + self._runtime.client_keep_alive
+        self._may_switch = self._runtime.http2 and not self.secure
         self._transport.registerProducer(self, True)
         front.deadlines.set(self, now + (DRAIN_GRACE_SECONDS if front.draining else self._first_patience()))
 
@@ -416,6 +440,9 @@ class ClientConnection(Downstream):
                 head = _CODEC.scan_request(data, start)
             except RemoteProtocolError as error:
                 self._buffer = b""
+                if self._may_switch and data.startswith(_HTTP2_PREFACE, start):
+                    self._switch_to_http2(data)
+                    return
                 self._refuse(error.status, error.reason, UNREADABLE)
                 return
             if head is None:
@@ -473,6 +500,7 @@ class ClientConnection(Downstream):
                 self._reading = _LENGTH
         if ended:
             self._reading = _NOTHING
+        self._may_switch = False
         self._requests_left -= 1
         self._keep = head.keep_alive
         if self._keep and self._requests_left == 0:
@@ -485,7 +513,7 @@ class ClientConnection(Downstream):
         if self.secure:
             self._describe_tls(exchange)
         if desync:
-            self._classify(exchange, desync)
+            classify(exchange, desync)
             if desync >= runtime.desync_closes:
                 exchange.alone = True
                 self._keep = False
@@ -500,11 +528,21 @@ class ClientConnection(Downstream):
             self._watch_giving()
         return end
 
-    def _classify(self, exchange: Exchange, desync: int) -> None:
-        """Say in the log and in the metrics how far a request strays from what everybody reads alike."""
-        exchange.classification = classification(desync)
-        exchange.classification_reason = REASONS[desync]
-        self._runtime.counters.desync[f"{exchange.classification} {exchange.classification_reason}"] += 1
+    def _switch_to_http2(self, data: bytes) -> None:
+        """The client speaks HTTP/2: another protocol has the connection from now on."""
+        front = self._front
+        assert front.http2 is not None
+        self._reading = _CLOSING
+        front.connections.discard(self)
+        front.deadlines.clear(self)
+        transport = self._transport
+        transport.unregisterProducer()
+        successor = front.http2(front, self.host, self.port, self._tls, self._age_limit)
+        if self.secure:
+            transport.wrappedProtocol = successor
+        else:
+            transport.protocol = successor
+        successor.take_over(transport, data)
 
     def _describe_tls(self, exchange: Exchange) -> None:
         tls = self._tls
@@ -572,26 +610,30 @@ class ClientConnection(Downstream):
             exchange.end_request(chunks.trailers)
 
     def _refuse(self, status: int, reason: str, head: RequestHead) -> None:
-        """Answer a request that could not be read, or must not be sent on, and close (RFC 9112 section 2.2)."""
+        """Answer a request that could not be read, or must not be sent on, and close (RFC 9112 section 2.2).
+
+        Where HTTP/2 may begin as well, what is neither gets no answer: in frames, ours would be nonsense.
+        """
         refused = Exchange(self, self._runtime, head, self._began or self.clock.now())
         refused.status = status
         refused.error_reason = reason
         if self.secure:
             self._describe_tls(refused)
         if desync := number_of(reason):
-            self._classify(refused, desync)
-        body = error_body(status, b"")
+            classify(refused, desync)
+        fields, body = self._runtime.refusal(refused, status, self.wall_time())
         message = b"HTTP/1.1 %d %b\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
             status,
             reason_phrase(status),
-            own_fields(self.wall_time(), b"text/plain"),
+            fields,
             len(body),
             body if head.method != b"HEAD" else b"",
         )
         refused.sent_bytes = len(message)
         self._runtime.counters.faults[reason] += 1
         self._runtime.finished(refused)
-        self._transport.write(message)
+        if not (self._may_switch and reason == "BadVersion" and status == 400):
+            self._transport.write(message)
         self._linger()
 
     # The exchange calls
@@ -794,7 +836,10 @@ class SecureClientConnection(ClientConnection):
         counters = self._runtime.counters
         counters.tls_handshakes += 1
         counters.tls_resumed += tls.resumed
-        self._await_request()
+        if tls.alpn == b"h2":
+            self._switch_to_http2(b"")
+        else:
+            self._await_request()
 
     def connectionLost(self, reason: Failure) -> None:
         if self._tls is None:

@@ -92,7 +92,7 @@ class ServerTls:
     def __init__(self, listener: Listener, alpn: Sequence[bytes] | None = None) -> None:
         """Build the contexts.
 
-        ``alpn`` lists protocols, best first; by default ``http/1.1`` for an HTTPS listener and none for TLS.
+        ``alpn`` lists protocols, best first; by default what an HTTPS listener speaks and none for TLS.
         A client that offers none of them is served without ALPN, as ELB does.
 
         Raises `InvalidModel` naming the certificate's source or ``tls_policy``.
@@ -104,10 +104,10 @@ class ServerTls:
             known = ", ".join(TLS_POLICIES)
             raise InvalidModel("tls_policy", f"{listener.tls_policy!r} is none of {known}")
         if alpn is None:
-            alpn = (b"http/1.1",) if listener.protocol.is_http else ()
+            alpn = _alpn(listener)
         self._policy = policy
         self._alpn = tuple(alpn)
-        self._made_of = (listener.certificates, listener.tls_policy, listener.protocol)
+        self._made_of = _ingredients(listener)
         self._session_id_context = _digest(listener)
         self._built: dict[tuple[LoadedCertificate, ...], SSL.Context] = {}
 
@@ -115,6 +115,11 @@ class ServerTls:
         self.context = self._context(choose_default(loaded))
         """The context of the default certificate, which switches to another by SNI."""
         self._by_name = {name: self._context(chosen) for name, chosen in choose_for_names(loaded).items()}
+        self._names = {
+            self._built[chosen]: frozenset[str]().union(*(certificate.names for certificate in chosen))
+            for chosen in self._built
+        }
+        """What the certificates of a context are good for."""
         self.contexts = server_contexts(self.context, self._by_name, self._alpn)
         """What chooses among them in a handshake, if that is compiled; else this object does."""
         if self.contexts is None:
@@ -125,12 +130,19 @@ class ServerTls:
 
     def same_as(self, listener: Listener) -> bool:
         """Tell whether a listener would get the same contexts, so that these can stay."""
-        return self._made_of == (listener.certificates, listener.tls_policy, listener.protocol)
+        return self._made_of == _ingredients(listener)
 
     def context_for(self, server_name: str) -> SSL.Context:
         """The context for a server name in any letter case."""
         name = server_name.lower().rstrip(".")
         return self._by_name.get(name) or self._by_name.get(wildcard_of(name)) or self.context
+
+    def is_misdirected(self, server_name: str, host: bytes) -> bool:
+        """Tell whether ``host`` has a certificate here, but not the one that a client of ``server_name`` has seen."""
+        name = host.decode("latin-1").rstrip(".")
+        wildcard = wildcard_of(name)
+        seen = self._names[self.context_for(server_name)]
+        return name not in seen and wildcard not in seen and (name in self._by_name or wildcard in self._by_name)
 
     @property
     def connection_creator(self) -> IOpenSSLServerConnectionCreator:
@@ -164,6 +176,17 @@ class ServerTls:
             if protocol in offered:
                 return protocol
         return SSL.NO_OVERLAPPING_PROTOCOLS
+
+
+def _alpn(listener: Listener) -> tuple[bytes, ...]:
+    if not listener.protocol.is_http:
+        return ()
+    return (b"h2", b"http/1.1") if listener.http2 else (b"http/1.1",)
+
+
+def _ingredients(listener: Listener) -> tuple[Any, ...]:
+    """What a listener's contexts are made of."""
+    return listener.certificates, listener.tls_policy, _alpn(listener)
 
 
 def _make_context(policy: TlsPolicy) -> SSL.Context:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from email.utils import formatdate
 from http import HTTPStatus
+
+from lbproxy.model.transform import ErrorPage
 
 _OWN_REASONS = {
     460: b"Client Closed Request",
@@ -42,3 +45,25 @@ def error_body(status: int, trace_id: bytes) -> bytes:
     if trace_id:
         body += b"\nTrace: %b\n" % trace_id
     return body
+
+
+class ErrorPages:
+    """What stands in the answers of a listener to requests that failed: its own pages, else a line of text."""
+
+    __slots__ = ("_pages",)
+
+    def __init__(self, pages: Sequence[ErrorPage]) -> None:
+        self._pages: dict[int, tuple[bytes, bytes]] = {}
+        for page in reversed(pages):
+            for status in range(page.first_status, page.last_status + 1):
+                self._pages[status] = page.content_type.encode("latin-1"), page.body.encode()
+
+    def page(self, status: int, trace_id: bytes) -> tuple[bytes, bytes]:
+        """Content type and body."""
+        found = self._pages.get(status)
+        if found is None:
+            return b"text/plain; charset=utf-8", error_body(status, trace_id)
+        content_type, body = found
+        for name, value in ((b"status", b"%d" % status), (b"reason", reason_phrase(status)), (b"trace-id", trace_id)):
+            body = body.replace(b"#{%b}" % name, value)
+        return content_type, body

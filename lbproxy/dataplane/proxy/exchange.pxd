@@ -67,7 +67,8 @@ cdef class Exchange(HttpRecord):
     cdef public bint alone
     cdef readonly object tries
     cdef object _others, _chosen, _following, _kept_failed
-    cdef bytes _data, _trailers, _block
+    cdef object _transform
+    cdef bytes _data, _trailers, _block, _sent_target, _sent_authority
     cdef tuple _earlier_tries
     cdef long long _framing
     cdef str _sticky_group
@@ -114,6 +115,9 @@ cdef class Exchange(HttpRecord):
     cpdef take_over(self, Upstream upstream, Pool pool, chosen, double dispatched)
     cpdef fail(self, fault)
 
+    cpdef bytes value_of(self, bytes name)
+    cdef bint _rewrite(self, transform) except -1
+    cdef bytes _changed(self, bytes fields)
     cdef bint _is_limited(self, CRequestHead head, str rule) except -1
     cdef bint _normalize_path(self, CRequestHead head, bint strict) except -1
     cdef _answer(self, Match match)

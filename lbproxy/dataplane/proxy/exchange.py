@@ -17,11 +17,12 @@ from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phras
 from lbproxy.dataplane.proxy.faults import Fault, Retry
 from lbproxy.dataplane.proxy.forwarded import too_many_addresses
 from lbproxy.dataplane.router.redirect import expand
+from lbproxy.dataplane.router.transform import is_preflight
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import FixedResponse, Redirect
 from lbproxy.telemetry.records import HttpRecord
 from lbproxy.wire.errors import RemoteProtocolError
-from lbproxy.wire.http.path import use_normalized_path
+from lbproxy.wire.http.path import normalize_target, use_normalized_path
 from lbproxy.wire.http1.codec import CHUNKED, NO_BODY, codec
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime, Pool
     from lbproxy.dataplane.router.groups import GroupChoice
     from lbproxy.dataplane.router.table import Match
+    from lbproxy.dataplane.router.transform import CompiledTransform
     from lbproxy.model.target import RegisteredTarget
     from lbproxy.native.clock import Clock
     from lbproxy.wire.http1.head import RequestHead, ResponseHead
@@ -151,6 +153,7 @@ class Exchange(HttpRecord):
     """
 
     __slots__ = (
+        "_sent_authority",
         "_block",
         "_chosen",
         "_connecting",
@@ -167,7 +170,9 @@ class Exchange(HttpRecord):
         "_repeatable",
         "_sticky",
         "_sticky_group",
+        "_sent_target",
         "_trailers",
+        "_transform",
         "alone",
         "answered",
         "began",
@@ -222,6 +227,9 @@ class Exchange(HttpRecord):
         self._paused_response = False
         self._kept_failed: RegisteredTarget | None = None
         self._repeatable = False
+        self._transform: CompiledTransform | None = runtime.transform
+        self._sent_target = b""
+        self._sent_authority = b""
         self.request_target = b""
         """As it came, where what is sent on differs; `complete_record` fills in the others."""
         self._queued = False
@@ -268,7 +276,13 @@ class Exchange(HttpRecord):
         if head.odd_path and runtime.normalizes_paths and not self._normalize_path(head, runtime.strict_paths):
             self.fail(Fault.BAD_PATH)
             return
+        if runtime.preflight and is_preflight(head):
+            self.action = "cors-preflight"
+            self._respond(204, b"text/plain", b"")
+            self._finish()
+            return
         match = runtime.table.match(head, self.client.host)
+        transform = self._transform = match.transform
         self.rule = match.rule_name
         self.priority = match.priority
         self.action = match.action_text
@@ -276,6 +290,9 @@ class Exchange(HttpRecord):
             return
         if match.forward is None:
             self._answer(match)
+            return
+        if transform is not None and transform.rewrites and not self._rewrite(transform):
+            self.fail(Fault.TRANSFORM_FAILED)
             return
         forward = match.forward
         name = forward.pick() if forward.stickiness_seconds == 0.0 else self._choose_group(forward)
@@ -436,6 +453,8 @@ class Exchange(HttpRecord):
                 return
             self.tries.settle()
         self.response_started = True
+        if self._transform is not None:
+            head.forwarded = self._changed(head.forwarded)
         fields = self._with_cookies(head) if self._sticky else head.forwarded
         if ended:
             self.upstream = None
@@ -590,7 +609,8 @@ class Exchange(HttpRecord):
         if self.response_started:
             self.client.cut()
         else:
-            self._respond(fault.status, b"text/plain; charset=utf-8", error_body(fault.status, self.trace_id))
+            content_type, body = self.runtime.error_pages.page(fault.status, self.trace_id)
+            self._respond(fault.status, content_type, body)
         self._finish()
 
     # Inside
@@ -608,9 +628,8 @@ class Exchange(HttpRecord):
         self.rate_limit = over.name
         self.error_reason = Fault.RATE_LIMITED.reason
         self.runtime.counters.faults[Fault.RATE_LIMITED.reason] += 1
-        body = error_body(429, self.trace_id)
-        fields = b"Retry-After: %d\r\n" % over.retry_after_seconds
-        self._respond(429, b"text/plain; charset=utf-8", body, fields)
+        content_type, body = self.runtime.error_pages.page(429, self.trace_id)
+        self._respond(429, content_type, body, b"Retry-After: %d\r\n" % over.retry_after_seconds)
         self._finish()
         return True
 
@@ -623,6 +642,46 @@ class Exchange(HttpRecord):
         except RemoteProtocolError:
             return False
         return True
+
+    def _rewrite(self, transform: CompiledTransform) -> bool:
+        """Make the target and the host that are sent on; tell whether they are that."""
+        head = self.head
+        try:
+            target = transform.rewrite_target(head.target)
+            authority = transform.rewrite_authority(head.authority)
+            if target != head.target:
+                if self.runtime.normalizes_paths:
+                    target = normalize_target(target, strict=self.runtime.strict_paths)
+                self._sent_target = self.transformed_uri = target
+            if authority != head.authority:
+                self._sent_authority = self.transformed_host = authority
+        except RemoteProtocolError:
+            return False
+        return True
+
+    def _changed(self, fields: bytes) -> bytes:
+        """An answer's field lines as the listener and the rule want them."""
+        assert self._transform is not None
+        changes = self._transform.response
+        changed: bytes = fields if changes is None else changes.apply(fields, self.value_of)
+        return changed
+
+    def value_of(self, name: bytes) -> bytes:
+        """What a placeholder in a field's new value stands for."""
+        client = self.client
+        head = self.head
+        if name == b"client-ip":
+            return client.host.encode("ascii")
+        if name == b"client-port":
+            return b"%d" % client.port
+        if name == b"protocol":
+            return client.scheme.encode("ascii")
+        if name == b"port":
+            return b"%d" % client.listener_port
+        if name == b"trace-id":
+            return self.trace_id
+        text: bytes = {b"host": head.host, b"path": head.path, b"query": head.query}[name]
+        return text
 
     def _answer(self, match: Match) -> None:
         """Carry out an action that needs no target."""
@@ -684,6 +743,8 @@ class Exchange(HttpRecord):
         self.status = status
         self.response_started = True
         fields = own_fields(self.client.wall_time(), content_type) + fields
+        if self._transform is not None:
+            fields = self._changed(fields)
         has_body = status not in (204, 304) and self.head.method != b"HEAD"
         length = len(body) if status not in (204, 304) else -1
         self.client.send_response(
@@ -787,14 +848,21 @@ class Exchange(HttpRecord):
         authority = head.authority
         if not authority and head.minor == 0:
             authority = self.pool.authority
+        target = head.target
+        forwarded = head.forwarded
+        if self._transform is not None:
+            target = self._sent_target or target
+            authority = self._sent_authority or authority
+            if self._transform.request is not None:
+                forwarded = self._transform.request.apply(forwarded, self.value_of)
         upgrade = b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade if head.upgrade else b""
         if head.te_trailers:
             upgrade += b"Connection: te\r\nTE: trailers\r\n" if not upgrade else b""
         self._block = _CODEC.request_block(
             head.method,
-            head.target,
+            target,
             authority,
-            head.forwarded,
+            forwarded,
             self.client.forwarded_fields(head.x_forwarded_for),
             self.trace_id,
             upgrade,

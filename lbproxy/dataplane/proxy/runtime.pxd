@@ -46,8 +46,10 @@ cdef class HttpRuntime:
     cdef readonly TraceIds trace_ids
     cdef readonly double idle_timeout, header_timeout, client_keep_alive
     cdef readonly int desync_refuses, desync_closes
-    cdef readonly bint drop_odd_names, normalizes_paths, strict_paths
+    cdef readonly object transform, error_pages
+    cdef readonly bint drop_odd_names, normalizes_paths, strict_paths, preflight
     cdef readonly double min_request_rate, min_response_rate, slow_client_grace
     cdef readonly long long max_requests
+    cdef readonly bint http2
 
     cpdef finished(self, Exchange exchange)

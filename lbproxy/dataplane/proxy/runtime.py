@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lbproxy.dataplane.proxy.answers import ErrorPages, own_fields
 from lbproxy.model.listener import DesyncMitigationMode, PathNormalization
 from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT, FIRST_AMBIGUOUS, FIRST_SEVERE
 
@@ -134,9 +135,11 @@ class HttpRuntime:
         "desync_closes",
         "desync_refuses",
         "drop_odd_names",
+        "error_pages",
         "group_stickiness",
         "groups",
         "header_timeout",
+        "http2",
         "idle_timeout",
         "listener",
         "max_requests",
@@ -144,11 +147,13 @@ class HttpRuntime:
         "min_response_rate",
         "name",
         "normalizes_paths",
+        "preflight",
         "rate_limits",
         "slow_client_grace",
         "strict_paths",
         "table",
         "trace_ids",
+        "transform",
     )
 
     def __init__(
@@ -182,14 +187,27 @@ class HttpRuntime:
         # RFC 9112 section 6.3: with two framings the connection ends, whatever one wants
         self.desync_closes = BOTH_TE_CL_PRESENT if mode is DesyncMitigationMode.MONITOR else FIRST_AMBIGUOUS
         """From this number on their connections serve no other request."""
+        self.transform = table.default.transform
+        """The listener's own, for what meets no rule."""
+        self.error_pages = ErrorPages(listener.error_pages)
+        self.preflight = listener.cors_preflight
         self.normalizes_paths = listener.path_normalization is not PathNormalization.OFF
         self.strict_paths = listener.path_normalization is PathNormalization.STRICT
         self.drop_odd_names = listener.drop_invalid_header_fields
         self.min_request_rate = float(listener.min_request_rate)
         self.min_response_rate = float(listener.min_response_rate)
         self.slow_client_grace = listener.slow_client_grace_seconds
+        self.http2 = listener.http2
         self.max_requests = listener.max_requests_per_connection
         """0 for any number."""
+
+    def refusal(self, refused: Exchange, status: int, wall: float) -> tuple[bytes, bytes]:
+        """Field lines and body of the answer to a request that goes no further than its head."""
+        content_type, body = self.error_pages.page(status, b"")
+        fields = own_fields(wall, content_type)
+        if self.transform is not None and self.transform.response is not None:
+            fields = self.transform.response.apply(fields, refused.value_of)
+        return fields, body
 
     def finished(self, exchange: Exchange) -> None:
         """Account for an exchange that is over."""

@@ -26,6 +26,7 @@ from lbproxy.dataplane.router.conditions import Check, compile_condition
 from lbproxy.dataplane.router.groups import GroupChoice
 from lbproxy.dataplane.router.patterns import split_wildcard
 from lbproxy.dataplane.router.request import RoutableRequest
+from lbproxy.dataplane.router.transform import CompiledTransform, compile_transform
 from lbproxy.model.listener import Listener
 from lbproxy.model.rule import (
     DEFAULT_QUEUE_PRIORITY,
@@ -37,6 +38,7 @@ from lbproxy.model.rule import (
     Redirect,
     Rule,
 )
+from lbproxy.model.transform import Transform
 
 DEFAULT_RULE_NAME = "default"
 
@@ -47,7 +49,7 @@ class Match:
     Made when the table is, and the same object for every request; do not change it.
     """
 
-    __slots__ = ("action", "action_text", "forward", "priority", "queue_priority", "rule_name")
+    __slots__ = ("action", "action_text", "forward", "priority", "queue_priority", "rule_name", "transform")
 
     rule_name: str
     """``default`` for the default action."""
@@ -60,6 +62,8 @@ class Match:
     """``forward``, ``redirect`` or ``fixed-response``."""
     forward: GroupChoice | None
     """For a forward action: which target group."""
+    transform: CompiledTransform | None
+    """What the listener and the rule change; None for nothing."""
 
     def __init__(
         self,
@@ -68,7 +72,9 @@ class Match:
         action: Action,
         random: Random,
         queue_priority: int = DEFAULT_QUEUE_PRIORITY,
+        transform: CompiledTransform | None = None,
     ) -> None:
+        self.transform = transform
         self.rule_name = rule_name
         self.priority = priority
         self.queue_priority = queue_priority
@@ -182,9 +188,18 @@ class Table:
         """
         random = Random() if random is None else random
         rules = sorted(listener.rules, key=lambda rule: rule.priority)
+        base = listener.transform
+        default = compile_transform(base)
+
+        def transform(rule: Rule) -> CompiledTransform | None:
+            return compile_transform(base.followed_by(rule.transform)) if rule.transform != Transform() else default
+
         return cls(
-            [(rule, Match(rule.name, rule.priority, rule.action, random, rule.queue_priority)) for rule in rules],
-            Match(DEFAULT_RULE_NAME, 0, listener.default_action, random),
+            [
+                (rule, Match(rule.name, rule.priority, rule.action, random, rule.queue_priority, transform(rule)))
+                for rule in rules
+            ],
+            Match(DEFAULT_RULE_NAME, 0, listener.default_action, random, transform=default),
         )
 
     def match(self, request: RoutableRequest, source: str) -> Match:

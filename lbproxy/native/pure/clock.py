@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+
+from twisted.logger import Logger
+
+_log = Logger("lbproxy.native.clock")
 
 
 class Clock:
@@ -15,15 +20,39 @@ class Clock:
 
 
 class Turns:
-    """Counts how often the reactor has asked the kernel for events.
+    """Counts how often the reactor has asked the kernel for events, and knows when it has served them.
 
     What an event announces was there before the turn in which it is served.  Zero where the reactor does not count.
     """
 
-    __slots__ = ("current",)
+    __slots__ = ("_ending", "_serving", "current")
 
     def __init__(self) -> None:
         self.current = 0
+        self._serving = False
+        self._ending: list[Any] = []
+
+    def begin(self) -> None:
+        """The reactor has events and is about to serve them."""
+        self.current += 1
+        self._serving = True
+
+    def finish(self) -> None:
+        """They are served."""
+        self._serving = False
+        ending, self._ending = self._ending, []
+        for item in ending:
+            try:
+                item.turn_ended()
+            except Exception:
+                _log.failure("unhandled error at the end of a turn")
+
+    def at_end(self, item: Any) -> None:
+        """Have ``item.turn_ended()`` called when all events of this turn are served; at once outside of a turn."""
+        if self._serving:
+            self._ending.append(item)
+        else:
+            item.turn_ended()
 
 
 turns = Turns()

@@ -25,6 +25,7 @@ _UNRESERVED = re.compile(rb"%(2[dDeE]|3[0-9]|4[1-9a-fA-F]|5[0-9aA]|5[fF]|6[1-9a-
 _ODD_SEPARATOR = re.compile(rb"\\|%2[fF]|%5[cC]")
 _DOT_SEGMENT = re.compile(rb"/\.\.?(?=/|\Z)").search
 _DOT_SEGMENT_WITH_PARAMETER = re.compile(rb"/\.\.?;").search
+_ENCODES_NOTHING = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
 _STRICTLY_REFUSED = re.compile(rb"\\|//|%(?:2[fF]|5[cC]|00)|%(?![0-9A-Fa-f]{2})").search
 
 
@@ -32,20 +33,30 @@ def normalize_path(path: bytes, *, strict: bool) -> bytes:
     """The path with encoded letters decoded and dot segments resolved.
 
     Raises `RemoteProtocolError` (``BadPath``) for a dot segment that only some readers would find: next to a
-    backslash, to an encoded slash or before a ``;``. With ``strict`` for each of these signs, for an empty segment, for
-    ``%00`` and for a ``%`` that encodes nothing.
+    backslash, to an encoded slash or before a ``;``; and for a ``%`` that encodes nothing beside an encoded letter.
+    With ``strict`` for each of these signs, for an empty segment, for ``%00`` and for a ``%`` that encodes nothing.
     """
-    path = _UNRESERVED.sub(_decoded, path)
+    decoded = _UNRESERVED.sub(_decoded, path)
+    if decoded != path and (found := _ENCODES_NOTHING(path)) is not None:
+        # what is decoded behind it could make an encoding of it: %2%65 becomes %2e
+        raise RemoteProtocolError(f"a percent sign that encodes nothing in {path[:80]!r}", reason="BadPath")
+    path = decoded
     if strict and (found := _STRICTLY_REFUSED(path)) is not None:
         raise RemoteProtocolError(f"{found[0]!r} in the path {path[:80]!r}", reason="BadPath")
-    if _DOT_SEGMENT_WITH_PARAMETER(path) is not None:
-        raise RemoteProtocolError(f"a dot segment with a parameter in {path[:80]!r}", reason="BadPath")
     plain = _ODD_SEPARATOR.sub(b"/", path)
+    if _DOT_SEGMENT_WITH_PARAMETER(plain) is not None:
+        raise RemoteProtocolError(f"a dot segment with a parameter in {path[:80]!r}", reason="BadPath")
     if _DOT_SEGMENT(plain) is None:
         return path
     if plain != path:
         raise RemoteProtocolError(f"a hidden dot segment in {path[:80]!r}", reason="BadPath")
     return _without_dot_segments(path)
+
+
+def normalize_target(target: bytes, *, strict: bool) -> bytes:
+    """The same for a path with its query."""
+    path, mark, query = target.partition(b"?")
+    return normalize_path(path, strict=strict) + mark + query
 
 
 def use_normalized_path(head: HasPath, *, strict: bool) -> bool:

@@ -23,7 +23,7 @@ cdef class Connection(FrameWriter):
     cdef readonly dict streams
     cdef public bint blocked
     cdef readonly bint peer_connect_protocol, goaway_received
-    cdef readonly long long peer_max_streams
+    cdef readonly long long peer_max_streams, sent_bytes
     cdef Decoder _decoder
     cdef Score _score
     cdef list _events, _block
@@ -63,7 +63,7 @@ cdef class Connection(FrameWriter):
     cdef Stream _accept(self, long long number)
     cdef _check_late(self, long long number)
     @cython.locals(head=CRequestHead, event=Event)
-    cdef _receive_request(self, Stream stream, list fields, bint ended, bint too_large)
+    cdef _receive_request(self, Stream stream, list fields, bint ended, bint too_large, Py_ssize_t size)
     @cython.locals(event=Event)
     cdef _refuse(self, Stream stream, error)
     @cython.locals(head=CResponseHead, event=Event, bodiless=cython.bint)
@@ -123,7 +123,7 @@ cdef class Connection(FrameWriter):
         bytes protocol=*,
     )
     @cython.locals(encoder=Encoder, block=bytes)
-    cpdef send_response(self, Stream stream, int status, bytes lines, long long content_length, bint ended)
+    cpdef Py_ssize_t send_response(self, Stream stream, int status, bytes lines, long long content_length, bint ended) except -1
     cdef _check_sending(self, Stream stream)
     cdef _sent_end(self, Stream stream)
     @cython.locals(size=Py_ssize_t)

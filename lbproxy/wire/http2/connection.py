@@ -42,6 +42,7 @@ from lbproxy.wire.http2.errors import (
     StreamFault,
 )
 from lbproxy.wire.http2.events import Event
+from lbproxy.wire.http2.fieldline import FieldLine
 from lbproxy.wire.http2.frames import (
     ACK,
     CONTINUATION,
@@ -148,6 +149,7 @@ class Connection(FrameWriter):
         "goaway_received",
         "peer_connect_protocol",
         "peer_max_streams",
+        "sent_bytes",
         "streams",
     )
 
@@ -165,6 +167,8 @@ class Connection(FrameWriter):
         self.peer_connect_protocol = False
         """Whether the server knows extended CONNECT (RFC 8441)."""
         self.goaway_received = False
+        self.sent_bytes = 0
+        """Octets of content that left, of all streams."""
         self._decoder = Decoder()
         self._score = Score()
         self._events: list[Event] = []
@@ -208,8 +212,9 @@ class Connection(FrameWriter):
 
     @property
     def is_reading_head(self) -> bool:
-        """Whether the preface, a frame or a header block is there in part."""
-        return self._block_stream > 0 or bool(self._input) or not self._peer_ready
+        """Whether the preface, a header block or a frame that is not content is there in part."""
+        held = self._input
+        return self._block_stream > 0 or not self._peer_ready or (len(held) > 0 and (len(held) < 4 or held[3] != DATA))
 
     @property
     def can_open(self) -> bool:
@@ -380,7 +385,7 @@ class Connection(FrameWriter):
             if stream is None:
                 return
             try:
-                self._receive_request(stream, fields, ended, too_large)
+                self._receive_request(stream, fields, ended, too_large, FRAME_HEAD_BYTES + len(block))
             except StreamFault as fault:
                 self._end_faulty(stream, fault)
             return
@@ -424,7 +429,9 @@ class Connection(FrameWriter):
         else:
             raise ConnectionFault(f"stream {number} is closed", STREAM_CLOSED, "BadFrame")
 
-    def _receive_request(self, stream: Stream, fields: list, ended: bool, too_large: bool) -> None:  # type: ignore[type-arg]
+    def _receive_request(
+        self, stream: Stream, fields: list[FieldLine], ended: bool, too_large: bool, size: int
+    ) -> None:
         if ended:
             stream.state = next_state(stream.state, RECEIVE_END)
         if too_large:
@@ -440,13 +447,14 @@ class Connection(FrameWriter):
         stream.awaited = head.content_length
         event = self._event(kinds.REQUEST, stream)
         event.head = head
+        event.head_bytes = size
         event.ended = ended
 
     def _refuse(self, stream: Stream, error: RemoteProtocolError) -> None:
         event = self._event(kinds.REFUSED, stream)
         event.error = error
 
-    def _receive_response(self, stream: Stream, fields: list, ended: bool, too_large: bool) -> None:  # type: ignore[type-arg]
+    def _receive_response(self, stream: Stream, fields: list[FieldLine], ended: bool, too_large: bool) -> None:
         if too_large:
             raise StreamFault("a response's head is too large", PROTOCOL_ERROR, "HeadersTooLarge")
         try:
@@ -469,7 +477,7 @@ class Connection(FrameWriter):
         if ended:
             self._receive_end(stream, event)
 
-    def _receive_trailers(self, stream: Stream, fields: list, ended: bool, too_large: bool) -> None:  # type: ignore[type-arg]
+    def _receive_trailers(self, stream: Stream, fields: list[FieldLine], ended: bool, too_large: bool) -> None:
         if next_state(stream.state, RECEIVE_END) == NOT_ALLOWED:
             raise StreamFault("HEADERS after the end", STREAM_CLOSED, "BadFrame")
         if not ended:
@@ -855,8 +863,8 @@ class Connection(FrameWriter):
             self._sent_end(stream)
         return stream
 
-    def send_response(self, stream: Stream, status: int, lines: bytes, content_length: int, ended: bool) -> None:
-        """Start an answer, a 1xx too; ``lines`` as in `send_request`."""
+    def send_response(self, stream: Stream, status: int, lines: bytes, content_length: int, ended: bool) -> int:
+        """Start an answer, a 1xx too; ``lines`` as in `send_request`.  Returns how many bytes the head takes."""
         self._check_sending(stream)
         encoder = self._encoder
         block = encoder.begin()
@@ -867,6 +875,7 @@ class Connection(FrameWriter):
         self._write_block(stream.id, block, ended)
         if ended:
             self._sent_end(stream)
+        return FRAME_HEAD_BYTES + len(block)
 
     def _check_sending(self, stream: Stream) -> None:
         if next_state(stream.state, SEND_HEADERS) == NOT_ALLOWED or stream.end_queued:
@@ -932,6 +941,7 @@ class Connection(FrameWriter):
         stream.send_window -= size
         self._send_window -= size
         stream.sent += size
+        self.sent_bytes += size
         if size >= _SMALL_DATA or ended:
             self._updates_ahead = min(self._updates_ahead + _UPDATES_FOR_DATA, _MAX_UPDATES_AHEAD)
         self._write_data(stream.id, data, ended)

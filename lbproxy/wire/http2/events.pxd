@@ -6,4 +6,4 @@ cdef class Event:
     cdef public bytes data, trailers
     cdef public list pieces
     cdef public bint ended
-    cdef public long long code, last_id
+    cdef public long long code, last_id, head_bytes

@@ -34,12 +34,26 @@ PONG = 9
 class Event:
     """One thing that happened; which attributes count, the kind says."""
 
-    __slots__ = ("code", "data", "ended", "error", "head", "kind", "last_id", "pieces", "stream", "trailers")
+    __slots__ = (
+        "code",
+        "data",
+        "ended",
+        "error",
+        "head",
+        "head_bytes",
+        "kind",
+        "last_id",
+        "pieces",
+        "stream",
+        "trailers",
+    )
 
     def __init__(self, kind: int, stream: Stream | None) -> None:
         self.kind = kind
         self.stream = stream
         self.head: Any = None
+        self.head_bytes = 0
+        """Of a request's head as it came, compressed."""
         self.data = b""
         self.pieces: list[bytes] | None = None
         """Content that is not in ``data`` yet; the codec's own."""

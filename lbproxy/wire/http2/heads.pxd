@@ -1,10 +1,11 @@
 cimport cython
 
-from lbproxy.native._http1 cimport RequestHead as CRequestHead, ResponseHead as CResponseHead
+from lbproxy.native._http1 cimport Codec as CCodec, RequestHead as CRequestHead, ResponseHead as CResponseHead
 from lbproxy.wire.http2.fieldline cimport FieldLine
 
 cdef int AUTHORITY, COOKIE, HOST, LAST_PSEUDO, METHOD, ORDINARY, PATH, PROTOCOL, SCHEME, STATUS, TE
 cdef bytes _VERSION
+cdef CCodec _CODEC
 
 
 @cython.locals(

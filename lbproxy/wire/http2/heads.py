@@ -9,8 +9,10 @@ HTTP/2 means to a target of HTTP/1.1 what we took it for.
 from __future__ import annotations
 
 from lbproxy.wire.errors import RemoteProtocolError
+from lbproxy.wire.http.desync import UNDEFINED_TRANSFER_ENCODING_SEMANTICS
 from lbproxy.wire.http.fields import MAX_TRAILERS, MAX_TRAILERS_BYTES, check_trailer
-from lbproxy.wire.http1.head import RequestHead, ResponseHead, scan_request, scan_response
+from lbproxy.wire.http1.codec import codec
+from lbproxy.wire.http1.head import RequestHead, ResponseHead
 from lbproxy.wire.http2.errors import PROTOCOL_ERROR, StreamFault
 from lbproxy.wire.http2.fieldline import (
     AUTHORITY,
@@ -27,6 +29,7 @@ from lbproxy.wire.http2.fieldline import (
     FieldLine,
 )
 
+_CODEC = codec
 _VERSION = b"HTTP/2.0"
 
 
@@ -110,7 +113,7 @@ def request_head(fields: list[FieldLine], ended: bool) -> RequestHead:
         # section 8.2.3: what was split for compression's sake is one field again
         pieces += (b"cookie: ", b"; ".join(cookies), b"\r\n")
     pieces.append(b"\r\n")
-    head: RequestHead | None = scan_request(b"".join(pieces), 0)
+    head: RequestHead | None = _CODEC.scan_request(b"".join(pieces), 0)
     if head is None:
         raise _malformed(b"the head does not end")
     head.version = _VERSION
@@ -124,6 +127,8 @@ def request_head(fields: list[FieldLine], ended: bool) -> RequestHead:
             raise _malformed(b"content-length without content")
     elif head.content_length < 0:
         head.chunked = True
+        if method == b"GET" or method == b"HEAD":
+            head.desync = max(head.desync, UNDEFINED_TRANSFER_ENCODING_SEMANTICS)
     return head
 
 
@@ -148,7 +153,7 @@ def response_head(fields: list[FieldLine]) -> ResponseHead:
         # section 8.6: there is no 101
         raise _malformed(b"no valid :status")
     pieces = [b"HTTP/1.1 ", status, b" \r\n", *lines, b"\r\n"]
-    head: ResponseHead | None = scan_response(b"".join(pieces), 0)
+    head: ResponseHead | None = _CODEC.scan_response(b"".join(pieces), 0)
     if head is None:
         raise _malformed(b"the head does not end")
     return head

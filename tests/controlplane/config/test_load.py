@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem
 from lbproxy.controlplane.config.load import AdminAddress, ControlSettings, Loaded, load
 from lbproxy.controlplane.config.options import OPTIONS
-from lbproxy.model.discovery import Discovery, FileSource, NamesSource, Protect, RegistrationSource, SrvSource
+from lbproxy.model.discovery import (
+    Discovery,
+    DockerSource,
+    EtcdSource,
+    FileSource,
+    NamesSource,
+    Protect,
+    RegistrationSource,
+    SrvSource,
+)
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol, XffMode
 from lbproxy.model.retry import RetryPolicy
@@ -279,6 +288,7 @@ def test_listener_options(path: Path) -> None:
         request_header_timeout_seconds=5.0,
         idle_timeout_seconds=120.0,
         client_keep_alive_seconds=600.0,
+        http2=True,
         xff_mode=XffMode.APPEND,
         xff_client_port=True,
         proxy_protocol=True,
@@ -298,6 +308,7 @@ protocol = HTTP
 targets = 10.0.0.1:80, App.internal:8443 weight=2
 discovery = dns:more.internal:80
     file:lists/app.yaml, srv:_http._tcp.internal
+    etcd:https://etcd.internal:2379/services/app/, docker, docker:run/engine.sock
 discovery-protect = 50%
 [target-group:plain]
 protocol = HTTP
@@ -312,6 +323,13 @@ targets = 10.0.0.1:80
                 NamesSource(targets=(Target(host="more.internal", port=80, address=""),), text="dns:more.internal:80"),
                 FileSource(path=str(path.parent / "lists/app.yaml"), text="file:lists/app.yaml"),
                 SrvSource(name="_http._tcp.internal", text="srv:_http._tcp.internal"),
+                EtcdSource(
+                    url="https://etcd.internal:2379",
+                    prefix="/services/app/",
+                    text="etcd:https://etcd.internal:2379/services/app/",
+                ),
+                DockerSource(path="/var/run/docker.sock", text="docker"),
+                DockerSource(path=str(path.parent / "run/engine.sock"), text="docker:run/engine.sock"),
             ),
             protect=Protect(count=1, share=0.5),
         )
@@ -852,7 +870,7 @@ def test_problem_has_its_parts(path: Path) -> None:
         (
             WEB + APP + "discovery = dns:app.internal:8080, consul:app\n",
             "lb.ini:10: [target-group:app] discovery = dns:app.internal:8080, consul:app: 'consul:app': "
-            "no such source; write dns:NAME:PORT, srv:NAME or file:PATH",
+            "no such source; write dns:NAME:PORT, srv:NAME, file:PATH, etcd:URL/PREFIX or docker",
         ),
         (
             WEB + APP + "discovery = dns:10.0.0.1:8080\n",
@@ -862,6 +880,16 @@ def test_problem_has_its_parts(path: Path) -> None:
             WEB + APP + "discovery = srv:_http.tcp..internal\n",
             "lb.ini:10: [target-group:app] discovery = srv:_http.tcp..internal: '_http.tcp..internal' is not a "
             "host name or IP address; write for example srv:_http._tcp.app.internal",
+        ),
+        (
+            WEB + APP + "discovery = etcd:127.0.0.1:2379/app/\n",
+            "lb.ini:10: [target-group:app] discovery = etcd:127.0.0.1:2379/app/: not a URL of etcd with a prefix of "
+            "keys; write for example etcd:http://127.0.0.1:2379/services/app/",
+        ),
+        (
+            WEB + APP + "discovery = etcd:http://127.0.0.1:2379/\n",
+            "lb.ini:10: [target-group:app] discovery = etcd:http://127.0.0.1:2379/: has no prefix of keys; "
+            "write for example etcd:http://127.0.0.1:2379/services/app/",
         ),
         (
             WEB + APP + "discovery-protect = 101%\n",

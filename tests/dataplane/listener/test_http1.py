@@ -13,6 +13,8 @@ from zope.interface.verify import verifyObject
 
 from lbproxy.dataplane.listener.http1 import DRAIN_GRACE_SECONDS, ClientConnection, SecureClientConnection
 from lbproxy.model.listener import PathNormalization
+from lbproxy.model.rule import Forward, PathCondition, Pattern, Rule, WeightedGroup
+from lbproxy.model.transform import ChangeKind, ErrorPage, FieldChange, Rewrite, Transform
 from lbproxy.testing.splits import splits
 from tests.dataplane.doubles import (
     CHUNKED_ANSWER,
@@ -72,6 +74,120 @@ def test_a_rule_is_not_passed_by_with_dots() -> None:
     for path in ("/fixed", "/x/../fixed", "/%66ixed", "/x/%2e%2e/fixed"):
         client.deliver(request(path))
         assert world.log.records[-1].action == "fixed-response", path
+
+
+def changes(request: str = "", response: str = "", **rewrites: Rewrite) -> Transform:
+    """Fields to set, and one to remove: ``Name: value``, ``-Name``."""
+
+    def fields(text: str) -> tuple[FieldChange, ...]:
+        found = []
+        for line in filter(None, text.split(", ")):
+            name, _, value = line.partition(": ")
+            remove = name.startswith("-")
+            found.append(FieldChange(ChangeKind.REMOVE if remove else ChangeKind.SET, name.lstrip("-"), value))
+        return tuple(found)
+
+    return Transform(request=fields(request), response=fields(response), **rewrites)
+
+
+def test_fields_are_changed_on_their_way() -> None:
+    world = World(
+        transform=changes("-X-Secret, X-Real: #{client-ip}:#{client-port} #{host}#{path}", "-server, X-Own: 1")
+    )
+    client = world.client()
+    client.deliver(request("/a?b", "X-Secret: 1", "X-Real: 2"))
+    target = world.target()
+    sent = target.take()
+    assert b"X-Secret" not in sent
+    assert [line for line in sent.split(b"\r\n") if line.startswith(b"X-Real")] == [
+        b"X-Real: 192.0.2.7:%d example.com/a" % client.getPeer().port
+    ]
+    target.deliver(answer(b"hello", "Server: secret", "X-Own: 2"))
+    assert client.take() == b"HTTP/1.1 200 OK\r\nX-Own: 1\r\nContent-Length: 5\r\n\r\nhello"
+
+
+def test_own_answers_are_changed_as_well() -> None:
+    world = World(transform=changes(response="-Server, X-Own: 1"))
+    for data, status in (
+        (request("/fixed"), 200),
+        (request("/a/..;/b"), 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 505),
+    ):
+        client = world.client()
+        client.deliver(data)
+        received = client.take()
+        assert statuses(received) == [status]
+        assert b"\r\nX-Own: 1\r\n" in received
+        assert b"Server" not in received
+
+
+def test_a_rule_rewrites_what_the_target_sees_and_nothing_else() -> None:
+    rule = Rule(
+        name="api",
+        priority=1,
+        conditions=(PathCondition((Pattern("/api/*"),)),),
+        action=Forward((WeightedGroup("app"),)),
+        transform=changes(url=Rewrite("^/api/([^?]*)[?]?(.*)$", "/$1?v=2&$2"), host=Rewrite("^example", "internal")),
+    )
+    world = World(rules=(rule,))
+    client = world.client()
+    client.deliver(request("/api/%61?b=c"))
+    target = world.target()
+    assert target.take().startswith(b"GET /a?v=2&b=c HTTP/1.1\r\nHost: internal.com\r\n")
+    target.deliver(answer())
+    [record] = world.log.records
+    assert (record.rule, record.request_target, record.authority) == ("api", b"/api/%61?b=c", b"example.com")
+    assert (record.transformed_uri, record.transformed_host) == (b"/a?v=2&b=c", b"internal.com")
+
+
+def test_a_rewriting_that_fails_is_our_fault() -> None:
+    world = World(transform=changes(url=Rewrite("^/bad.*", "")))
+    client = world.client()
+    client.deliver(request("/bad"))
+    assert statuses(client.take()) == [500]
+    assert world.log.records[0].error_reason == "TransformFailed"
+    client.deliver(request("/fixed"))
+    assert statuses(client.take()) == [200]
+
+
+def test_a_rewritten_path_hides_nothing_either() -> None:
+    world = World(transform=changes(url=Rewrite("^/a/(.*)$", "/b/.$1")))
+    client = world.client()
+    client.deliver(request("/a/%2Fx"))
+    assert statuses(client.take()) == [500]
+    client.deliver(request("/a//x"))
+    assert world.target().take().startswith(b"GET /b/x HTTP/1.1\r\n")
+
+
+def test_questions_ahead_of_a_request_are_answered_without_a_target() -> None:
+    world = World(cors_preflight=True, transform=changes(response="Access-Control-Allow-Origin: https://a"))
+    client = world.client()
+    ask = ("Origin: https://a", "Access-Control-Request-Method: PUT")
+    client.deliver(request("/x", *ask, method="OPTIONS"))
+    received = client.take()
+    assert received.startswith(b"HTTP/1.1 204 No Content\r\n")
+    assert b"\r\nAccess-Control-Allow-Origin: https://a\r\n" in received
+    assert b"Content-Length" not in received
+    assert world.log.records[0].action == "cors-preflight"
+    client.deliver(request("/x", ask[0], method="OPTIONS"))
+    assert world.target().take().startswith(b"OPTIONS /x ")
+
+
+def test_error_pages() -> None:
+    page = ErrorPage(
+        first_status=400, last_status=499, content_type="text/html", body="<b>#{status} #{reason}</b>#{trace-id}"
+    )
+    world = World(error_pages=(page,))
+    for data, status in (
+        (request("/a/..;/b"), b"400 Bad Request"),
+        (b"TRACE / HTTP/1.1\r\n", b"405 Method Not Allowed"),
+    ):
+        client = world.client()
+        client.deliver(data)
+        received = client.take()
+        assert b"\r\nContent-Type: text/html\r\n" in received
+        assert b"<b>%b</b>" % status in received
+    assert b"Root=1-" in world.log.records[0].trace_id
 
 
 def test_a_request_reaches_the_target_and_its_answer_the_client() -> None:

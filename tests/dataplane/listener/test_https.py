@@ -17,6 +17,7 @@ from lbproxy.dataplane.listener.tls import ServerTls, describe
 from lbproxy.model.listener import Certificate, ListenerProtocol
 from tests.certificate_authority import Authority
 from tests.dataplane.doubles import CLIENT, FakeTransport, World, answer, request
+from tests.dataplane.listener.http2_client import Http2Client
 from tests.tls_pair import client_connection
 
 
@@ -41,15 +42,17 @@ class SecureWorld(World):
     """A world whose listener speaks HTTPS."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(protocol=ListenerProtocol.HTTPS, certificates=(certificate(),), **settings)
+        settings = {"certificates": (certificate(),), **settings}
+        super().__init__(protocol=ListenerProtocol.HTTPS, **settings)
         self.front.describe_tls = describe
-        self._factory = TLSMemoryBIOFactory(ServerTls(self.listener), False, _Front(self.front), self.clock)
+        tls = self.front.certificates = ServerTls(self.listener)
+        self._factory = TLSMemoryBIOFactory(tls, False, _Front(self.front), self.clock)
 
-    def secure_client(self, handshake: bool = True) -> SecureClient:
+    def secure_client(self, handshake: bool = True, alpn: list[bytes] | None = None) -> SecureClient:
         protocol: Any = self._factory.buildProtocol(CLIENT)
         transport = FakeTransport(self.clock, protocol)
         protocol.makeConnection(transport)
-        client = SecureClient(self, transport)
+        client = SecureClient(self, transport, alpn)
         if handshake:
             client.handshake()
         return client
@@ -58,10 +61,10 @@ class SecureWorld(World):
 class SecureClient:
     """A client with an OpenSSL of its own."""
 
-    def __init__(self, world: SecureWorld, transport: FakeTransport) -> None:
+    def __init__(self, world: SecureWorld, transport: FakeTransport, alpn: list[bytes] | None = None) -> None:
         self.world = world
         self.transport = transport
-        self.ssl = client_connection(b"example.com")
+        self.ssl = client_connection(b"example.com", alpn=alpn)
         self.received = b""
         self.closed = False
         """close_notify has come."""
@@ -210,3 +213,76 @@ def test_a_paused_client_is_heard_again_when_its_tunnel_ends() -> None:
     client.ssl.shutdown()
     client.exchange()
     assert client.transport.ended == "closed"
+
+
+# HTTP/2
+
+
+class SecureHttp2Client(Http2Client):
+    """A client of HTTP/2 inside TLS."""
+
+    def __init__(self, world: SecureWorld) -> None:
+        self.secure = world.secure_client(alpn=[b"h2", b"http/1.1"])
+        assert self.secure.ssl.get_alpn_proto_negotiated() == b"h2"
+        super().__init__(world, self.secure.transport)
+
+    def send_raw(self, data: bytes) -> None:
+        self.secure.send(data)
+
+    def take_raw(self) -> bytes:
+        self.secure.exchange()
+        received, self.secure.received = self.secure.received, b""
+        return received
+
+
+def test_http2_by_alpn() -> None:
+    world = SecureWorld(http2=True)
+    client = SecureHttp2Client(world)
+    stream = client.request()
+    target = world.target()
+    assert b"X-Forwarded-Proto: https\r\n" in target.sent
+    target.deliver(answer(b"hello"))
+    assert client.answer_to(stream).body == b"hello"
+    [record] = world.log.records
+    assert (record.kind, record.version, record.tls_version) == ("https", b"HTTP/2.0", "TLSv1.3")
+    assert record.server_name == "example.com"
+    assert (world.counters.connections, world.counters.active, world.counters.tls_handshakes) == (1, 1, 1)
+    assert world.counters.tls_failures == 0
+
+
+def test_a_client_may_go_on_with_http1() -> None:
+    world = SecureWorld(http2=True)
+    client = world.secure_client(alpn=[b"http/1.1"])
+    client.send(request("/fixed"))
+    assert client.received.startswith(b"HTTP/1.1 200 ")
+
+
+def test_http2_without_alpn_is_not_spoken_inside_tls() -> None:
+    """RFC 9113 section 3.2."""
+    world = SecureWorld(http2=True)
+    client = world.secure_client()
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    assert client.received.startswith(b"HTTP/1.1 505 ")
+
+
+def test_a_host_of_another_certificate_is_misdirected() -> None:
+    """RFC 9113 section 9.1.1: clients may use one connection for many hosts, and learn so where they may not."""
+    authority = Authority()
+    world = SecureWorld(
+        http2=True, certificates=(authority.certificate("example.com"), authority.certificate("other.example"))
+    )
+    client = SecureHttp2Client(world)
+    stream = client.request("/fixed", authority=b"other.example")
+    assert client.answer_to(stream).status == 421
+    stream = client.request("/fixed", authority=b"example.com:443")
+    assert client.answer_to(stream).status == 200
+    assert [record.error_reason for record in world.log.records] == ["MisdirectedRequest", ""]
+
+
+def test_an_http2_connection_inside_tls_ends_with_close_notify() -> None:
+    world = SecureWorld(http2=True, idle_timeout_seconds=5.0)
+    client = SecureHttp2Client(world)
+    world.wait(5.2)
+    client.move()
+    assert client.goaways == [(0, 0)]
+    assert client.secure.closed

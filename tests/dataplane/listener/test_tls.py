@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509 import DNSName, SubjectAlternativeName
@@ -105,6 +106,36 @@ def test_details_without_extensions() -> None:
     client = client_connection(maximum=SSL.TLS1_2_VERSION)
     server = handshake(ServerTls(listener(DEFAULT)), client)
     assert describe_connection(server) == TlsDetails("TLSv1.2", "ECDHE-ECDSA-AES128-GCM-SHA256", "", b"", False)
+
+
+@pytest.mark.parametrize(
+    ("seen", "host", "misdirected"),
+    [
+        (b"www.example.com", b"www.example.com", False),
+        (b"a.example.com", b"b.example.com", False),  # one certificate for both
+        (b"a.example.com", b"www.example.com", False),  # the wildcard is good for it, too
+        (b"www.example.com", b"other.org", True),
+        (b"other.org", b"www.example.com.", True),
+        (b"other.org", b"a.example.com", True),
+        (b"a.example.com", b"default.example.com.", False),
+        (b"", b"default.example.com", False),
+        (b"", b"www.example.com", True),
+        (b"", b"a.example.com", True),
+        (b"", b"127.0.0.1", False),  # has no certificate, so there is none to prefer
+        (b"www.example.com", b"third.org", False),
+        (b"www.example.com", b"\xff", False),
+    ],
+)
+def test_a_host_with_another_certificate_is_misdirected(seen: bytes, host: bytes, misdirected: bool) -> None:
+    tls = ServerTls(listener(DEFAULT, EXACT, WILD, CA.certificate("other.org")))
+    assert tls.is_misdirected(seen.decode(), host) == misdirected
+
+
+def test_http2_is_offered_where_it_is_on() -> None:
+    for http2, expected in ((True, b"h2"), (False, b"http/1.1")):
+        tls = ServerTls(attrs.evolve(listener(DEFAULT), http2=http2))
+        assert describe_connection(handshake(tls, client_connection(alpn=[b"http/1.1", b"h2"]))).alpn == expected
+        assert not tls.same_as(attrs.evolve(listener(DEFAULT), http2=not http2))
 
 
 @pytest.mark.parametrize(

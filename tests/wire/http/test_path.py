@@ -61,6 +61,8 @@ def test_safe(path: bytes, normalized: bytes) -> None:
         b"/a/..;x=y/admin",
         b"/%2e;/admin",
         b"/a%2fb/../c",
+        b"/a/%2%65%2%65/b",
+        b"/%%32e./b",
     ],
 )
 def test_hidden_dot_segments_are_refused(path: bytes) -> None:
