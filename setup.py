@@ -45,6 +45,10 @@ HOT = (
     "dataplane/upstream/pool.py",
     "dataplane/listener/http1.py",
     "dataplane/listener/http2.py",
+    "dataplane/l4/tcp.py",
+    "dataplane/l4/front.py",
+    "dataplane/deadlines.py",
+    "dataplane/upstream/connector.py",
 )
 """Ordinary Python that every request passes; the .pxd file beside each gives its classes their types in C."""
 

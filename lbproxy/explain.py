@@ -462,7 +462,7 @@ def _explain_groups(
             Circumstances(group=group, state=state, cells=_IdleCells(), random=Random(0), zone=zone)
         )
         order = list(balancer.candidates(request, source))
-        _note_order(balancer, group, state, order, request, source, unknown.get(name, ""), notes)
+        _note_order(balancer, group, state, order, request, source, unknown.get(serving, ""), notes)
         explained = _explain_group(balancer, group, state, order, weight, share)
         explanations.append(attrs.evolve(explained, retries=tuple(_explain_retries(group, method))))
     return tuple(explanations)

@@ -24,8 +24,12 @@ NEVER = math.inf
 TICK_SECONDS = 0.1
 """Width of a bucket, and so how late a deadline may be noticed."""
 
-_HORIZON_TICKS = 50
+_HORIZON = 50
 """How far ahead an item is put at most: each is looked at every five seconds."""
+
+# The same as C numbers where this is compiled.
+_NEVER = NEVER
+_TICK = TICK_SECONDS
 
 _SLACK_SECONDS = 0.001
 """A bucket's time has come when the clock is this close to it: tenths of a second have no exact numbers."""
@@ -65,11 +69,13 @@ class Deadlines:
     def set(self, item: Expiring, at: float) -> None:
         """Give ``item`` this deadline, sooner or later than the one it has."""
         item.deadline = at
-        if at == NEVER:
+        if at == _NEVER:
             return
-        tick = int(at / TICK_SECONDS) + 1
-        if item.armed == 0 or tick < item.armed:
-            self._arm(item, min(tick, int(self.now() / TICK_SECONDS) + _HORIZON_TICKS))
+        tick = int(at / _TICK) + 1
+        armed = item.armed
+        if armed == 0 or tick < armed:
+            latest = int(self.clock.now() / _TICK) + _HORIZON
+            self._arm(item, tick if tick < latest else latest)
 
     def clear(self, item: Expiring) -> None:
         """Take the deadline away, and let go of ``item``.
@@ -78,16 +84,17 @@ class Deadlines:
         """
         item.deadline = NEVER
         if item.armed:
-            bucket = self._buckets.get(item.armed)
-            if bucket is not None:
-                bucket.pop(item, None)
-            item.armed = 0
+            self._disarm(item)
+
+    def _disarm(self, item: Expiring) -> None:
+        bucket = self._buckets.get(item.armed)
+        if bucket is not None:
+            bucket.pop(item, None)
+        item.armed = 0
 
     def _arm(self, item: Expiring, tick: int) -> None:
         if item.armed:
-            former = self._buckets.get(item.armed)
-            if former is not None:
-                former.pop(item, None)
+            self._disarm(item)
         item.armed = tick
         bucket = self._buckets.get(tick)
         if bucket is None:
@@ -125,7 +132,7 @@ class Deadlines:
             except Exception:
                 _log.failure("an expired deadline could not be handled")
         elif item.deadline != NEVER:
-            self._arm(item, min(max(int(item.deadline / TICK_SECONDS), present) + 1, present + _HORIZON_TICKS))
+            self._arm(item, min(max(int(item.deadline / TICK_SECONDS), present) + 1, present + _HORIZON))
 
     def stop(self) -> None:
         """Forget everything."""

@@ -16,11 +16,12 @@ from lbproxy.dataplane.balancer.stickiness import target_stickiness
 from lbproxy.dataplane.proxy.gate import Gate
 from lbproxy.dataplane.proxy.retry import Retrying
 from lbproxy.dataplane.proxy.runtime import GroupRuntime
+from lbproxy.dataplane.upstream.multiplex import MultiplexPool
 from lbproxy.dataplane.upstream.pool import TargetPool
 from lbproxy.model.availability import serving_group
 from lbproxy.model.snapshot import GroupState, Snapshot
 from lbproxy.model.target import Target, TargetState
-from lbproxy.model.target_group import TargetGroup
+from lbproxy.model.target_group import ProtocolVersion, TargetGroup
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.balancer import Cells
@@ -56,7 +57,7 @@ class Groups:
         """What serves each group, which may be its backup; a new mapping for each snapshot, since exchanges keep the
         one that they began with."""
         self._own: dict[str, GroupRuntime] = {}
-        self.pools: dict[PoolKey, TargetPool] = {}
+        self.pools: dict[PoolKey, TargetPool | MultiplexPool] = {}
         self._deadlines = deadlines
         self._connector = connector
         self._counters = counters
@@ -163,7 +164,7 @@ class Groups:
             return known.retrying
         return Retrying(group.retry, slots, self._deadlines.call_later, self._deadlines.now)
 
-    def _pool(self, group: TargetGroup, target: Target, cell: int) -> TargetPool:
+    def _pool(self, group: TargetGroup, target: Target, cell: int) -> TargetPool | MultiplexPool:
         key = (group.name, target.key)
         pool = self.pools.get(key)
         if pool is not None and not pool.retired and pool.reaches(group, target, cell):
@@ -172,12 +173,13 @@ class Groups:
             if pool is not None:
                 pool.retire()
             counters = self._counters.target(*key)
-            pool = TargetPool(group, target, self._connector, self._deadlines, counters, self._cells, cell)
+            kind = TargetPool if group.protocol_version is ProtocolVersion.HTTP1 else MultiplexPool
+            pool = kind(group, target, self._connector, self._deadlines, counters, self._cells, cell)
             self.pools[key] = pool
         self._observe(pool, group)
         return pool
 
-    def _observe(self, pool: TargetPool, group: TargetGroup) -> None:
+    def _observe(self, pool: TargetPool | MultiplexPool, group: TargetGroup) -> None:
         detection = group.outlier_detection
         if group.algorithm not in OBSERVING and detection is None:
             pool.observation = None

@@ -25,6 +25,7 @@ class Target:
 
     zone: str = ""
     """Where it stands, in the operator's words; empty counts as every zone."""
+
     name: str = ""
     """The host name that led to this address, if one did: it stands in SNI, is looked for in the certificate, and is
     the Host of probes."""

@@ -21,11 +21,20 @@ class TargetProtocol(enum.Enum):
 
     @property
     def is_http(self) -> bool:
-        return self in (TargetProtocol.HTTP, TargetProtocol.HTTPS)
+        return self._value_ in ("HTTP", "HTTPS")
 
     @property
     def is_encrypted(self) -> bool:
-        return self in (TargetProtocol.HTTPS, TargetProtocol.TLS)
+        return self._value_ in ("HTTPS", "TLS")  # a tenth of the price of looking up members
+
+
+class ProtocolVersion(enum.Enum):
+    """Which HTTP is spoken to the targets of an HTTP or HTTPS group (ELBv2 ``ProtocolVersion``)."""
+
+    HTTP1 = "HTTP1"
+    HTTP2 = "HTTP2"
+    GRPC = "GRPC"
+    """HTTP/2, with the conventions of gRPC for errors, deadlines and health checks."""
 
 
 class ProxyProtocolVersion(enum.Enum):
@@ -134,6 +143,8 @@ class TargetGroup:
 
     name: str
     protocol: TargetProtocol
+    protocol_version: ProtocolVersion = ProtocolVersion.HTTP1
+
     targets: tuple[Target, ...] = ()
     """The desired targets; what is still draining is in the snapshot only."""
 

@@ -25,9 +25,9 @@ cdef class StreamTransport(Descriptor):
     cdef StreamTransport sink  # where it goes,
     cdef Pipe pipe  # and at the sink, what holds its first `piped` bytes of the queue
     cdef Py_ssize_t piped
-    cdef bint connecting, aborting, write_closing, write_closed, no_delay
+    cdef bint connecting, made_at_once, aborting, write_closing, write_closed, no_delay
 
-    cdef int begin(self) except -1
+    cdef int begin(self, bint accepted) except -1
     cdef int settle_connect(self) except -1
     cdef int fail(self, int number) except -1
     cdef int receive(self, bint hung_up) except -1
@@ -58,3 +58,6 @@ cdef class Acceptor(Descriptor):
     cdef bint accept(self, int limit) except -1
     cdef int accepted(self, int fd, object address) except -1
     cdef bint accept_failed(self, int number) except -1
+
+
+cdef object half_closer(object protocol)

@@ -131,6 +131,16 @@ cdef object DONE = Failure(main.CONNECTION_DONE)
 cdef object LOST = Failure(main.CONNECTION_LOST)
 cdef object ABORTED = Failure(error.ConnectionAborted())
 cdef object IHalfCloseableProtocol = interfaces.IHalfCloseableProtocol
+cdef dict half_closing = {}  # whether a class says so; asking zope.interface costs as much as several system calls
+
+
+cdef object half_closer(object protocol):
+    """The protocol if it can go on with half a connection (or what adapts it), else None."""
+    kind = type(protocol)
+    known = half_closing.get(kind)
+    if known is None:
+        known = half_closing[kind] = IHalfCloseableProtocol.implementedBy(kind)
+    return protocol if known else IHalfCloseableProtocol(protocol, None)
 
 
 def stream_address(sockaddr):
@@ -193,17 +203,17 @@ cdef class StreamTransport(Descriptor):
 
     def made(self):
         """The connection stands: tell the protocol and read."""
-        self.begin()
+        self.begin(True)
 
     # Beginnings
 
-    cdef int begin(self) except -1:
+    cdef int begin(self, bint accepted) except -1:
         """What the protocol raises is logged and ends the connection."""
         self.connected = True
         self.start_reading()
         try:
             self.protocol.makeConnection(self)
-            if self.loop is not None and self.fd >= 0 and self.wanted & EPOLLIN:
+            if accepted and self.loop is not None and self.fd >= 0 and self.wanted & EPOLLIN:
                 # What the peer said first is often here already.
                 self.receive(False)
         except BaseException:
@@ -215,14 +225,14 @@ cdef class StreamTransport(Descriptor):
     cdef int settle_connect(self) except -1:
         """The attempt to connect has come to its end."""
         cdef int number = self.number
-        if self.fd >= 0 and number == 0:
+        if self.fd >= 0 and number == 0 and not self.made_at_once:
             number = option(self.fd, SOL_SOCKET, SO_ERROR)
         if number:
             return self.fail(number)
         self.connecting = False
         self.failed = None
         self.stop_writing()
-        return self.begin()
+        return self.begin(False)
 
     cdef int fail(self, int number) except -1:
         """There will be no connection."""
@@ -442,7 +452,7 @@ cdef class StreamTransport(Descriptor):
         """The peer sends no more: end the connection, unless the protocol can go on with half of it."""
         self.stop_reading()
         try:
-            half_closeable = IHalfCloseableProtocol(self.protocol, None)
+            half_closeable = half_closer(self.protocol)
             if half_closeable is not None:
                 half_closeable.readConnectionLost()
                 return 0
@@ -657,7 +667,7 @@ cdef class StreamTransport(Descriptor):
     cdef int close_writing(self) except -1:
         self.write_closed = True
         shutdown(self.fd, SHUT_WR)
-        half_closeable = IHalfCloseableProtocol(self.protocol, None)
+        half_closeable = half_closer(self.protocol)
         if half_closeable is not None:
             half_closeable.writeConnectionLost()
         return 0
@@ -943,7 +953,7 @@ cdef class Acceptor(Descriptor):
         transport.protocol = protocol
         transport.peer = address
         transport.no_delay = self.no_delay
-        return transport.begin()
+        return transport.begin(True)
 
     cdef bint accept_failed(self, int number) except -1:
         if number in (ECONNABORTED, EPERM, EINTR):
@@ -1019,6 +1029,8 @@ def connect(reactor, str host, int port, protocol, failed):
                 transport.start_writing()
                 return transport
             transport.number = errno
+        else:
+            transport.made_at_once = True
     transport.later()
     return transport
 

@@ -23,7 +23,7 @@ from libc.string cimport memcpy
 
 from lbproxy.native._contexts cimport ServerContexts
 from lbproxy.native._relay cimport Flow
-from lbproxy.native._stream cimport StreamTransport
+from lbproxy.native._stream cimport StreamTransport, half_closer
 
 cdef extern from "Python.h":
     PyObject* new_bytes "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size) except NULL
@@ -73,7 +73,6 @@ cdef object _log = Logger("lbproxy.native.tls")
 cdef object DONE = Failure(main.CONNECTION_DONE)
 cdef object LOST = Failure(main.CONNECTION_LOST)
 cdef object IHandshakeListener = interfaces.IHandshakeListener
-cdef object IHalfCloseableProtocol = interfaces.IHalfCloseableProtocol
 
 ctypedef int (*call_t)(void* ssl) noexcept
 ctypedef int (*read_t)(void* ssl, void* data, int size) noexcept
@@ -536,7 +535,7 @@ cdef class TlsTransport(StreamTransport):
         self.peer_ended = True
         if self.disconnecting:
             return ENDED if self.write_closed and not self.step_wants_write else FINE
-        half_closeable = IHalfCloseableProtocol(self.protocol, None)
+        half_closeable = half_closer(self.protocol)
         if half_closeable is None:
             ERR_clear_error()
             SSL_shutdown(self.ssl)
@@ -693,7 +692,7 @@ cdef class TlsTransport(StreamTransport):
             if problem != SSL_ERROR_WANT_READ:
                 return self.failed_with(result, problem)
         if not self.disconnecting:
-            half_closeable = IHalfCloseableProtocol(self.protocol, None)
+            half_closeable = half_closer(self.protocol)
             if half_closeable is not None:
                 half_closeable.writeConnectionLost()
         return self.settled()

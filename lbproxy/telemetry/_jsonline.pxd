@@ -9,4 +9,5 @@ cdef class Lines:
     cdef int reserve(self, Py_ssize_t size) except -1
     cpdef append(self, str line)
     cpdef append_http_json(self, record)
+    cpdef append_tcp_json(self, record)
     cpdef bytes take(self)

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""The access log's ``json`` line of a request, written in one pass; the compiled twin of `lbproxy.telemetry.formats`.
+"""The access log's ``json`` line of a request or a connection, written in one pass; the compiled twin of `lbproxy.telemetry.formats`.
 
 A record with anything that needs an escape, or that is very long, goes to the formatter that `fall_back_to` was told.
 """
@@ -12,7 +12,7 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
-from lbproxy.telemetry.records cimport HttpRecord
+from lbproxy.telemetry.records cimport HttpRecord, TcpRecord
 
 cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
@@ -133,12 +133,13 @@ cdef extern from *:
 fill_tables()
 
 cdef object pure_http_json = None
+cdef object pure_tcp_json = None
 
 
-def fall_back_to(formatter):
+def fall_back_to(http, tcp):
     """Tell what formats the records that are not plain."""
-    global pure_http_json
-    pure_http_json = formatter
+    global pure_http_json, pure_tcp_json
+    pure_http_json, pure_tcp_json = http, tcp
 
 
 cdef inline bint put_bytes(Line* line, bytes value) noexcept:
@@ -230,10 +231,24 @@ def http_json(record):
     cdef char room[ROOM]
     line.text = room
     if isinstance(record, HttpRecord) and write(&line, <HttpRecord>record):
-        text = PyUnicode_New(line.size, 127)
-        memcpy(PyUnicode_1BYTE_DATA(text), line.text, line.size)
-        return text
+        return text_of(&line)
     return pure_http_json(record)
+
+
+def tcp_json(record):
+    """See `lbproxy.telemetry.formats.tcp_json`."""
+    cdef Line line
+    cdef char room[ROOM]
+    line.text = room
+    if isinstance(record, TcpRecord) and write_tcp(&line, <TcpRecord>record):
+        return text_of(&line)
+    return pure_tcp_json(record)
+
+
+cdef str text_of(Line* line):
+    cdef str text = PyUnicode_New(line.size, 127)
+    memcpy(PyUnicode_1BYTE_DATA(text), line.text, line.size)
+    return text
 
 
 cdef class Lines:
@@ -271,6 +286,16 @@ cdef class Lines:
             self.count += 1
         else:
             self.append(pure_http_json(record))
+
+    cpdef append_tcp_json(self, record):
+        cdef Line line
+        self.reserve(ROOM)
+        line.text = self.text + self.size
+        if isinstance(record, TcpRecord) and write_tcp(&line, <TcpRecord>record):
+            self.size += line.size
+            self.count += 1
+        else:
+            self.append(pure_tcp_json(record))
 
     cpdef bytes take(self):
         cdef bytes taken = PyBytes_FromStringAndSize(self.text, self.size)
@@ -350,5 +375,42 @@ cdef bint write(Line* line, HttpRecord r) except -1:
         and put_text(line, r.server_name)
         and put(line, b'","trace_id":"', 14)
         and put_bytes(line, r.trace_id)
+        and put(line, b'"}\n', 3)
+    )
+
+
+cdef bint write_tcp(Line* line, TcpRecord r) except -1:
+    line.size = 0
+    return (
+        put(line, b'{"time":"', 9)
+        and put_time(line, r.started)
+        and put(line, b'","kind":"', 10)
+        and put(line, b"tls" if r.tls_version else b"tcp", 3)
+        and put(line, b'","listener":"', 14)
+        and put_text(line, r.listener)
+        and put(line, b'","client_address":"', 20)
+        and put_text(line, r.client_address)
+        and put(line, b'","client_port":', 16)
+        and put_number(line, r.client_port)
+        and put(line, b',"target_group":"', 17)
+        and put_text(line, r.target_group)
+        and put(line, b'","target":"', 12)
+        and put_text(line, r.target)
+        and put(line, b'","duration":', 13)
+        and put_seconds(line, r.duration)
+        and put(line, b',"connect_time":', 16)
+        and put_seconds(line, r.connect_time)
+        and put(line, b',"received_bytes":', 18)
+        and put_number(line, r.received_bytes)
+        and put(line, b',"sent_bytes":', 14)
+        and put_number(line, r.sent_bytes)
+        and put(line, b',"tls_version":"', 16)
+        and put_text(line, r.tls_version)
+        and put(line, b'","tls_cipher":"', 16)
+        and put_text(line, r.tls_cipher)
+        and put(line, b'","server_name":"', 17)
+        and put_text(line, r.server_name)
+        and put(line, b'","error_reason":"', 18)
+        and put_text(line, r.error_reason)
         and put(line, b'"}\n', 3)
     )

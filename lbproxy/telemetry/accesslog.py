@@ -19,9 +19,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from lbproxy.model.snapshot import AccessLogSettings
-from lbproxy.telemetry.formats import FORMATS, TcpRecord
+from lbproxy.telemetry.formats import FORMATS
 from lbproxy.telemetry.lines import Lines
-from lbproxy.telemetry.records import HttpRecord
+from lbproxy.telemetry.records import HttpRecord, TcpRecord
 
 BATCH_BYTES = 64 * 1024
 """Gathered lines are handed to the writer at this size, or else every `FLUSH_SECONDS`."""
@@ -77,10 +77,14 @@ class AccessLog:
 
     def log_tcp(self, record: TcpRecord) -> None:
         """Write down a TCP or TLS connection that ended."""
-        if self.enabled:
+        if not self.enabled:
+            return
+        if self._is_json:
+            self._lines.append_tcp_json(record)
+        else:
             self._lines.append(self._format_tcp(record))
-            if self._lines.size >= BATCH_BYTES:
-                self.flush()
+        if self._lines.size >= BATCH_BYTES:
+            self.flush()
 
     def flush(self) -> None:
         """Hand what is gathered to the writer; say so when the log's state has changed."""

@@ -32,37 +32,12 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _json_string
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import attrs
 
 from lbproxy.native.choice import available
-from lbproxy.telemetry.records import HttpRecord
-
-
-class TcpRecord(Protocol):
-    """What a formatter reads of a TCP or TLS connection; the data plane's relay offers it."""
-
-    listener: str
-    client_address: str
-    """IP literal of the client, without brackets."""
-    client_port: int
-    target_group: str
-    target: str
-    started: float
-    """Unix time of the accept."""
-    duration: float
-    connect_time: float
-    """Seconds until the target was connected, -1 if it never was."""
-    received_bytes: int
-    """From the client."""
-    sent_bytes: int
-    """To the client."""
-    tls_version: str
-    """Empty for plain TCP."""
-    tls_cipher: str
-    server_name: str
-    error_reason: str
+from lbproxy.telemetry.records import HttpRecord, TcpRecord
 
 
 @attrs.frozen
@@ -310,13 +285,13 @@ def tcp_alb(record: TcpRecord) -> str:
     )
 
 
-pure_http_json = http_json
-"""The formatter of this module, whichever is in use."""
+pure_http_json, pure_tcp_json = http_json, tcp_json
+"""The formatters of this module, whichever are in use."""
 
 if not TYPE_CHECKING and available:
-    from lbproxy.telemetry._jsonline import fall_back_to, http_json
+    from lbproxy.telemetry._jsonline import fall_back_to, http_json, tcp_json
 
-    fall_back_to(pure_http_json)
+    fall_back_to(pure_http_json, pure_tcp_json)
 
 FORMATS = {
     "json": Format(http_json, tcp_json),

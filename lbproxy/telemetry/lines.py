@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lbproxy.native.choice import available
-from lbproxy.telemetry.formats import http_json
+from lbproxy.telemetry.formats import http_json, tcp_json
 
 
 class Lines:
@@ -31,6 +31,10 @@ class Lines:
     def append_http_json(self, record: Any) -> None:
         """Add the ``json`` line of a request (`lbproxy.telemetry.records.HttpRecord`)."""
         self.append(http_json(record))
+
+    def append_tcp_json(self, record: Any) -> None:
+        """Add the ``json`` line of a connection (`lbproxy.telemetry.records.TcpRecord`)."""
+        self.append(tcp_json(record))
 
     def take(self) -> bytes:
         """Give all of them; none is left."""

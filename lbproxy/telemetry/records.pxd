@@ -11,3 +11,9 @@ cdef class HttpRecord:
     cdef public tuple targets_tried
 
     cpdef begin_record(self)
+
+cdef class TcpRecord:
+    cdef public str listener, client_address, target_group, target, tls_version, tls_cipher, server_name, error_reason
+    cdef public double started, duration, connect_time
+    cdef public int client_port
+    cdef public long long received_bytes, sent_bytes

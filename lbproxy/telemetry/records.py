@@ -1,4 +1,4 @@
-"""What the access log says of a request."""
+"""What the access log says of a request, and of a TCP or TLS connection."""
 
 from __future__ import annotations
 
@@ -121,3 +121,49 @@ class HttpRecord:
         self.tls_version = ""
         """As OpenSSL names it, ``TLSv1.3``; empty without TLS."""
         self.tls_cipher = ""
+
+
+class TcpRecord:
+    """A TCP or TLS connection that ended; times are in seconds."""
+
+    __slots__ = (
+        "client_address",
+        "client_port",
+        "connect_time",
+        "duration",
+        "error_reason",
+        "listener",
+        "received_bytes",
+        "sent_bytes",
+        "server_name",
+        "started",
+        "target",
+        "target_group",
+        "tls_cipher",
+        "tls_version",
+    )
+
+    def __init__(self, listener: str, client_address: str, client_port: int, started: float) -> None:
+        self.listener = listener
+        self.client_address = client_address
+        """IP literal of the client, without brackets."""
+        self.client_port = client_port
+        self.started = started
+        """Unix time of the accept."""
+        self.duration = 0.0
+        """Seconds from the accept to the end of both connections."""
+        self.target_group = ""
+        self.target = ""
+        """``host:port`` of the last target tried, empty if none was."""
+        self.connect_time = -1.0
+        """Seconds that it took to connect to a target, failed attempts included; -1 if none was connected."""
+        self.received_bytes = 0
+        """From the client."""
+        self.sent_bytes = 0
+        """To the client."""
+        self.tls_version = ""
+        """As OpenSSL names it; empty without TLS."""
+        self.tls_cipher = ""
+        self.server_name = ""
+        self.error_reason = ""
+        """`Fault.reason`, empty after an orderly end."""

@@ -25,12 +25,13 @@ from lbproxy.dataplane.proxy.gate import Gate
 from lbproxy.dataplane.proxy.retry import Retrying
 from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime
 from lbproxy.dataplane.router.table import Table
+from lbproxy.dataplane.upstream.multiplex import MultiplexPool
 from lbproxy.dataplane.upstream.pool import TargetPool
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import FixedResponse, Forward, PathCondition, Pattern, Redirect, Rule, WeightedGroup
 from lbproxy.model.snapshot import GroupState
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetState
-from lbproxy.model.target_group import TargetGroup, TargetProtocol
+from lbproxy.model.target_group import ProtocolVersion, TargetGroup, TargetProtocol
 from lbproxy.native.clock import turns
 from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
 
@@ -285,7 +286,7 @@ class World:
         self.connector = FakeConnector(self.clock)
         self.log = Log()
         self.counters = ListenerCounters("web")
-        self.group = TargetGroup(name="app", protocol=TargetProtocol.HTTP, **group or {})
+        self.group = TargetGroup(name="app", **{"protocol": TargetProtocol.HTTP, **(group or {})})
         state = GroupState(cell=0, targets=tuple(registered(number) for number in range(1, targets + 1)))
         self.cells = array("q", [0] * (targets + 1))
         self.pools = {each.cell: self._pool(each) for each in state.targets}
@@ -325,11 +326,12 @@ class World:
         policy = self.group.retry
         return None if policy.is_default else Retrying(policy, 1, self.clock.callLater, self.clock.seconds)
 
-    def _pool(self, target: RegisteredTarget) -> TargetPool:
-        return TargetPool(
+    def _pool(self, target: RegisteredTarget) -> Any:
+        kind: Any = TargetPool if self.group.protocol_version is ProtocolVersion.HTTP1 else MultiplexPool
+        return kind(
             self.group,
             target.target,
-            self.connector,  # type: ignore[arg-type]
+            self.connector,
             self.deadlines,
             TargetCounters("app", target.target.key),
             self.cells,
@@ -337,7 +339,7 @@ class World:
         )
 
     @property
-    def pool(self) -> TargetPool:
+    def pool(self) -> Any:
         """The first target's."""
         return self.pools[1]
 

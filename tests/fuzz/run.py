@@ -23,6 +23,10 @@ MAX_KEPT_BYTES = 400
 """Of an input: longer ones teach little more, and have to be read by people."""
 
 
+MAX_KEPT = 120
+"""Inputs for one property; they are run with the tests."""
+
+
 def read_corpus(name: str) -> list[bytes]:
     """The inputs kept for a property."""
     file = CORPUS / f"{name}.txt"
@@ -70,11 +74,9 @@ def run(name: str, seconds: int, keep: bool) -> int:
         for crash in Path(less).glob("crash-*"):
             print(f"{name}: broken by {crash.read_bytes()!r}", flush=True)
         if keep and not status:
-            for data in kept:
-                (Path(less) / f"kept-{len(data)}-{hash(data)}").write_bytes(data)
-            _start(name, less, f"-merge=1 -verbosity=0 {folder}")
-            found = {file.read_bytes() for file in Path(less).iterdir()}
-            write_corpus(name, {data for data in found if len(data) <= MAX_KEPT_BYTES} | kept)
+            found = {file.read_bytes() for file in Path(folder).iterdir()} - kept
+            short = sorted((data for data in found if len(data) <= MAX_KEPT_BYTES), key=len)
+            write_corpus(name, kept | set(short[: max(0, MAX_KEPT - len(kept))]))
     return status
 
 

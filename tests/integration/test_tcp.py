@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import re
 import shutil
 import socket
 import ssl
 import struct
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,20 @@ class World:
         self.http = HttpTarget("a")
         self.ports = {
             name: free_port()
-            for name in ("tcp", "collect", "tls", "https", "proxied", "v1", "v2", "dead", "idle", "retls")
+            for name in (
+                "tcp",
+                "collect",
+                "tls",
+                "https",
+                "proxied",
+                "v1",
+                "v2",
+                "dead",
+                "idle",
+                "retls",
+                "totls",
+                "tlstls",
+            )
         }
         self.dead = free_port()
         p = self.ports
@@ -98,6 +112,17 @@ bind = {HOST}:{p["idle"]}
 idle-timeout = 1s
 default-action = forward echo
 
+[listener:totls]
+protocol = TCP
+bind = {HOST}:{p["totls"]}
+default-action = forward tls-echo
+
+[listener:tlstls]
+protocol = TLS
+bind = {HOST}:{p["tlstls"]}
+certificates = self-signed
+default-action = forward tls-echo
+
 [listener:retls]
 protocol = HTTP
 bind = {HOST}:{p["retls"]}
@@ -112,6 +137,11 @@ action = forward trusting
 [target-group:echo]
 protocol = TCP
 targets = {HOST}:{self.echo.port}
+{off}
+[target-group:tls-echo]
+protocol = TLS
+targets = {HOST}:{p["tls"]}
+tls-verify = off
 {off}
 [target-group:half-dead]
 protocol = TCP
@@ -173,15 +203,33 @@ def test_half_close_is_carried_and_a_refusing_target_is_passed_over(world: World
     assert talk(world.ports["collect"], b"all of it", half_close=True) == b"got:all of it"
 
 
-def test_a_big_transfer_both_ways_at_once(world: World) -> None:
-    size = 20_000_000
-    with socket.create_connection((HOST, world.ports["tcp"]), timeout=20) as skt:
-        threading.Thread(target=lambda: (skt.sendall(bytes(size)), skt.shutdown(socket.SHUT_WR)), daemon=True).start()
-        received = 0
-        while more := skt.recv(1 << 20):
-            received += len(more)
-            time.sleep(0.0005)
-    assert received == size
+def _connect(world: World, listener: str) -> socket.socket:
+    raw = socket.create_connection((HOST, world.ports[listener]), timeout=10)
+    if listener in ("tls", "tlstls"):
+        return _context().wrap_socket(raw, server_hostname="localhost")
+    return raw
+
+
+def _exchange(skt: socket.socket, data: bytes) -> bytes:
+    """Send all of it while what comes back, as much, is read more slowly."""
+    skt.setblocking(False)
+    sent, received = 0, bytearray()
+    end = time.monotonic() + 30
+    while len(received) < len(data):
+        assert time.monotonic() < end, f"{sent} sent, {len(received)} received"
+        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            while sent < len(data):
+                sent += skt.send(data[sent : sent + 100_000])
+        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            received += skt.recv(200_000)
+    return bytes(received)
+
+
+@pytest.mark.parametrize("listener", ["tcp", "tls", "totls", "tlstls"])
+def test_a_big_transfer_both_ways_at_once(world: World, listener: str) -> None:
+    data = random.Random(1).randbytes(20_000_000)
+    with _connect(world, listener) as skt:
+        assert _exchange(skt, data) == data
 
 
 def test_no_target_at_all_resets_the_client(world: World) -> None:
@@ -228,16 +276,11 @@ def test_bytes_are_counted_while_a_connection_lives_and_when_it_ends(world: Worl
     wait_until(lambda: _active(world) == 0, 5)
     time.sleep(1.1)  # the last report of connections before
     before = _counted(world, listener)
-    with socket.create_connection((HOST, world.ports[listener]), timeout=10) as raw:
-        skt = raw if listener == "tcp" else _context().wrap_socket(raw, server_hostname="localhost")
-        with skt:
-            threading.Thread(target=skt.sendall, args=(bytes(size),), daemon=True).start()
-            received = 0
-            while received < size:
-                received += len(skt.recv(1 << 16))
-            local = skt.getsockname()[1]
-            counted = (before[0] + size, before[1] + size)
-            wait_until(lambda: _counted(world, listener) == counted, 5, "the metrics have it")
+    with _connect(world, listener) as skt:
+        local = skt.getsockname()[1]
+        _exchange(skt, bytes(size))
+        counted = (before[0] + size, before[1] + size)
+        wait_until(lambda: _counted(world, listener) == counted, 5, "the metrics have it")
     [line] = wait_until(lambda: [line for line in world.balancer.access_log() if line["client_port"] == local], 5)
     assert (line["received_bytes"], line["sent_bytes"], line["error_reason"]) == (size, size, "")
     time.sleep(1.1)

@@ -22,7 +22,6 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from lbproxy.dataplane.deadlines import Deadlines
-from lbproxy.dataplane.l4.tcp import TcpFactory, TcpRecord
 from lbproxy.dataplane.listener.tls import ServerTls
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.upstream.connector import Connector
@@ -31,9 +30,10 @@ from lbproxy.model.listener import Listener
 from lbproxy.model.target import Target
 from lbproxy.model.target_group import TargetTls
 from lbproxy.native.transport import Acceptor
+from lbproxy.telemetry.records import TcpRecord
 from lbproxy.wire.proxyprotocol import ProxyHeaderReader
 from tests.certificate_authority import Authority
-from tests.dataplane.l4.doubles import FakeContext
+from tests.dataplane.l4.doubles import FakeContext, TcpFactory
 
 pytestmark = pytest.mark.integration
 

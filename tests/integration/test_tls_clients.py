@@ -19,14 +19,13 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
 from lbproxy.dataplane.deadlines import Deadlines
-from lbproxy.dataplane.l4.tcp import TcpFactory
 from lbproxy.dataplane.listener.proxyprotocol import ProxyProtocolFactory
 from lbproxy.dataplane.listener.tls import ServerTls
 from lbproxy.dataplane.upstream.connector import Connector
 from lbproxy.model.target import Target
 from lbproxy.wire.proxyprotocol import ProxyHeader, ProxyHeaderReader
 from tests.certificate_authority import Authority
-from tests.dataplane.l4.doubles import FakeContext
+from tests.dataplane.l4.doubles import FakeContext, TcpFactory
 
 pytestmark = [
     pytest.mark.integration,

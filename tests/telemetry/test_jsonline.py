@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lbproxy.telemetry.formats import http_json, pure_http_json
-from lbproxy.telemetry.records import HttpRecord
+from lbproxy.telemetry.formats import http_json, pure_http_json, pure_tcp_json, tcp_json
+from lbproxy.telemetry.records import HttpRecord, TcpRecord
 
 pytestmark = pytest.mark.skipif(http_json is pure_http_json, reason="the compiled formatter was not built")
 
@@ -123,3 +123,40 @@ def test_what_is_no_record_of_ours_is_formatted_too() -> None:
 
     usual = record()
     assert http_json(Other()) == http_json(usual)  # type: ignore[arg-type]
+
+
+TCP_TEXTS = ["target_group", "target", "tls_version", "tls_cipher", "server_name", "error_reason"]
+
+
+def connection(**values: Any) -> TcpRecord:
+    made = TcpRecord("db", "192.0.2.1", 50000, 1_700_000_000.25)
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
+
+
+@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            **dict.fromkeys(["listener", "client_address", *TCP_TEXTS], texts),
+            **dict.fromkeys(["duration", "connect_time"], seconds),
+            **dict.fromkeys(COUNTS, st.integers(-(2**63), 2**63 - 1)),
+            "client_port": st.integers(-(2**31), 2**31 - 1),
+            "started": st.floats(0, 4e9),
+        },
+    )
+)
+@example({})
+@example({"tls_version": "TLSv1.3"})
+def test_it_writes_the_same_of_a_connection(values: dict[str, Any]) -> None:
+    made = connection(**values)
+    assert tcp_json(made) == pure_tcp_json(made)
+
+
+def test_a_long_line_of_a_connection_is_whole() -> None:
+    for size in (7800, 8192, 20000):
+        made = connection(server_name="a" * size)
+        assert tcp_json(made) == pure_tcp_json(made)
+        assert json.loads(tcp_json(made))["server_name"] == "a" * size

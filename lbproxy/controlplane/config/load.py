@@ -53,6 +53,7 @@ from lbproxy.model.snapshot import AccessLogSettings, Configuration
 from lbproxy.model.target_group import (
     CrossZone,
     OutlierDetection,
+    ProtocolVersion,
     ProxyProtocolVersion,
     Stickiness,
     StickinessType,
@@ -513,6 +514,7 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
             queue_timeout_seconds=section["queue-timeout"],
             anomaly_mitigation=section["anomaly-mitigation"],
             retry=retry_policy(section),
+            protocol_version=ProtocolVersion(section["protocol-version"]),
         )
     else:
         only.update(proxy_protocol=ProxyProtocolVersion(section["proxy-protocol"]))

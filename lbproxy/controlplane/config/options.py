@@ -65,6 +65,7 @@ from lbproxy.model.target_group import (
     CrossZone,
     HashKey,
     HashPart,
+    ProtocolVersion,
     ProxyProtocolVersion,
     StickinessType,
     TargetProtocol,
@@ -879,6 +880,17 @@ OPTIONS: tuple[Option, ...] = (
         effect="What is spoken to the targets. HTTP and HTTPS listeners need an HTTP or HTTPS group, TCP and TLS"
         " listeners a TCP or TLS group.",
         example="HTTP",
+    ),
+    Option(
+        kind="target-group",
+        name="protocol-version",
+        form=one_of(*(version.value for version in ProtocolVersion)),
+        protocols=HTTP,
+        default="HTTP1",
+        effect="Which HTTP the targets speak. HTTP2 and GRPC need targets that take HTTP/2 without asking first (by"
+        " prior knowledge; for HTTPS groups by ALPN `h2`). GRPC has errors, deadlines and health checks as gRPC has"
+        " them. WebSocket goes to HTTP1 groups only.",
+        example="GRPC",
     ),
     Option(
         kind="target-group",

@@ -8,21 +8,41 @@ from typing import Any
 
 from lbproxy.dataplane.balancer.base import Cells
 from lbproxy.dataplane.deadlines import Deadlines
-from lbproxy.dataplane.l4.tcp import TcpClientSide, TcpRecord
+from lbproxy.dataplane.l4.tcp import TcpClientSide
 from lbproxy.dataplane.listener.admission import Admission, replace
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.runtime import GroupRuntime
 from lbproxy.dataplane.router.table import Table
 from lbproxy.dataplane.upstream.connector import Connector
 from lbproxy.model.listener import Listener
-from lbproxy.model.target import RegisteredTarget, Target
+from lbproxy.model.target import RegisteredTarget
 from lbproxy.model.target_group import TargetGroup
+from lbproxy.native.clock import Clock
 from lbproxy.telemetry.accesslog import AccessLog
 from lbproxy.telemetry.counters import ListenerCounters, TargetCounters, WorkerCounters
+from lbproxy.telemetry.records import TcpRecord
+
+_WALL = Clock(time.time)
 
 
 class TcpRuntime:
     """What connections of one listener work with, as one snapshot has it (`lbproxy.dataplane.l4.tcp.TcpContext`)."""
+
+    __slots__ = (
+        "_access_log",
+        "_by_cell",
+        "_front",
+        "_groups",
+        "_table",
+        "_worker_counters",
+        "cells",
+        "connections",
+        "connector",
+        "counters",
+        "deadlines",
+        "listener",
+        "slot",
+    )
 
     def __init__(
         self,
@@ -49,6 +69,7 @@ class TcpRuntime:
         self._groups = groups
         self._worker_counters = counters
         self._access_log = access_log
+        self._by_cell: dict[int, TargetCounters] = {}
 
     @property
     def admission(self) -> Admission | None:
@@ -61,11 +82,16 @@ class TcpRuntime:
         group = self._groups[forward.pick()]
         return group.group, group.balancer.candidates(None, source)
 
-    def target_counters(self, group: TargetGroup, target: Target) -> TargetCounters:
-        return self._worker_counters.target(group.name, target.key)
+    def target_counters(self, group: TargetGroup, registered: RegisteredTarget) -> TargetCounters:
+        """The counters of a target in its group, which also know its key."""
+        counters = self._by_cell.get(registered.cell)
+        if counters is None:
+            counters = self._worker_counters.target(group.name, registered.target.key)
+            self._by_cell[registered.cell] = counters
+        return counters
 
     def unix_time(self) -> float:
-        return time.time()
+        return _WALL.now()
 
     def log(self, record: TcpRecord) -> None:
         if self._access_log is not None:

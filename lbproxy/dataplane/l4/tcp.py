@@ -21,8 +21,7 @@ How an end is carried to the other side:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from twisted.internet import protocol
@@ -31,8 +30,9 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
+from lbproxy.dataplane.deadlines import NEVER
 from lbproxy.dataplane.listener.admission import Admission
 from lbproxy.dataplane.listener.tls import TlsDetails, describe
 from lbproxy.dataplane.proxy.faults import Fault, Side
@@ -41,9 +41,13 @@ from lbproxy.model.target import RegisteredTarget, Target
 from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup
 from lbproxy.native.clock import Clock
 from lbproxy.native.transport import Flow, relay
+from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
+from lbproxy.telemetry.records import TcpRecord
 from lbproxy.wire.proxyprotocol import encode_v1, encode_v2
 
-_log = Logger()
+_log = Logger(__name__)  # compiled, it could not see where it is made
+
+_NO_HEADER = ProxyProtocolVersion.OFF  # a member of an enumeration costs a call to look up
 
 _NO_TLS = TlsDetails("", "", "", b"", False)
 
@@ -68,8 +72,6 @@ class Connector(Protocol):
 class Deadlines(Protocol):
     """The worker's deadlines (`lbproxy.dataplane.deadlines`)."""
 
-    def now(self) -> float: ...
-
     @property
     def clock(self) -> Clock: ...
 
@@ -84,37 +86,6 @@ class Cells(Protocol):
     def __getitem__(self, index: int, /) -> int: ...
 
     def __setitem__(self, index: int, value: int, /) -> None: ...
-
-
-class ListenerCounts(Protocol):
-    """What is counted of a listener (`lbproxy.telemetry.counters.ListenerCounters`)."""
-
-    connections: int
-    active: int
-    received_bytes: int
-    sent_bytes: int
-    tls_handshakes: int
-    tls_failures: int
-    tls_resumed: int
-
-    @property
-    def faults(self) -> MutableMapping[str, int]:
-        """By `Fault.reason`; a reason not seen yet is 0."""
-
-
-class TargetCounts(Protocol):
-    """What is counted of a target (`lbproxy.telemetry.counters.TargetCounters`)."""
-
-    requests: int
-    """Attempts to connect."""
-    connects: int
-    connect_failures: int
-    received_bytes: int
-    sent_bytes: int
-
-    @property
-    def faults(self) -> MutableMapping[str, int]:
-        """By `Fault.reason`; a reason not seen yet is 0."""
 
 
 class TcpContext(Protocol):
@@ -137,7 +108,7 @@ class TcpContext(Protocol):
         """The worker's slot, its index in every target's run of cells."""
 
     @property
-    def counters(self) -> ListenerCounts: ...
+    def counters(self) -> ListenerCounters: ...
 
     @property
     def admission(self) -> Admission | None:
@@ -150,7 +121,7 @@ class TcpContext(Protocol):
     def choose(self, source: str) -> tuple[TargetGroup, Iterator[RegisteredTarget]]:
         """Choose a target group and, for a client at this address, its targets in the order to try, none twice."""
 
-    def target_counters(self, group: TargetGroup, target: Target) -> TargetCounts: ...
+    def target_counters(self, group: TargetGroup, registered: RegisteredTarget) -> TargetCounters: ...
 
     def unix_time(self) -> float: ...
 
@@ -158,79 +129,27 @@ class TcpContext(Protocol):
         """Take the record of a connection that ended."""
 
 
-class TcpRecord:
-    """What the access log says of a connection (`lbproxy.telemetry.formats.TcpRecord`)."""
-
-    __slots__ = (
-        "client_address",
-        "client_port",
-        "connect_time",
-        "duration",
-        "error_reason",
-        "listener",
-        "received_bytes",
-        "sent_bytes",
-        "server_name",
-        "started",
-        "target",
-        "target_group",
-        "tls_cipher",
-        "tls_version",
-    )
-
-    def __init__(self, listener: str, client_address: str, client_port: int, started: float) -> None:
-        self.listener = listener
-        self.client_address = client_address
-        self.client_port = client_port
-        self.started = started
-        """Unix time of the accept."""
-        self.duration = 0.0
-        """Seconds from the accept to the end of both connections."""
-        self.target_group = ""
-        self.target = ""
-        """``host:port`` of the last target tried, empty if none was."""
-        self.connect_time = -1.0
-        """Seconds that it took to connect to a target, failed attempts included; -1 if none was connected."""
-        self.received_bytes = 0
-        """From the client."""
-        self.sent_bytes = 0
-        """To the client."""
-        self.tls_version = ""
-        self.tls_cipher = ""
-        self.server_name = ""
-        self.error_reason = ""
-        """`Fault.reason`, empty after an orderly end."""
-
-
-class TcpFactory(protocol.Factory):
-    """Protocols for the connections of one TCP or TLS listener.
-
-    ``context`` may be replaced; connections keep the one that they began with.
-    """
-
-    noisy = False
-
-    def __init__(self, context: TcpContext) -> None:
-        self.context = context
-
-    def buildProtocol(self, addr: Any) -> TcpClientSide:
-        """``addr`` is the client's, which a PROXY header may have given."""
-        return TcpClientSide(self.context, addr)
-
-
-class _Side(protocol.Protocol):
+class _Side:
     """What the two ends have in common; each produces for the other's transport."""
 
-    transport: Any
+    __slots__ = ("_fed", "encrypted", "finished", "lost", "transport")
 
-    encrypted = False
+    transport: Any
+    encrypted: bool
     """Whether TLS is spoken at this end."""
-    finished = False
+    finished: bool
     """It has sent its last byte."""
-    lost = False
+    lost: bool
     """Its connection is gone."""
-    _fed = False
+    _fed: bool
     """The other side is registered as its transport's producer."""
+
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
+        raise NotImplementedError  # interface
 
     def feed_from(self, source: _Side) -> None:
         """Let this end's transport slow the other end down."""
@@ -274,12 +193,36 @@ class _Side(protocol.Protocol):
         """The transport that this end produces for is gone; its protocol's connectionLost deals with that."""
 
 
-@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class TcpClientSide(_Side):
     """A client's connection, and the one to its target."""
 
-    deadline = math.inf
-    armed = 0
+    __slots__ = (
+        "_accepted",
+        "_addr",
+        "_began_connecting",
+        "_candidates",
+        "_clock",
+        "_concluded",
+        "_connecting",
+        "_counters",
+        "_down",
+        "_early",
+        "_failure",
+        "_fault",
+        "_held_cell",
+        "_idle_seconds",
+        "_ready",
+        "_record",
+        "_relaying",
+        "_target",
+        "_up",
+        "armed",
+        "context",
+        "deadline",
+        "group",
+        "host",
+        "registered",
+    )
 
     def __init__(self, context: TcpContext, addr: IPv4Address | IPv6Address) -> None:
         listener = context.listener
@@ -287,18 +230,22 @@ class TcpClientSide(_Side):
         self.group: TargetGroup | None = None
         self.registered: RegisteredTarget | None = None
         """The target that it is connected or connecting to, or was last."""
+        self.transport = None
         self.encrypted = listener.protocol.is_encrypted
+        self.finished = self.lost = self._fed = False
+        self.armed = 0
+        self.deadline = NEVER
         self.host = addr.host
         self._addr = addr
         self._counters = context.counters
-        self._now = context.deadlines.now
+        self._clock = context.deadlines.clock
         self._idle_seconds = listener.idle_timeout_seconds
-        self._record = TcpRecord(listener.name, addr.host, addr.port, context.unix_time())
-        self._accepted = self._now()
+        self._record = TcpRecord(listener.name, self.host, addr.port, context.unix_time())
+        self._accepted = self._clock.now()
         self._ready = False
         """The TLS handshake, if there is one, is done."""
         self._began_connecting = 0.0
-        self._candidates: Iterator[RegisteredTarget] = iter(())
+        self._candidates: Iterator[RegisteredTarget] | None = None
         self._connecting: Connecting | None = None
         self._early: list[bytes] = []
         """Received before the target was connected: no more than was read when reading was paused."""
@@ -307,8 +254,8 @@ class TcpClientSide(_Side):
         self._up: Flow | None = None
         self._down: Flow | None = None
         """What the transports relay by themselves, to the target and back; not counted yet."""
-        self._held_cell: int | None = None
-        self._failure = Fault.NO_TARGETS
+        self._held_cell = -1
+        self._failure: Fault | None = None
         """Of the last attempt to connect."""
         self._fault: Fault | None = None
         self._concluded = False
@@ -342,34 +289,36 @@ class TcpClientSide(_Side):
 
     def _choose(self) -> None:
         self._ready = True
-        self._began_connecting = self._now()
+        self._began_connecting = self._clock.now()
         self.context.deadlines.set(self, self._began_connecting + self._idle_seconds)
         self.transport.pauseProducing()
-        self.group, self._candidates = self.context.choose(self._addr.host)
+        self.group, self._candidates = self.context.choose(self.host)
         self._record.target_group = self.group.name
         self._try_next()
 
     def _try_next(self) -> None:
         assert self.group is not None
+        assert self._candidates is not None
         registered = next(self._candidates, None)
         if registered is None:
             self._give_up()
             return
-        target = registered.target
         self.registered = registered
-        self._record.target = target.key
         self._hold(registered.cell + self.context.slot)
-        counters = self.context.target_counters(self.group, target)
+        counters = self.context.target_counters(self.group, registered)
+        self._record.target = counters.key
         counters.requests += 1
         self._target = side = TcpTargetSide(self, counters, self.group.protocol.is_encrypted)
-        self._connecting = self.context.connector.connect(self.group, target, side, self._proxy_header(self.group))
+        self._connecting = self.context.connector.connect(
+            self.group, registered.target, side, self._proxy_header(self.group)
+        )
 
     def _proxy_header(self, group: TargetGroup) -> bytes:
-        if group.proxy_protocol is ProxyProtocolVersion.OFF:
+        if group.proxy_protocol is _NO_HEADER:
             return b""
         local = self.transport.getHost()
         encode = encode_v1 if group.proxy_protocol is ProxyProtocolVersion.V1 else encode_v2
-        return encode((self._addr.host, self._addr.port), (local.host, local.port))
+        return encode((self.host, self._addr.port), (local.host, local.port))
 
     def connect_failed(self, side: TcpTargetSide, fault: Fault, detail: str) -> None:
         """The connection to a candidate was not made."""
@@ -384,10 +333,10 @@ class TcpClientSide(_Side):
 
     def _give_up(self) -> None:
         """No candidate is left."""
-        self._note(self._failure)
+        self._note(self._failure or Fault.NO_TARGETS)
         if self.lost:
             self._conclude()
-        elif self._failure is Fault.NO_TARGETS:
+        elif self._failure is None:
             self.close()
         else:
             self.transport.abortConnection()
@@ -399,7 +348,7 @@ class TcpClientSide(_Side):
             return
         self._connecting = None
         self._relaying = True
-        now = self._now()
+        now = self._clock.now()
         self._record.connect_time = now - self._began_connecting
         self.deadline = now + self._idle_seconds
         side.counters.connects += 1
@@ -414,9 +363,8 @@ class TcpClientSide(_Side):
         if self.lost:
             side.close()
             return
-        clock = self.context.deadlines.clock
-        self._up = relay(self.transport, side.transport, clock)
-        self._down = relay(side.transport, self.transport, clock)
+        self._up = relay(self.transport, side.transport, self._clock)
+        self._down = relay(side.transport, self.transport, self._clock)
         if self.finished:
             self._carry_end(self, side)
 
@@ -429,7 +377,7 @@ class TcpClientSide(_Side):
         if self._relaying:
             side = self._target
             assert side is not None
-            self.deadline = self._now() + self._idle_seconds
+            self.deadline = self._clock.now() + self._idle_seconds
             side.counters.sent_bytes += size
             side.transport.write(data)
         elif self._connecting is not None:
@@ -440,7 +388,7 @@ class TcpClientSide(_Side):
         size = len(data)
         self._record.sent_bytes += size
         self._counters.sent_bytes += size
-        self.deadline = self._now() + self._idle_seconds
+        self.deadline = self._clock.now() + self._idle_seconds
         self.transport.write(data)
 
     # Ends
@@ -467,7 +415,7 @@ class TcpClientSide(_Side):
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
         self.lost = True
         if self._relaying:
-            self._carry_loss(self, self._target, reason, Fault.CLIENT_CLOSED)
+            self._carry_loss(self, self._target, reason)
         elif self._connecting is not None:
             if self._early and reason.check(ConnectionDone):
                 # It sent something and closed: that is for the target yet.
@@ -488,16 +436,16 @@ class TcpClientSide(_Side):
             return
         self._release()
         if self._relaying:
-            self._carry_loss(side, self, reason, Fault.TARGET_RESET)
+            self._carry_loss(side, self, reason)
         elif self.lost:
             self._conclude()
 
-    def _carry_loss(self, source: _Side, sink: _Side | None, reason: Failure, fault: Fault) -> None:
+    def _carry_loss(self, source: _Side, sink: _Side | None, reason: Failure) -> None:
         """One connection is gone: close the other, or reset it if the loss was a reset."""
         self._relaying = False
         orderly = source.finished or source.encrypted or reason.check(ConnectionDone) is not None
         if not orderly:
-            self._note(fault)
+            self._note(Fault.CLIENT_CLOSED if source is self else Fault.TARGET_RESET)
         if sink is None or sink.lost:
             self._conclude()
         elif orderly:
@@ -565,8 +513,9 @@ class TcpClientSide(_Side):
         self.context.cells[cell] += 1
 
     def _release(self) -> None:
-        cell, self._held_cell = self._held_cell, None
-        if cell is not None:
+        cell = self._held_cell
+        self._held_cell = -1
+        if cell >= 0:
             self.context.cells[cell] -= 1
 
     def _forget_target(self) -> None:
@@ -607,17 +556,21 @@ class TcpClientSide(_Side):
             context.admission.left(self.host)
         self._counters.active -= 1
         record = self._record
-        record.duration = self._now() - self._accepted
+        record.duration = self._clock.now() - self._accepted
         if self._fault is not None:
             record.error_reason = self._fault.reason
         context.log(record)
+        self._target = None  # each knows the other: they would be there until the garbage collector comes
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
 class TcpTargetSide(_Side):
     """The connection to a target: tells the client's side what happens."""
 
-    def __init__(self, client: TcpClientSide, counters: TargetCounts, encrypted: bool) -> None:
+    __slots__ = ("_client", "counters")
+
+    def __init__(self, client: TcpClientSide, counters: TargetCounters, encrypted: bool) -> None:
+        self.transport = None
+        self.finished = self.lost = self._fed = False
         self._client = client
         self.counters = counters
         self.encrypted = encrypted
@@ -638,3 +591,7 @@ class TcpTargetSide(_Side):
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
         self._client.target_lost(self, reason)
+
+
+classImplements(TcpClientSide, IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
+classImplements(TcpTargetSide, IHalfCloseableProtocol, IPushProducer)

@@ -37,7 +37,7 @@ cdef class Downstream:
 
 
 cdef class Upstream:
-    cdef public bint reused
+    cdef public bint may_refuse, reused
     cdef public Exchange exchange
 
     cpdef send_request(self, bytes block, bytes method, long long framing, bytes data, bint ended)
@@ -73,7 +73,7 @@ cdef class Exchange(HttpRecord):
     cdef long long _framing
     cdef str _sticky_group
     cdef bint _sticky
-    cdef bint _connecting, _counted, _queued, _paused_request, _paused_response, _repeatable
+    cdef bint _connecting, _counted, _queued, _paused_request, _paused_response, _refusable, _repeatable
 
     cpdef begin_exchange(self, Downstream client, HttpRuntime runtime, CRequestHead head, double began)
     @cython.locals(client=Downstream, head=CRequestHead)

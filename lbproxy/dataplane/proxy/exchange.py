@@ -109,9 +109,11 @@ class Downstream:
 class Upstream:
     """A target's end, while it serves one exchange."""
 
-    __slots__ = ("exchange", "reused")
+    __slots__ = ("exchange", "may_refuse", "reused")
 
     reused: bool
+    may_refuse: bool
+    """Whether the target can say of a request that was sent that it has not looked at it."""
     exchange: Exchange | None
 
     def send_request(self, block: bytes, method: bytes, framing: int, data: bytes, ended: bool) -> None:
@@ -167,6 +169,7 @@ class Exchange(HttpRecord):
         "_queued",
         "_paused_request",
         "_paused_response",
+        "_refusable",
         "_repeatable",
         "_sticky",
         "_sticky_group",
@@ -226,6 +229,7 @@ class Exchange(HttpRecord):
         self._paused_request = False
         self._paused_response = False
         self._kept_failed: RegisteredTarget | None = None
+        self._refusable = False
         self._repeatable = False
         self._transform: CompiledTransform | None = runtime.transform
         self._sent_target = b""
@@ -316,7 +320,7 @@ class Exchange(HttpRecord):
         self.received_bytes += len(data)
         upstream = self.upstream
         if upstream is not None:
-            if self._repeatable and not self.response_started:
+            if (self._repeatable or self._refusable) and not self.response_started:
                 self._keep(data)
             upstream.send_data(data)
         else:
@@ -429,6 +433,7 @@ class Exchange(HttpRecord):
 
     def informational(self, head: ResponseHead) -> None:
         """An interim answer (1xx but 101); HTTP/1.0 clients don't know them (RFC 9110 section 15.2)."""
+        self._refusable = False
         if self.tries is not None:
             self._repeatable = False
             self.tries.settle()
@@ -505,6 +510,8 @@ class Exchange(HttpRecord):
             if self.tries is not None and self.tries.leave_to_hedge():
                 self._await_hedge()
                 return
+            if fault.retry is Retry.UNPROCESSED and self._kept_failed is not self._chosen:
+                reused = True  # a target that renews its connections refuses on the old one
             following = self._chosen if reused else self._peek()
             if following is not None and self._may_retry(fault, reused):
                 self._try_instead(following, fault.reason, 0)
@@ -818,7 +825,7 @@ class Exchange(HttpRecord):
         """A piece of a body that can still be sent again if it stays small."""
         self._data += data
         if len(self._data) > _MAX_KEPT_BODY:
-            self._repeatable = False
+            self._repeatable = self._refusable = False
             self._data = b""
 
     def _send(self, upstream: Upstream) -> None:
@@ -831,7 +838,9 @@ class Exchange(HttpRecord):
         ended = self.request_ended
         self._repeatable = self._may_repeat()
         if not self._repeatable:
-            self._data = b""
+            self._refusable = upstream.may_refuse and len(data) <= _MAX_KEPT_BODY
+            if not self._refusable:
+                self._data = b""
         if not ended:
             # first, for what is there already may be more than the target takes at once
             self.client.resume_request()
@@ -879,6 +888,10 @@ class Exchange(HttpRecord):
     def _may_retry(self, fault: Fault, reused: bool) -> bool:
         if fault.retry is Retry.YES:
             return self.tries is None or self.tries.connects_elsewhere
+        if fault.retry is Retry.UNPROCESSED:
+            if reused:
+                self._kept_failed = self._chosen
+            return self._repeatable or self._refusable
         if fault.retry is not Retry.IF_REUSED or not self._repeatable:
             return False
         if reused:

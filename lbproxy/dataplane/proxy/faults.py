@@ -25,6 +25,8 @@ class Retry(enum.Enum):
     """Nothing of the request was sent."""
     IF_REUSED = "if-reused"
     """Sent on a kept connection that the target closed before it answered: for idempotent requests."""
+    UNPROCESSED = "unprocessed"
+    """Sent, but the target says that it has not looked at it (RFC 9113 section 8.7): for requests still at hand."""
 
 
 class Fault(enum.Enum):
@@ -55,6 +57,7 @@ class Fault(enum.Enum):
     CONNECT_REFUSED = ("ConnectRefused", Side.TARGET, 502, Retry.YES)
     CONNECT_TIMEOUT = ("ConnectTimeout", Side.TARGET, 504, Retry.YES)
     TLS_FAILED = ("TargetTlsFailed", Side.TARGET, 502, Retry.YES)
+    TARGET_REFUSED = ("TargetRefused", Side.TARGET, 503, Retry.UNPROCESSED)
     TARGET_CLOSED = ("TargetClosed", Side.TARGET, 502, Retry.IF_REUSED)
     TARGET_RESET = ("TargetReset", Side.TARGET, 502, Retry.IF_REUSED)
     BAD_RESPONSE = ("BadResponse", Side.TARGET, 502, Retry.NO)

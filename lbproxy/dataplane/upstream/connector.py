@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import errno
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet.interfaces import IHandshakeListener, IProtocol, ITransport
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements, implementer
 
 from lbproxy.dataplane.deadlines import NEVER, Deadlines
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.upstream.tls import ClientTls, explain_failure
 from lbproxy.model.errors import InvalidModel
 from lbproxy.model.target import Target
-from lbproxy.model.target_group import TargetGroup, TargetTls
+from lbproxy.model.target_group import ProtocolVersion, TargetGroup, TargetTls
 from lbproxy.native.tls import start_client_tls
 from lbproxy.native.transport import connect
 
@@ -43,7 +43,7 @@ class Connector:
     def __init__(self, reactor: Any, deadlines: Deadlines) -> None:
         self._reactor = reactor
         self._deadlines = deadlines
-        self._tls: dict[TargetTls, ClientTls] = {}
+        self._tls: dict[tuple[TargetTls, tuple[bytes, ...]], ClientTls] = {}
 
     def connect(self, group: TargetGroup, target: Target, protocol: TargetProtocol, header: bytes = b"") -> Attempt:
         """Connect to ``target`` as ``group`` says; send ``header`` (a PROXY protocol header) ahead of all else.
@@ -54,19 +54,21 @@ class Connector:
         creator = None
         if group.protocol.is_encrypted:
             try:
-                creator = self._client_tls(group.tls).creator_for(target)
+                creator = self._client_tls(group).creator_for(target)
             except InvalidModel as problem:
                 return _Impossible(self._reactor, protocol, str(problem))
         attempt = Connecting(self._reactor, self._deadlines, target, protocol, header, creator)
-        self._deadlines.set(attempt, self._deadlines.now() + group.connect_timeout_seconds)
+        self._deadlines.set(attempt, self._deadlines.clock.now() + group.connect_timeout_seconds)
         return attempt
 
-    def _client_tls(self, settings: TargetTls) -> ClientTls:
+    def _client_tls(self, group: TargetGroup) -> ClientTls:
+        alpn = () if group.protocol_version is ProtocolVersion.HTTP1 else (b"h2",)
+        settings = (group.tls, alpn)
         found = self._tls.get(settings)
         if found is None:
             if len(self._tls) > 100:  # settings of groups that are long gone
                 self._tls.clear()
-            found = self._tls[settings] = ClientTls(settings)
+            found = self._tls[settings] = ClientTls(*settings)
         return found
 
 
@@ -81,14 +83,21 @@ class _Impossible:
             self._call.cancel()
 
 
-@implementer(IProtocol)
 class Connecting:
     """One attempt to connect; the transport's protocol until the connection is ready for use."""
 
-    armed = 0
-    deadline = NEVER
-    _over = False
-    _stream: Any = None
+    __slots__ = (
+        "_deadlines",
+        "_handshake",
+        "_header",
+        "_over",
+        "_protocol",
+        "_stream",
+        "_tls_creator",
+        "_transport",
+        "armed",
+        "deadline",
+    )
 
     def __init__(
         self,
@@ -99,12 +108,16 @@ class Connecting:
         header: bytes,
         tls_creator: Any,
     ) -> None:
+        self.armed = 0
+        self.deadline = NEVER
+        self._over = False
+        self._stream: Any = None
         self._deadlines = deadlines
         self._protocol = protocol
         self._header = header
         self._tls_creator = tls_creator
         self._handshake: _Handshake | None = None
-        self._transport: Any = connect(reactor, target.address, target.port, self, self._refused)
+        self._transport: Any = connect(reactor, target.address, target.port, cast(IProtocol, self), self._refused)
 
     def cancel(self) -> None:
         """Give up; the protocol is not told."""
@@ -182,6 +195,9 @@ class Connecting:
         if not self._over:
             self._end()
             self._protocol.connectFailed(Fault.TLS_FAILED, explain_failure(reason))
+
+
+classImplements(Connecting, IProtocol)
 
 
 @implementer(IHandshakeListener)

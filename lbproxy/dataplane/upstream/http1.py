@@ -79,6 +79,7 @@ class TargetConnection(Upstream):
         self.exchange: Exchange | None = None
         """The exchange that has the connection now."""
         self.reused = False
+        self.may_refuse = False
         self.armed = 0
         self.deadline = NEVER
         self._transport: Any = None

@@ -85,6 +85,7 @@ class TargetPool(Pool):
             and self.target.name == target.name
             and self._cell == cell
             and mine.protocol is group.protocol
+            and mine.protocol_version is group.protocol_version
             and mine.tls == group.tls
             and mine.proxy_protocol is group.proxy_protocol
         )

@@ -50,8 +50,8 @@ class CertificateRefused(Exception):
 class ClientTls:
     """The client's side of TLS for the targets of one group."""
 
-    def __init__(self, tls: TargetTls) -> None:
-        """Build the context; it trusts what the system trusts, or ``ca_pem`` alone.
+    def __init__(self, tls: TargetTls, alpn: tuple[bytes, ...] = ()) -> None:
+        """Build the context; it trusts what the system trusts, or ``ca_pem`` alone.  ``alpn`` is what it offers.
 
         Raises `InvalidModel` naming ``ca_pem``.
         """
@@ -66,6 +66,8 @@ class ClientTls:
                 context.set_default_verify_paths()
             else:
                 _trust(context, tls.ca_pem)
+        if alpn:
+            context.set_alpn_protos(list(alpn))
         self._context = context
 
     def creator_for(self, target: Target) -> IOpenSSLClientConnectionCreator:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from lbproxy.dataplane.l4.tcp import TcpRecord
+from lbproxy.dataplane.l4.tcp import TcpClientSide
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Forward, WeightedGroup
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetState
 from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup, TargetProtocol
+from lbproxy.native.clock import Clock as NativeClock
+from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
+from lbproxy.telemetry.records import TcpRecord
 
 SLOT = 1
 STARTED = 1_700_000_000.0
@@ -86,8 +88,9 @@ class FakeDeadlines:
     """Deadlines by a test's clock, looked at when time is advanced."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
-        self.now = self.clock.seconds
+        self._reactor = Clock()
+        self.now = self._reactor.seconds
+        self.clock = NativeClock(self.now)
         self.items: list[Any] = []
 
     def set(self, item: Any, at: float) -> None:
@@ -100,30 +103,11 @@ class FakeDeadlines:
             self.items.remove(item)
 
     def advance(self, seconds: float) -> None:
-        self.clock.advance(seconds)
+        self._reactor.advance(seconds)
         for item in list(self.items):
             if item.deadline <= self.now():
                 self.items.remove(item)
                 item.expired(self.now())
-
-
-def listener_counts() -> Any:
-    return SimpleNamespace(
-        connections=0,
-        active=0,
-        received_bytes=0,
-        sent_bytes=0,
-        tls_handshakes=0,
-        tls_failures=0,
-        tls_resumed=0,
-        faults=defaultdict(int),
-    )
-
-
-def target_counts() -> Any:
-    return SimpleNamespace(
-        requests=0, connects=0, connect_failures=0, received_bytes=0, sent_bytes=0, faults=defaultdict(int)
-    )
 
 
 class FakeContext:
@@ -161,17 +145,18 @@ class FakeContext:
         self.deadlines = deadlines or FakeDeadlines()
         self.cells = [0] * (10 * len(targets) + 10)
         self.slot = SLOT
-        self.counters = listener_counts()
+        self.counters = ListenerCounters("db")
         self.connections: set[Any] = set()
         self.admission: Any = None
-        self.by_target: dict[str, Any] = defaultdict(target_counts)
+        self.by_target: dict[str, TargetCounters] = {}
         self.records: list[TcpRecord] = []
 
     def choose(self, source: str) -> tuple[TargetGroup, Iterator[RegisteredTarget]]:
         return self.group, iter(self.targets)
 
-    def target_counters(self, group: TargetGroup, target: Target) -> Any:
-        return self.by_target[target.key]
+    def target_counters(self, group: TargetGroup, registered: RegisteredTarget) -> TargetCounters:
+        key = registered.target.key
+        return self.by_target.setdefault(key, TargetCounters(group.name, key))
 
     def unix_time(self) -> float:
         return STARTED
@@ -182,3 +167,15 @@ class FakeContext:
 
 DONE = Failure(ConnectionDone())
 LOST = Failure(ConnectionLost())
+
+
+class TcpFactory(Factory):
+    """Accepts for one context."""
+
+    noisy = False
+
+    def __init__(self, context: FakeContext) -> None:
+        self.context = context
+
+    def buildProtocol(self, addr: Any) -> Any:
+        return TcpClientSide(self.context, addr)

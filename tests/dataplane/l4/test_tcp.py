@@ -12,14 +12,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from lbproxy.dataplane.l4.tcp import TcpClientSide, TcpFactory
+from lbproxy.dataplane.l4.tcp import TcpClientSide
 from lbproxy.dataplane.listener.tls import ServerTls
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import FixedResponse
 from lbproxy.wire.proxyprotocol import encode_v1, encode_v2
 from tests.certificate_authority import Authority
-from tests.dataplane.l4.doubles import DONE, LOST, SLOT, STARTED, FakeContext, TcpTransport, TlsTransport
+from tests.dataplane.l4.doubles import DONE, LOST, SLOT, STARTED, FakeContext, TcpFactory, TcpTransport, TlsTransport
 from tests.tls_pair import client_connection, shuttle
 
 CLIENT = IPv4Address("TCP", "192.0.2.1", 5000)
@@ -450,13 +450,3 @@ class TlsTargetTests(TcpTestCase):
         self.target.connectionLost(LOST)
         self.assertTrue(self.client_transport.disconnecting)
         self.assertFalse(self.client_transport.disconnected)
-
-
-class FactoryTests(SynchronousTestCase):
-    def test_connections_keep_the_context_that_they_began_with(self) -> None:
-        first, second = FakeContext(), FakeContext()
-        factory = TcpFactory(first)
-        one = factory.buildProtocol(CLIENT)
-        factory.context = second
-        self.assertIs(one.context, first)
-        self.assertIs(factory.buildProtocol(CLIENT).context, second)

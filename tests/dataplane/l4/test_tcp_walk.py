@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 
-from lbproxy.dataplane.l4.tcp import TcpFactory
 from lbproxy.dataplane.proxy.faults import Fault
-from tests.dataplane.l4.doubles import DONE, LOST, FakeContext, TcpTransport
+from tests.dataplane.l4.doubles import DONE, LOST, FakeContext, TcpFactory, TcpTransport
 
 ACTIONS = (
     "client sends",

@@ -137,6 +137,7 @@ class FakeUpstream(Upstream):
 
     def __init__(self, reused: bool = False) -> None:
         self.reused = reused
+        self.may_refuse = False
         self.exchange: Exchange | None = None
         self.block = b""
         self.framing = 0

@@ -1,0 +1,293 @@
+"""Ten thousand bad connections over HTTP, TCP and TLS: no descriptor stays, and none that waits costs CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.integration.harness import HOST, Balancer, free_port, talk, wait_until
+
+pytestmark = pytest.mark.integration
+
+CONNECTIONS = 10_000
+AT_ONCE = 100
+RESET = b"\1\0\0\0\0\0\0\0"
+"""SO_LINGER of a socket whose close is a reset."""
+
+REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+
+
+class Target:
+    """One thread that answers each piece that comes with what ``answer`` makes of it; what is not taken is lost."""
+
+    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+        self._answer = answer
+        self._listening = socket.create_server((HOST, 0), backlog=1024)
+        self._listening.setblocking(False)
+        self.port: int = self._listening.getsockname()[1]
+        self.open: set[socket.socket] = set()
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with selectors.EpollSelector() as selector:
+            selector.register(self._listening, selectors.EVENT_READ)
+            while not self._ended:
+                for key, _ in selector.select(0.1):
+                    assert isinstance(key.fileobj, socket.socket)
+                    if key.fileobj is self._listening:
+                        with contextlib.suppress(OSError):
+                            skt = self._listening.accept()[0]
+                            skt.setblocking(False)
+                            selector.register(skt, selectors.EVENT_READ)
+                            self.open.add(skt)
+                    elif not self._serve(key.fileobj):
+                        selector.unregister(key.fileobj)
+                        self.open.discard(key.fileobj)
+                        key.fileobj.close()
+            for skt in (self._listening, *self.open):
+                skt.close()
+
+    def _serve(self, skt: socket.socket) -> bool:
+        try:
+            data = skt.recv(65536)
+            if data:
+                skt.send(self._answer(data))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return bool(data)
+
+    def close(self) -> None:
+        self._ended = True
+        self._thread.join(5)
+
+
+def http_answer(data: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" * data.count(b"\r\n\r\n")
+
+
+def stream_answer(data: bytes) -> bytes:
+    """Much for one word, for a client that does not read; else the same again."""
+    return bytes(50_000_000) if data == b"flood" else data
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.http, self.stream = Target(http_answer), Target(stream_answer)
+        self.ports = {name: free_port() for name in ("http", "tcp", "tls")}
+        p = self.ports
+        self.balancer = Balancer(
+            folder,
+            f"""
+[listener:http]
+protocol = HTTP
+bind = {HOST}:{p["http"]}
+request-header-timeout = 3s
+default-action = forward http
+
+[listener:tcp]
+protocol = TCP
+bind = {HOST}:{p["tcp"]}
+default-action = forward stream
+
+[listener:tls]
+protocol = TLS
+bind = {HOST}:{p["tls"]}
+certificates = self-signed
+request-header-timeout = 3s
+default-action = forward stream
+
+[target-group:http]
+protocol = HTTP
+targets = {HOST}:{self.http.port}
+max-idle-connections = 5
+health-check = off
+
+[target-group:stream]
+protocol = TCP
+targets = {HOST}:{self.stream.port}
+health-check = off
+""",
+            "workers = 1",
+        )
+        self.pid = 0
+
+    def descriptors(self) -> int:
+        """The worker's, without the few pipes that it keeps to splice through."""
+        count = 0
+        for name in os.listdir(f"/proc/{self.pid}/fd"):
+            with contextlib.suppress(OSError):
+                count += not os.readlink(f"/proc/{self.pid}/fd/{name}").startswith("pipe:")
+        return count
+
+    def busy_seconds(self) -> float:
+        """User and system time of the worker."""
+        numbers = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+
+    def assert_at_rest(self, seconds: float = 1.0) -> None:
+        """What is open now costs next to nothing: a loop that spins would take all of the time it gets."""
+        time.sleep(0.3)
+        before = self.busy_seconds()
+        time.sleep(seconds)
+        busy = self.busy_seconds() - before
+        assert busy < 0.1 * seconds, f"{busy:.2f} s of CPU in {seconds} s"
+
+    def active(self) -> int:
+        lines = self.balancer.get("/metrics")[1].decode().splitlines()
+        return sum(int(float(line.split()[-1])) for line in lines if line.startswith("lbproxy_listener_active_conn"))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    world = World(tmp_path_factory.mktemp("floods"))
+    with world.balancer:
+        [world.pid] = world.balancer.worker_pids()
+        yield world
+    world.http.close()
+    world.stream.close()
+
+
+def hello() -> bytes:
+    """What a TLS client says first."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trusting().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+def trusting() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class Flood:
+    """Opens connections and does harm on those that are open, some at a time."""
+
+    def __init__(self, port: int, messages: list[bytes]) -> None:
+        self.port = port
+        self.messages = messages
+        self.random = Random(7)
+        self.open: list[list[object]] = []
+        """Sockets and what is to be sent a byte at a time."""
+
+    def step(self) -> None:
+        random = self.random
+        skt = socket.socket()
+        skt.setblocking(False)
+        skt.connect_ex((HOST, self.port))
+        message = random.choice(self.messages)
+        self.open.append([skt, message])
+        with contextlib.suppress(OSError):
+            match random.randrange(6):
+                case 0:
+                    skt.send(message[: random.randrange(len(message) + 1)])
+                case 1:
+                    skt.send(message)
+                case 2:
+                    skt.send(message)
+                    skt.shutdown(socket.SHUT_WR)
+                case 3:
+                    skt.send(random.randbytes(random.choice((1, 100, 20_000))))
+        for _ in range(2):
+            self.trickle(random.choice(self.open))
+        while len(self.open) > AT_ONCE:
+            self.end(self.open.pop(random.randrange(len(self.open))))
+
+    def trickle(self, entry: list[object]) -> None:
+        skt, rest = entry
+        assert isinstance(skt, socket.socket)
+        assert isinstance(rest, bytes)
+        with contextlib.suppress(OSError):
+            skt.send(rest[:1])
+            entry[1] = rest[1:]
+
+    def end(self, entry: list[object]) -> None:
+        skt = entry[0]
+        assert isinstance(skt, socket.socket)
+        with contextlib.suppress(OSError):
+            if self.random.random() < 0.3:
+                skt.recv(self.random.choice((1, 100_000)))
+            if self.random.random() < 0.5:
+                skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        skt.close()
+
+
+@pytest.mark.parametrize("listener", ["http", "tcp", "tls"])
+def test_ten_thousand_bad_connections_leave_no_descriptor(world: World, listener: str) -> None:
+    port = world.ports[listener]
+    messages = {
+        "http": [REQUEST, REQUEST * 3, b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 50 + b"\r\n"],
+        "tcp": [b"word", b"flood", b"x" * 30_000],
+        "tls": [hello(), hello()[:100], REQUEST],
+    }
+    wait_until(lambda: world.active() == 0, 10, "what was before is gone")
+    before = world.descriptors()
+    flood = Flood(port, messages[listener])
+    for _ in range(CONNECTIONS):
+        flood.step()
+    for entry in flood.open:
+        flood.end(entry)
+    wait_until(lambda: world.active() == 0, 20, "all connections are gone")
+    wait_until(lambda: world.descriptors() <= before + 10, 5, "no descriptor is left")
+    assert world.balancer.worker_pids() == [world.pid], "the worker lives"
+    if listener == "http":
+        assert talk(port, b"GET / HTTP/1.0\r\n\r\n").endswith(b"ok")
+    world.assert_at_rest()
+
+
+def test_connections_that_wait_cost_nothing(world: World) -> None:
+    """Idle, half said, half closed by either end, or stalled: nothing is to be done, so nothing must be."""
+    with contextlib.ExitStack() as stack:
+
+        def connect(listener: str, data: bytes = b"") -> socket.socket:
+            skt = stack.enter_context(socket.create_connection((HOST, world.ports[listener]), timeout=10))
+            skt.sendall(data)
+            return skt
+
+        for _ in range(20):
+            connect("http")
+            connect("http", REQUEST).recv(1000)
+            connect("http", REQUEST[:-1]).recv(0)
+            connect("http", b"GET / HTTP/1.1\r\n").shutdown(socket.SHUT_WR)
+            connect("tcp")
+            connect("tcp", b"half").shutdown(socket.SHUT_WR)
+            connect("tcp", b"flood")
+            connect("tls")
+            connect("tls", hello()[:50])
+            secure = trusting().wrap_socket(connect("tls"), server_hostname="localhost")
+            stack.enter_context(secure)
+            secure.sendall(b"flood")
+        world.assert_at_rest(2.0)
+
+
+@pytest.mark.parametrize("listener", ["tcp", "tls"])
+def test_a_half_closed_pair_costs_nothing(world: World, listener: str) -> None:
+    """The client has finished and waits for an answer that does not come, then the other way round."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            skt = stack.enter_context(socket.create_connection((HOST, world.ports[listener]), timeout=10))
+            if listener == "tls":
+                skt = stack.enter_context(trusting().wrap_socket(skt, server_hostname="localhost"))
+            skt.sendall(b"word")
+            assert skt.recv(10) == b"word"
+        for skt in list(world.stream.open):
+            with contextlib.suppress(OSError):
+                skt.shutdown(socket.SHUT_WR)
+        world.assert_at_rest()
