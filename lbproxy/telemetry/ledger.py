@@ -43,6 +43,7 @@ _TARGET = {
     "TargetTlsFailed": "TLS with the target failed",
     "TargetClosed": "the target closed without an answer",
     "TargetReset": "the target reset the connection",
+    "TargetRefused": "the target took no more requests on its connection",
     "BadResponse": "the answer is malformed",
     "UnaskedResponse": "the target answered what nobody asked",
     "ResponseTimeout": "no answer in response-timeout",
