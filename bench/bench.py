@@ -6,7 +6,8 @@
     python bench/bench.py --proxies haproxy,nginx --json
 
 Run it with the interpreter of the environment that lbproxy is installed in.  The rest are
-Debian packages: haproxy nginx-light libnginx-mod-stream wrk openssl util-linux; a proxy that is missing is left out.
+Debian packages: haproxy nginx-light libnginx-mod-stream wrk nghttp2-client openssl util-linux; a proxy that is
+missing is left out.
 docs/performance.md tells the method and how to read the figures.
 """
 
@@ -34,6 +35,8 @@ import attrs
 TEMPLATES = Path(__file__).parent / "templates"
 TICKS = os.sysconf("SC_CLK_TCK")
 CONNECTIONS = 64
+H2_CONNECTIONS = 8
+H2_STREAMS = 32
 WARM_UP_SECONDS = 1
 DOWNLOAD_BYTES = 1 << 30
 BODY = "x" * 127
@@ -59,6 +62,7 @@ CASES = (
     Case("keepalive", f"HTTP keep-alive, {CONNECTIONS} connections"),
     Case("oneshot", "HTTP, one connection per request", wrk=("-H", "Connection: close")),
     Case("https", f"HTTPS keep-alive, {CONNECTIONS} connections", port="HTTPS"),
+    Case("http2", f"HTTP/2 over TLS, {H2_CONNECTIONS} connections x {H2_STREAMS} streams", port="HTTPS"),
     Case("tcp", f"TCP ping-pong, {CONNECTIONS} connections", port="TCP"),
     Case("download", "1 GiB download (per GB instead of per request)"),
     Case("rules", f"HTTP keep-alive, {2 * RULES:,} rules", wrk_script=("--", "rules"), rules=True),
@@ -280,6 +284,30 @@ def run_wrk(case: Case, port: int, seconds: int, cpu: int | None) -> dict[str, f
     return summary
 
 
+def run_h2load(port: int, seconds: int, cpu: int | None, work: Path) -> dict[str, float]:
+    """The same figures of a load with HTTP/2."""
+    log = work / "h2load.log"
+    log.unlink(missing_ok=True)
+    command = ["h2load", "-t1", f"-c{H2_CONNECTIONS}", f"-m{H2_STREAMS}", "-D", str(seconds), f"--log-file={log}"]
+    command.append(f"https://127.0.0.1:{port}/")
+    done = subprocess.run(pinned(command, cpu), capture_output=True, text=True, timeout=seconds + 30, check=True)
+    if "Application protocol: h2" not in done.stdout:
+        raise SystemExit(f"h2load was not given HTTP/2:\n{done.stdout}")
+    answers = [line.split("\t") for line in log.read_text().splitlines()]
+    good = [int(took) for _, status, took in answers if status == "200"]
+    if not good:
+        raise SystemExit(f"h2load got no answer:\n{done.stdout}")
+    good.sort()
+    return {
+        "requests": len(good),
+        "seconds": seconds,
+        "p50_ms": good[len(good) // 2] / 1e3,
+        "p99_ms": good[len(good) * 99 // 100] / 1e3,
+        "errors": 0,
+        "not_2xx": len(answers) - len(good),
+    }
+
+
 def download(port: int) -> float:
     """Fetch the large file, throw it away; give the seconds it took."""
     buffer = bytearray(1 << 20)
@@ -296,16 +324,20 @@ def download(port: int) -> float:
     return time.monotonic() - start
 
 
-def measure(case: Case, port: int, pid: int, seconds: int, cpu: int | None) -> Sample:
+def measure(case: Case, port: int, pid: int, seconds: int, cpu: int | None, work: Path) -> Sample:
     if case.name == "download":
         before = cpu_seconds(pid)
         took = download(port)
         gigabytes = DOWNLOAD_BYTES / 1e9
         used = cpu_seconds(pid) - before
         return Sample(used / gigabytes, gigabytes / took, took * 1e3, took * 1e3, memory_mib(pid), 0)
-    run_wrk(case, port, WARM_UP_SECONDS, cpu)
+
+    def load(duration: int) -> dict[str, float]:
+        return run_h2load(port, duration, cpu, work) if case.name == "http2" else run_wrk(case, port, duration, cpu)
+
+    load(WARM_UP_SECONDS)
     before = cpu_seconds(pid)
-    result = run_wrk(case, port, seconds, cpu)
+    result = load(seconds)
     used = cpu_seconds(pid) - before
     requests = max(result["requests"], 1)
     return Sample(
@@ -380,7 +412,7 @@ def run(proxies: list[str], cases: list[Case], rounds: int, seconds: int) -> dic
                         with running(available[name], proxy_cpu, ports, work / f"{name}.log") as pid:
                             port = int(values[case.port])
                             check_answers(case, port, work)
-                            sample = measure(case, port, pid, seconds, load_cpu)
+                            sample = measure(case, port, pid, seconds, load_cpu, work)
                         samples[case.name][name].append(sample)
                         print(f"round {number + 1} {case.name:<10} {name:<8} {sample.cost:8.2f}", file=sys.stderr)
     return samples
@@ -444,9 +476,11 @@ def main() -> None:
     parser.add_argument("--proxies", help="a list with commas; else all that are installed")
     parser.add_argument("--json", action="store_true", help="print every sample as JSON instead of the table")
     options = parser.parse_args()
-    for tool in ("nginx", "wrk", "openssl", "taskset"):
+    for tool in ("nginx", "wrk", "h2load", "openssl", "taskset"):
         if not shutil.which(tool):
-            raise SystemExit(f"{tool} is missing: apt install haproxy nginx-light libnginx-mod-stream wrk openssl")
+            raise SystemExit(
+                f"{tool} is missing: apt install haproxy nginx-light libnginx-mod-stream wrk nghttp2-client openssl"
+            )
     available = commands(Path())
     proxies = options.proxies.split(",") if options.proxies else list(available)
     for name in proxies:

@@ -13,6 +13,10 @@ DECAY_SECONDS = 10.0
 """After this an observation counts for 1/e: long enough to stay away from a slow target, short enough to find out
 within half a minute that it has recovered."""
 
+KEPT = 0.9
+"""What a faster answer leaves of the present estimate at most, however soon it comes: one that was slow by chance is
+made up for by some ten that were not, not by ten seconds."""
+
 FAILURE_SECONDS = 1.0
 """A failed request counts as one that took at least this long, or a target that fails fast would look attractive."""
 
@@ -57,10 +61,11 @@ class Observation:
         return self._seconds * exp(min(self._at - now, 0.0) / DECAY_SECONDS)
 
     def _observe(self, seconds: float, now: float) -> None:
-        kept = exp(min(self._at - now, 0.0) / DECAY_SECONDS)
-        if not self.known or seconds > self._seconds * kept:
+        faded = exp(min(self._at - now, 0.0) / DECAY_SECONDS)
+        if not self.known or seconds > self._seconds * faded:
             self._seconds = seconds
         else:
+            kept = min(faded, KEPT)
             self._seconds = seconds * (1.0 - kept) + self._seconds * kept
         self._at = now
         self.known = True

@@ -1,10 +1,10 @@
 cimport cython
 
-cdef class ClientStream
 cdef class Http2Connection
 
 from lbproxy.dataplane.listener.http1 cimport HttpFront
-from lbproxy.dataplane.proxy.exchange cimport Downstream, Exchange
+from lbproxy.dataplane.listener.http2stream cimport ClientStream
+from lbproxy.dataplane.proxy.exchange cimport Exchange
 from lbproxy.dataplane.proxy.forwarded cimport ForwardedFields
 from lbproxy.dataplane.proxy.runtime cimport HttpRuntime
 from lbproxy.native._clock cimport Clock as CClock, Turns as CTurns
@@ -19,26 +19,6 @@ cdef CTurns _TURNS
 cdef CRequestHead _UNREADABLE
 cdef int _SERVING, _LEAVING, _LEFT, _CLOSING
 cdef int CLOSED
-
-
-cdef class ClientStream(Downstream):
-    cdef public double deadline
-    cdef public long long seen_sent
-    cdef public bint paused, tunnel
-    cdef public Exchange exchange
-    cdef readonly Stream stream
-    cdef Http2Connection _connection
-    cdef Connection _codec
-    cdef bytes _key
-    cdef list _early
-
-    cpdef ask_for_tunnel(self, CRequestHead head)
-    cpdef received(self, Event event)
-    cpdef was_reset(self, bint faulty)
-    cpdef writable(self)
-    cpdef expired(self)
-    cdef _send(self, bytes data, bint ended)
-    cdef _reset(self, int code)
 
 
 cdef class Http2Connection:

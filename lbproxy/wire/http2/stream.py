@@ -44,6 +44,10 @@ _NEXT = bytes(
 )  # fmt: skip
 
 
+HEAD_AWAITED = -2
+"""`Stream.awaited` of a request whose response has not begun."""
+
+
 def next_state(state: int, step: int) -> int:
     """The state after a step, or `NOT_ALLOWED`."""
     return _NEXT[state * _STEPS + step]

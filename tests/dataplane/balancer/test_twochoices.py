@@ -119,10 +119,16 @@ def test_a_slower_answer_counts_at_once_and_a_faster_one_little_by_little() -> N
     observation.responded(200, 0.5, 1.0)
     assert observation.response_seconds(1.0) == pytest.approx(0.5)
     observation.responded(200, 0.01, 1.1)
-    assert 0.48 < observation.response_seconds(1.1) < 0.5
-    for tick in range(600):
-        observation.responded(200, 0.01, 1.2 + tick / 10)
-    assert observation.response_seconds(61.1) == pytest.approx(0.01, rel=0.2)
+    assert observation.response_seconds(1.1) == pytest.approx(0.451)
+    for tick in range(60):
+        observation.responded(200, 0.01, 1.2 + tick / 100)
+    assert observation.response_seconds(1.8) == pytest.approx(0.01, rel=0.2)
+
+
+def test_a_rare_answer_counts_by_the_time_that_has_passed() -> None:
+    observation = seen(0.5)
+    observation.responded(200, 0.01, 2 * DECAY_SECONDS)
+    assert observation.response_seconds(2 * DECAY_SECONDS) == pytest.approx(0.5 * 0.135 + 0.01 * 0.865, rel=0.01)
 
 
 @pytest.mark.parametrize("failed", [lambda o: o.responded(503, 0.001, 0.0), lambda o: o.failed(0.001, 0.0)])
