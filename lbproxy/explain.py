@@ -194,6 +194,7 @@ def explain(
     listener: str | None = None,
     demo: Mapping[str, int] | None = None,
     discovery: Mapping[str, Discovery] | None = None,
+    targets: Mapping[str, Mapping[str, Target]] | None = None,
 ) -> Explanation:
     """Follow a request through listener, rules, target groups and targets.
 
@@ -252,6 +253,8 @@ def explain(
     if match.forward is not None:
         unknown = {} if health is not None or isinstance(configuration, Snapshot) else _unknown(demo, discovery)
         asked = request if chosen.listener.protocol.is_http else None
+        if targets is not None:
+            configuration = _with_targets(_configuration(configuration), targets)
         groups = _explain_groups(configuration, match.forward, method, health, asked, source, unknown, notes)
         return attrs.evolve(explanation, groups=groups, notes=tuple(notes))
     return attrs.evolve(explanation, notes=tuple(notes), **_explain_answer(match.action, request, chosen, parts))
@@ -427,6 +430,22 @@ def _explain_answer(action: Action, request: RoutableRequest, chosen: _Chosen, p
         return {"status": action.status, "location": location.decode("ascii", "backslashreplace")}
     assert isinstance(action, FixedResponse)
     return {"status": action.status, "content_type": action.content_type, "body": action.body}
+
+
+def _with_targets(configuration: Configuration, targets: Mapping[str, Mapping[str, Target]]) -> Configuration:
+    """The configuration with these targets of its groups, too, or in place of those with the same keys."""
+    return attrs.evolve(
+        configuration,
+        target_groups=tuple(
+            attrs.evolve(
+                group,
+                targets=tuple(
+                    {**{target.key: target for target in group.targets}, **targets.get(group.name, {})}.values()
+                ),
+            )
+            for group in configuration.target_groups
+        ),
+    )
 
 
 def _explain_groups(

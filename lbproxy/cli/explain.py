@@ -13,7 +13,8 @@ import attrs
 
 from lbproxy.cli.client import AdminClient, AdminError, run_command
 from lbproxy.explain import Health, explain
-from lbproxy.model.target import TargetHealth, TargetReason, TargetState
+from lbproxy.model.snapshot import Configuration
+from lbproxy.model.target import Target, TargetHealth, TargetReason, TargetState
 
 NAME = "explain"
 HELP = "show which listener, rule and targets a request would get, and why"
@@ -77,6 +78,7 @@ def _run(args: argparse.Namespace) -> int:
             listener=args.listener,
             demo=loaded.demo,
             discovery=loaded.discovery,
+            targets=None if status is None else targets_from_status(status, loaded.configuration),
         )
         if status is not None:
             notes = (*explanation.notes, *_doubts(file, status["configuration"]))
@@ -110,6 +112,27 @@ def health_from_status(status: Mapping[str, Any]) -> Health:
         group["name"]: {target["target"]: _health(target) for target in group["targets"]}
         for group in status["target_groups"]
     }
+
+
+def targets_from_status(status: Mapping[str, Any], configuration: Configuration) -> Mapping[str, Mapping[str, Target]]:
+    """The targets that the running lbproxy has found, and those that an operator has given another weight."""
+    configured = {group.name: {target.key for target in group.targets} for group in configuration.target_groups}
+    found: dict[str, dict[str, Target]] = {}
+    for group in status["target_groups"]:
+        for target in group["targets"]:
+            override = target.get("override") or {}
+            if target["target"] not in configured.get(group["name"], ()) or override.get("weight") is not None:
+                host, _, port = target["target"].rpartition(":")
+                found.setdefault(group["name"], {})[target["target"]] = Target(
+                    host=host.strip("[]"),
+                    port=int(port),
+                    address=target["address"],
+                    weight=target["weight"],
+                    zone=target.get("zone", ""),
+                    priority=target.get("priority", 0),
+                    name=target.get("name", ""),
+                )
+    return found
 
 
 def _health(target: Mapping[str, str]) -> TargetHealth:

@@ -25,6 +25,8 @@ class Target:
 
     zone: str = ""
     """Where it stands, in the operator's words; empty counts as every zone."""
+    priority: int = 0
+    """Targets with a higher number take traffic while none with a lower one is good."""
 
     name: str = ""
     """The host name that led to this address, if one did: it stands in SNI, is looked for in the certificate, and is

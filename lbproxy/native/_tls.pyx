@@ -19,7 +19,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
 from libc.stdint cimport uint32_t, uintptr_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, strcmp
 
 from lbproxy.native._contexts cimport ServerContexts
 from lbproxy.native._relay cimport Flow
@@ -32,12 +32,16 @@ cdef extern from "Python.h":
 cdef extern from *:
     """
     #define _GNU_SOURCE 1
+    #include <netinet/in.h>
+    #include <netinet/tcp.h>
     #include <sys/epoll.h>
     #include <sys/socket.h>
     """
     enum:
         EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP
+        IPPROTO_TCP, TCP_CORK
         MSG_NOSIGNAL, MSG_DONTWAIT, SHUT_WR
+    int setsockopt(int fd, int level, int name, const void* value, unsigned int size) nogil
     int shutdown(int fd, int how) nogil
     Py_ssize_t recv(int fd, void* buffer, size_t size, int flags) nogil
     Py_ssize_t send(int fd, const void* buffer, size_t size, int flags) nogil
@@ -173,6 +177,9 @@ cdef class TlsTransport(StreamTransport):
     cdef bytes raw  # to be sent ahead of TLS, as it is
     cdef Py_ssize_t raw_sent
     cdef bint attached  # OpenSSL has the socket
+    cdef bint answered  # a step of the handshake has been made
+    cdef bint corked  # the kernel keeps what does not fill a segment, for 0.2 s at most
+    cdef bint hurried  # the peer's close_notify is not waited for
     cdef bint handshaken
     cdef bint reading  # the protocol wants to be given what comes
     cdef bint peer_ended  # close_notify has come
@@ -387,9 +394,16 @@ cdef class TlsTransport(StreamTransport):
 
     cdef int shake_hands(self) except -1:
         cdef int result, problem
+        if self.answered and self.owned:
+            # What comes now is most likely the tickets of TLS 1.3, which nobody waits for: they leave with the first
+            # answer.
+            self.cork(True)
+        self.answered = True
         ERR_clear_error()
         result = SSL_do_handshake(self.ssl)
         self.step_wants_write = False
+        if self.corked and (result != 1 or strcmp(SSL_get_version(self.ssl), b"TLSv1.3") != 0):
+            self.cork(False)
         if self.refused is not None:
             self.reason, self.refused = self.refused, None
             return self.fail_tls()
@@ -427,6 +441,12 @@ cdef class TlsTransport(StreamTransport):
         # Unread bytes would turn the close into a reset, which may overtake the alert that says why.
         recv(self.fd, buffer, RECORD, MSG_DONTWAIT)
         return BROKEN
+
+    cdef int cork(self, bint corked) except -1:
+        cdef int value = corked
+        if setsockopt(self.fd, IPPROTO_TCP, TCP_CORK, &value, sizeof(value)) == 0:
+            self.corked = corked
+        return 0
 
     def failVerification(self, reason):
         """The peer's certificate is not accepted; called from within the handshake."""
@@ -623,6 +643,8 @@ cdef class TlsTransport(StreamTransport):
                     self.failed_with(result, problem)
                 break
             done += result
+        if self.corked and not self.disconnecting:
+            self.cork(False)
         return done
 
     cdef int flush(self) except -1:
@@ -630,6 +652,8 @@ cdef class TlsTransport(StreamTransport):
         cdef Py_ssize_t size, sent
         cdef int rounds
         cdef char* start
+        if self.disconnecting and self.queued and not self.corked:
+            self.cork(True)  # close_notify and the end of the connection go with the last of it
         for rounds in range(FLUSH_RECORDS):
             if self.queued == 0:
                 break
@@ -699,7 +723,7 @@ cdef class TlsTransport(StreamTransport):
 
     cdef int settled(self) except -1:
         """Our side is closed: so is the connection, if the peer's is too or nobody reads."""
-        if self.peer_ended or (self.disconnecting and not self.reading):
+        if self.peer_ended or (self.disconnecting and (self.hurried or not self.reading)):
             return ENDED
         if self.disconnecting:
             # Some peers answer to this rather than to close_notify.
@@ -723,6 +747,11 @@ cdef class TlsTransport(StreamTransport):
         self.disconnecting = True
         if self.queued == 0:
             self.later()
+
+    def finish(self):
+        """Close once all that was written and close_notify are sent; do not wait for the peer's (RFC 8446 section 6.1)."""
+        self.hurried = True
+        self.loseConnection()
 
     def loseWriteConnection(self):
         """Send close_notify once all that was written is sent; go on reading."""

@@ -141,6 +141,17 @@ def agreed_by(connection: Any) -> tuple[str, str, bytes, bytes, bool]:
     )
 
 
+def finish(transport: Any) -> None:
+    """Close a TLS transport once all that was written is sent, without waiting for the peer's close_notify.
+
+    Twisted's TLS waits.
+    """
+    if direct and isinstance(transport, _tls.TlsTransport):
+        transport.finish()
+    else:
+        transport.loseConnection()
+
+
 class ServerTlsFactory:
     """Wrap a factory's protocols in TLS as a server.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,16 @@ STATUS = {
     "target_groups": [
         {
             "name": "app",
-            "targets": [{"target": "127.0.0.1:40001", "state": "healthy", "reason": "", "description": ""}],
+            "targets": [
+                {
+                    "target": "127.0.0.1:40001",
+                    "address": "127.0.0.1",
+                    "weight": 1,
+                    "state": "healthy",
+                    "reason": "",
+                    "description": "",
+                }
+            ],
         }
     ],
 }
@@ -119,6 +129,20 @@ def test_states_and_file_come_from_the_admin_api(admin: AdminStub, capsys: pytes
     assert printed["groups"][0]["candidates"][0]["target"] == "127.0.0.1:40001"
     assert printed["groups"][0]["candidates"][0]["state"] == "healthy"
     assert printed["notes"] == []
+
+
+def test_discovered_targets_have_the_weights_that_are_in_force(
+    admin: AdminStub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = copy.deepcopy(STATUS)
+    (group,) = [each for each in status["target_groups"] if each["name"] == "app"]
+    (one,) = group["targets"]
+    group["targets"] += [{**one, "target": "[::1]:81", "address": "::1", "weight": 7, "zone": "east", "priority": 0}]
+    admin.answers["/status"] = lambda: (200, status)
+    assert run("http://x:8080/", "--admin", admin.address, "--json") == 0
+    candidates = json.loads(capsys.readouterr().out)["groups"][0]["candidates"]
+    found = {each["target"]: (each["weight"], each["zone"]) for each in candidates}
+    assert found["[::1]:81"] == (7, "east")
 
 
 @pytest.mark.parametrize(

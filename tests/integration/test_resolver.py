@@ -14,7 +14,7 @@ from lbproxy.controlplane.discovery import dnsclient
 from lbproxy.controlplane.discovery import resolver as module
 from lbproxy.controlplane.discovery.base import LookupFailed
 from lbproxy.controlplane.discovery.resolver import Resolver, ResolverSettings, read_resolv_conf
-from tests.integration.harness import HOST
+from tests.integration.harness import HOST, free_port
 from tests.integration.name_server import NameServer
 
 pytestmark = pytest.mark.integration
@@ -67,7 +67,7 @@ class ResolverTests(TestCase):
         self.assertEqual(await self.fails("app.internal"), "app.internal: no answer from the name server")
 
     async def test_nobody_listens(self) -> None:
-        self.server.close()
+        self.resolver.use([(HOST, free_port())])
         self.patch(dnsclient, "TRIES_SECONDS", (5.0,))
         self.assertEqual(await self.fails("app.internal"), "app.internal: name server 127.0.0.1: Connection refused")
 
@@ -99,7 +99,7 @@ class ResolverTests(TestCase):
         self.server.truncated = True
         self.assertEqual(len((await self.resolver.addresses("app.internal"))[0]), 100)
 
-    async def test_srv_records_of_the_lowest_priority(self) -> None:
+    async def test_srv_records(self) -> None:
         self.server.records["_http._tcp.internal"] = [
             dns.Record_SRV(20, 5, 80, "backup.internal"),
             dns.Record_SRV(10, 60000, 81, "Big.internal"),
@@ -108,8 +108,13 @@ class ResolverTests(TestCase):
         ]
         targets, ttl = await self.resolver.services("_http._tcp.internal")
         self.assertEqual(
-            [(target.key, target.weight, target.address) for target in targets],
-            [("big.internal:81", 999, ""), ("half.internal:82", 500, ""), ("little.internal:83", 1, "")],
+            [(target.key, target.weight, target.priority, target.address) for target in targets],
+            [
+                ("backup.internal:80", 1, 20, ""),
+                ("big.internal:81", 999, 10, ""),
+                ("half.internal:82", 500, 10, ""),
+                ("little.internal:83", 1, 10, ""),
+            ],
         )
         self.assertEqual(ttl, 1.0)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import gc
 import hashlib
+import select
 import socket
 import ssl
 import time
@@ -536,6 +537,46 @@ def test_loseConnection_sends_all_and_close_notify_and_waits_for_the_peers(world
     assert protocol.reason.check(ConnectionDone), protocol.reason
 
 
+def test_finish_sends_all_and_close_notify_and_waits_for_nobody(world: World) -> None:
+    protocol = Listening()
+    peer = secured(world, protocol)
+    transport = protocol.transport
+    transport.write(BIG)
+    tls.finish(transport)
+    assert peer.receive(len(BIG)) == BIG
+    assert peer.ended()
+    if tls.direct:
+        world.until(lambda: protocol.reason)
+        assert protocol.reason.check(ConnectionDone), protocol.reason
+    else:
+        assert protocol.reason is None
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_tickets_leave_with_the_first_answer(world: World, version: ssl.TLSVersion) -> None:
+    """Those of TLS 1.3; in TLS 1.2 they are a part of the handshake, which the client waits for."""
+    protocol = Listening()
+    peer = secured(world, protocol, minimum_version=version, maximum_version=version)
+    transport = protocol.transport
+
+    def kept() -> bool:
+        with socket.fromfd(transport.fileno(), socket.AF_INET, socket.SOCK_STREAM) as skt:
+            return bool(skt.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK))
+
+    if tls.direct and tls.chooses:
+        assert kept() == (version is ssl.TLSVersion.TLSv1_3)
+    transport.write(b"answer")
+    world.turn()
+    assert tls.direct is False or not kept()
+    assert peer.receive(6) == b"answer"
+    assert peer.tls.session.has_ticket
+
+
+def test_tickets_come_soon_without_an_answer(world: World) -> None:
+    peer = secured(world, Listening(), minimum_version=ssl.TLSVersion.TLSv1_3)
+    world.until(lambda: select.select([peer.skt], [], [], 0)[0])
+
+
 def test_loseConnection_and_a_peer_that_just_closes(world: World) -> None:
     protocol = Listening()
     peer = secured(world, protocol)
@@ -810,6 +851,41 @@ def test_a_closed_connection_leaves_nothing(world: World, asked: bool) -> None:
         left = weakref.ref(handle) if asked else None
         del handle
         assert left is None or left() is None
+
+
+def test_closed_connections_leave_nothing_to_the_collector(world: World) -> None:
+    """A worker's collector seldom looks."""
+    if not tls.direct:
+        pytest.skip("Twisted's TLS waits for the peer")
+
+    protocols: list[Listening] = []
+
+    class Building:
+        def buildProtocol(self, addr: Any) -> Listening:
+            protocols.append(Listening())
+            return protocols[-1]
+
+    acceptor, port = world.acceptor(tls.ServerTlsFactory(server_tls(), Building()))
+    context = client_context()
+
+    def connect_and_close() -> None:
+        peer = Peer(world, world.peer(port), context, "a.example")
+        peer.shake_hands()
+        protocol = protocols.pop()
+        tls.finish(protocol.transport)
+        assert peer.ended()
+        world.until(lambda: protocol.reason is not None)
+
+    connect_and_close()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            connect_and_close()
+        assert gc.collect() < 10
+    finally:
+        gc.enable()
+        acceptor.close()
 
 
 def test_a_connection_outlives_the_contexts_of_its_listener(world: World) -> None:

@@ -86,6 +86,7 @@ def _describe_targets(
             "name": target.name,
             "weight": target.weight,
             "zone": target.zone,
+            "priority": target.priority,
             "share": registered.share,
             "share_reason": registered.share_reason,
             "state": health.state.value,

@@ -88,7 +88,7 @@ def named_values(text: str, forms: Mapping[str, Form[Any]]) -> tuple[str, dict[s
     return name, values
 
 
-_EXAMPLES = {"weight": "weight=10", "zone": "zone=a"}
+_EXAMPLES = {"weight": "weight=10", "zone": "zone=a", "priority": "priority=1"}
 
 
 def _weighted_group(text: str) -> WeightedGroup:

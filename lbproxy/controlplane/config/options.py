@@ -260,6 +260,7 @@ class TargetText:
     # not compared, so that one target with two weights counts as named twice
     weight: int = attrs.field(default=1, eq=False)
     zone: str = attrs.field(default="", eq=False)
+    priority: int = attrs.field(default=0, eq=False)
 
     def target(self) -> Target:
         """The target, without an address where its host is a name."""
@@ -269,6 +270,7 @@ class TargetText:
             address=self.host if is_address(self.host) else "",
             weight=self.weight,
             zone=self.zone,
+            priority=self.priority,
         )
 
 
@@ -298,6 +300,7 @@ def _zone(text: str) -> str:
 
 
 _ZONE = Form("name", _zone)
+_PRIORITY = integer_from(0, 65535)
 
 
 def _slow_start(text: str) -> float:
@@ -308,7 +311,7 @@ def _slow_start(text: str) -> float:
 
 
 def _target(text: str) -> TargetText:
-    address, values = named_values(text, {"weight": WEIGHT, "zone": _ZONE})
+    address, values = named_values(text, {"weight": WEIGHT, "zone": _ZONE, "priority": _PRIORITY})
     host, port = split_address(address)
     if port == 0:
         raise ValueError("port 0 cannot be connected to; 1 to 65535 is allowed")
@@ -896,13 +899,14 @@ OPTIONS: tuple[Option, ...] = (
         kind="target-group",
         name="targets",
         form=Form(
-            f"list of host:port, each with weight={WEIGHT.text.removeprefix('number, ')} and zone=name if need be,"
-            " or demo:N",
+            f"list of host:port, each with weight={WEIGHT.text.removeprefix('number, ')}, zone=name and priority=N if"
+            " need be, or demo:N",
             _targets,
         ),
         default_text="none: answers are 503",
         effect="The servers. A name is looked up and followed: each of its addresses is a target. The weight is 1"
-        " unless given; 0 takes no traffic. `zone` is for `cross-zone`. `demo:3` starts three little servers to try"
+        " unless given; 0 takes no traffic. `zone` is for `cross-zone`. Targets with a higher `priority` number (0"
+        " unless given) wait until none with a lower one is healthy. `demo:3` starts three little servers to try"
         " things with (HTTP and TCP groups).",
         example="10.0.0.1:8080, app2.internal:8080 weight=2 zone=a",
     ),

@@ -1,8 +1,8 @@
 """Targets from a Docker engine: its running containers with the label ``lbproxy.target-group``.
 
 Other labels: ``lbproxy.port`` (else the one port that the image exposes), ``lbproxy.network`` (else the first one with
-an address), ``lbproxy.weight`` and ``lbproxy.zone``.  A container that is being stopped leaves with the signal that
-tells it to end, not when it has ended.
+an address), ``lbproxy.weight``, ``lbproxy.zone`` and ``lbproxy.priority``.  A container that is being stopped leaves
+with the signal that tells it to end, not when it has ended.
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ def target_of(container: Mapping[str, Any], parse_target: Callable[[str], Target
     labels = container["Labels"]
     address = _address(container, labels.get("lbproxy.network"))
     port = labels.get("lbproxy.port") or _port(container)
-    more = [f"{key}={labels[f'lbproxy.{key}']}" for key in ("weight", "zone") if labels.get(f"lbproxy.{key}")]
+    more = [
+        f"{key}={labels[f'lbproxy.{key}']}" for key in ("weight", "zone", "priority") if labels.get(f"lbproxy.{key}")
+    ]
     return parse_target(" ".join([f"[{address}]:{port}" if ":" in address else f"{address}:{port}", *more]))
 
 

@@ -74,7 +74,7 @@ class Resolver:
     async def services(self, name: str) -> tuple[tuple[Target, ...], float]:
         """Give the targets of a name's SRV records, their hosts still names, and for how long they are good.
 
-        Only the records of the lowest priority number count (RFC 2782).
+        Those of a higher priority number wait until none of a lower one is healthy (RFC 2782).
         """
         for candidate in self._candidates(name):
             records, ttl = await self._ask(candidate, dns.SRV)
@@ -125,12 +125,17 @@ def _targets_of(records: Sequence[dns.Record_SRV]) -> tuple[Target, ...]:
     hosts = [record.target.name.decode("ascii", "replace").lower().rstrip(".") for record in records]
     if not any(hosts):
         raise LookupFailed("the SRV record says that the service is not available")
-    first = min(record.priority for record in records)
     heaviest = max(record.weight for record in records)
     targets = [
-        Target(host=host, port=record.port, address="", weight=_weight(record.weight, heaviest))
+        Target(
+            host=host,
+            port=record.port,
+            address="",
+            weight=_weight(record.weight, heaviest),
+            priority=record.priority,
+        )
         for host, record in zip(hosts, records, strict=True)
-        if host and record.port and record.priority == first
+        if host and record.port
     ]
     return tuple(sorted(targets, key=lambda target: target.key))
 

@@ -37,7 +37,8 @@ def eligible(group: TargetGroup, state: GroupState, zone: str) -> Eligible:
 
     ``zone`` is our own.  A target whose group has no health check counts as healthy.  One whose first check is not
     done yet (``initial``) waits for it, unless the group fails open for want of any healthy target.  A draining
-    target, one that an operator took out and one of weight 0 never take new traffic.
+    target, one that an operator took out and one of weight 0 never take new traffic.  Of the good ones those of the
+    lowest priority number are used.
     """
     staying = [registered for registered in reachable(group, state, zone) if takes_part(registered)]
     good = [registered for registered in staying if is_good(registered)]
@@ -46,6 +47,8 @@ def eligible(group: TargetGroup, state: GroupState, zone: str) -> Eligible:
     if not is_enough(group, standing(staying)):
         known = [registered for registered in staying if registered.health.state is not TargetState.INITIAL]
         return _shared(known, [registered.target.weight for registered in known], fail_open=True)
+    first = min(registered.target.priority for registered in good)
+    good = [registered for registered in good if registered.target.priority == first]
     weights = [registered.target.weight * registered.share for registered in good]
     if group.cross_zone is CrossZone.SPILL and zone:
         weights = _spilled(staying, good, weights, zone)

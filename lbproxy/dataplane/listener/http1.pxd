@@ -77,11 +77,13 @@ cdef class ClientConnection(Downstream):
     cdef _await_taken(self)
     cdef _close(self)
     cdef _linger(self)
+    cdef _finish(self)
     cdef _lose_write(self)
     cdef _abort(self)
 
 
 cdef class SecureClientConnection(ClientConnection):
     cdef double _first_patience(self) except? -1
+    cdef _finish(self)
     cdef _lose_write(self)
     cdef _abort(self)

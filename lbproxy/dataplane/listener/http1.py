@@ -25,6 +25,7 @@ from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields
 from lbproxy.dataplane.proxy.runtime import HttpRuntime
 from lbproxy.native.clock import Clock
+from lbproxy.native.tls import finish
 from lbproxy.telemetry import ledger
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http.desync import REASONS, classification, number_of
@@ -782,9 +783,12 @@ class ClientConnection(Downstream):
         self._reading = _CLOSING
         self._buffer = b""
         self._await_taken()
-        if self._reading_paused:  # TLS waits for the client's close_notify
+        if self._reading_paused:  # Twisted's TLS waits for the client's close_notify
             self._reading_paused = False
             self._transport.resumeProducing()
+        self._finish()
+
+    def _finish(self) -> None:
         self._transport.loseConnection()
 
     def _await_taken(self) -> None:
@@ -853,6 +857,9 @@ class SecureClientConnection(ClientConnection):
         transport = self._transport
         transport.unregisterProducer()
         getattr(transport, "transport", transport).abortConnection()
+
+    def _finish(self) -> None:
+        finish(self._transport)
 
     def _lose_write(self) -> None:
         # TLS ends with close_notify; Twisted reads on until the client's own.

@@ -995,7 +995,8 @@ def test_problem_has_its_parts(path: Path) -> None:
         (
             WEB + APP.replace("8080", "8080 rack=1"),
             "lb.ini:9: [target-group:app] targets = 10.0.0.1:8080 rack=1: 'rack=1' is not understood; "
-            "write 10.0.0.1:8080 weight=10 zone=a",
+            "write 10.0.0.1:8080 weight=10 zone=a "
+            "priority=1",
         ),
         (
             WEB + APP + "hash-key = cookie\n",

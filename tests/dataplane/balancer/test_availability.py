@@ -49,6 +49,26 @@ def test_eligible(targets: list[RegisteredTarget], expected: list[int], fail_ope
     assert ([number_of(target) for target in found.targets], found.fail_open) == (expected, fail_open)
 
 
+def of_priority(number: int, priority: int, state: TargetState = HEALTHY) -> RegisteredTarget:
+    registered = target(number, state=state)
+    return attrs.evolve(registered, target=attrs.evolve(registered.target, priority=priority))
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        ([of_priority(1, 10), of_priority(2, 20), of_priority(3, 10)], [1, 3]),
+        ([of_priority(1, 10, UNHEALTHY), of_priority(2, 20), of_priority(3, 30)], [2]),
+        ([of_priority(1, 10, UNHEALTHY), of_priority(2, 20, UNHEALTHY)], [1, 2]),
+    ],
+)
+def test_the_lowest_priority_number_with_a_healthy_target_serves(
+    targets: list[RegisteredTarget], expected: list[int]
+) -> None:
+    found = eligible(GROUP, GroupState(targets=tuple(targets)), "")
+    assert [number_of(each) for each in found.targets] == expected
+
+
 # fail-open thresholds
 
 
