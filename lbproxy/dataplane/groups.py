@@ -157,12 +157,13 @@ class Groups:
 
     def _retrying(self, group: TargetGroup, slots: int) -> Retrying | None:
         """The group's policy at work; what it remembers of the traffic outlives changes of the targets."""
-        if group.retry.is_default:
-            return None
+        if group.retry.is_default and group.protocol_version is not ProtocolVersion.GRPC:
+            return None  # a gRPC request may bring its own deadline
+        is_grpc = group.protocol_version is ProtocolVersion.GRPC
         known = self._own.get(group.name)
-        if known is not None and known.retrying is not None and known.retrying.follows(group.retry, slots):
+        if known is not None and known.retrying is not None and known.retrying.follows(group.retry, slots, is_grpc):
             return known.retrying
-        return Retrying(group.retry, slots, self._deadlines.call_later, self._deadlines.now)
+        return Retrying(group.retry, slots, self._deadlines.call_later, self._deadlines.now, is_grpc)
 
     def _pool(self, group: TargetGroup, target: Target, cell: int) -> TargetPool | MultiplexPool:
         key = (group.name, target.key)

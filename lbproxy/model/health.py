@@ -6,6 +6,12 @@ import enum
 
 import attrs
 
+GRPC_HEALTH_PATH = "/grpc.health.v1.Health/Check"
+"""The method of gRPC's own health service; its answer says whether the server serves."""
+
+GRPC_DEFAULT_PATH = "/AWS.ALB/healthcheck"
+"""A method that no server has: that it says so (status 12) is a sign of life."""
+
 
 class HealthCheckProtocol(enum.Enum):
     """What a probe speaks."""
@@ -46,7 +52,7 @@ class HealthCheck:
     """Failures in a row that make a healthy target unhealthy."""
 
     matcher: tuple[tuple[int, int], ...] = ((200, 200),)
-    """Inclusive ranges of status codes that count as success."""
+    """Inclusive ranges of status codes that count as success; of gRPC's where the group speaks that."""
 
     def matches(self, status: int) -> bool:
         """Tell whether an answer with this status is a success."""

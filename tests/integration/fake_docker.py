@@ -7,6 +7,7 @@ import json
 import queue
 import socketserver
 import threading
+import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ class FakeDocker(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         """Of every answer."""
         self.asked: list[str] = []
         self.watchers: list[queue.Queue[bytes]] = []
+        self.history: list[tuple[float, bytes]] = []
+        """Unix time and event."""
+        self.lock = threading.Lock()
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def run(self, name: str, address: str = "172.17.0.2", *, quiet: bool = False, **labels: str) -> None:
@@ -52,8 +56,11 @@ class FakeDocker(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     def tell(self, action: str, name: str, **attributes: str) -> None:
         event = {"Type": "container", "Action": action, "Actor": {"ID": name, "Attributes": attributes}}
-        for watcher in self.watchers:
-            watcher.put(json.dumps(event).encode() + b"\n")
+        data = json.dumps(event).encode() + b"\n"
+        with self.lock:
+            self.history.append((time.time(), data))
+            for watcher in self.watchers:
+                watcher.put(data)
 
     def hang_up(self) -> None:
         """End all watches."""
@@ -76,7 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         self.server.asked.append(url.path)
-        filters = json.loads(parse_qs(url.query)["filters"][0])
+        query = parse_qs(url.query)
+        filters = json.loads(query["filters"][0])
         if self.server.status != 200:
             self._answer(self.server.status, {"message": "engine is unwell"})
         elif url.path == "/containers/json":
@@ -84,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
             found = [each for each in self.server.containers.values() if set(wanted) <= each["Labels"].keys()]
             self._answer(200, found)
         elif url.path == "/events":
-            self._stream(filters["event"])
+            self._stream(filters["event"], float(query["since"][0]))
         else:
             self._answer(404, {"message": "page not found"})
 
@@ -96,9 +104,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _stream(self, wanted: list[str]) -> None:
+    def _stream(self, wanted: list[str], since: float) -> None:
         events: queue.Queue[bytes] = queue.Queue()
-        self.server.watchers.append(events)
+        with self.server.lock:
+            for when, data in self.server.history:
+                if when >= since:
+                    events.put(data)
+            self.server.watchers.append(events)
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from lbproxy.controlplane.config.options import parse_target
@@ -62,6 +63,16 @@ class DockerTests(TestCase):
         self.engine.remove("b")
         self.engine.run("b", "172.17.0.3", lbproxy_target_group="app")
         await self.says("172.17.0.2:8080", "172.17.0.3:8080")
+
+    async def test_what_happens_between_list_and_watch_is_not_lost(self) -> None:
+        self.engine.run("a", lbproxy_target_group="app")
+        await self.source._list()
+        self.engine.kill("a")
+        self.engine.run("b", "172.17.0.3", lbproxy_target_group="app")
+        watching = Deferred.fromCoroutine(self.source._watch())
+        await self.says("172.17.0.3:8080")
+        watching.cancel()
+        watching.addErrback(lambda _: None)
 
     async def test_what_happens_while_the_watch_is_broken_is_found(self) -> None:
         self.engine.run("a", lbproxy_target_group="app")

@@ -16,7 +16,7 @@ from lbproxy.controlplane.config.sections import ReadSection, Report
 from lbproxy.controlplane.config.values import either
 from lbproxy.model.listener import Bind
 from lbproxy.model.rule import Action, Forward, Redirect
-from lbproxy.model.target_group import HashPart
+from lbproxy.model.target_group import HashPart, ProtocolVersion
 
 _CONDITIONS = ("host", "path", "method", "query", "source-ip")
 _PROBE_OPTIONS = ("health-check-path", "health-check-host", "matcher")
@@ -198,6 +198,7 @@ def _check_group(group: ReadSection) -> None:
     ):
         group.fail("all weights are zero; give at least one target a weight from 1 to 999", "targets")
     _check_retries(group)
+    _check_matcher(group)
     _check_hashing(group)
     _check_slow_start(group)
     _check_stickiness(group)
@@ -212,6 +213,16 @@ def _check_group(group: ReadSection) -> None:
     if timeout is not None and interval is not None and timeout > interval:
         where = "health-check-interval" if "health-check-interval" in group else "the default health-check-interval"
         group.fail(f"longer than {where} ({interval:g}s); write at most that", "health-check-timeout")
+
+
+def _check_matcher(group: ReadSection) -> None:
+    if group.protocol not in HTTP or not group.values.get("matcher"):
+        return
+    is_grpc = group["protocol-version"] == ProtocolVersion.GRPC.value
+    low, high = (0, 99) if is_grpc else (200, 499)
+    if any(first < low or last > high for first, last in group.values["matcher"]):
+        what = "a GRPC group has gRPC's status codes, 0 to 99" if is_grpc else "200 to 499 is allowed"
+        group.fail(f"out of range; {what}", "matcher")
 
 
 _SENDING_AGAIN = ("retry-attempts", "retry-methods", "retry-budget")

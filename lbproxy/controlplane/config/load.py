@@ -26,7 +26,7 @@ from lbproxy.controlplane.config.sections import ReadSection, Report, read_secti
 from lbproxy.controlplane.config.tokens import tokens_of
 from lbproxy.controlplane.config.transforms import error_pages_of, transform_of
 from lbproxy.model.discovery import Discovery, DockerSource, FileSource, NamesSource, RegistrationSource, Source
-from lbproxy.model.health import HealthCheck, HealthCheckProtocol
+from lbproxy.model.health import GRPC_DEFAULT_PATH, GRPC_HEALTH_PATH, HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import (
     Bind,
     Certificate,
@@ -598,15 +598,21 @@ def _health_check(section: ReadSection, protocol: TargetProtocol) -> HealthCheck
         if not protocol.is_http and probe is HealthCheckProtocol.HTTP:
             timeout = _NLB_HTTP_PROBE_TIMEOUT_SECONDS
         timeout = min(timeout, interval)
+    path, matcher = section["health-check-path"], section["matcher"]
+    if protocol.is_http and section["protocol-version"] == ProtocolVersion.GRPC.value:
+        if "health-check-path" not in section:
+            path = GRPC_DEFAULT_PATH
+        if "matcher" not in section:
+            matcher = ((0, 0),) if path == GRPC_HEALTH_PATH else ((12, 12),)
     return HealthCheck(
         enabled=section["health-check"],
         protocol=probe,
         port=section["health-check-port"],
-        path=section["health-check-path"],
+        path=path,
         host=section["health-check-host"],
         interval_seconds=interval,
         timeout_seconds=timeout,
         healthy_threshold=section["healthy-threshold"],
         unhealthy_threshold=section["unhealthy-threshold"],
-        matcher=section["matcher"],
+        matcher=matcher,
     )

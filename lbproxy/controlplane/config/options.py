@@ -1214,7 +1214,8 @@ OPTIONS: tuple[Option, ...] = (
         name="health-check-path",
         form=Form("path", request_path),
         default="/",
-        effect="What an HTTP or HTTPS probe asks for.",
+        effect="What an HTTP or HTTPS probe asks for. In a GRPC group it is a method, by default"
+        " `/AWS.ALB/healthcheck`; of `/grpc.health.v1.Health/Check` the answer must be SERVING.",
         example="/healthz",
     ),
     Option(
@@ -1271,10 +1272,12 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="target-group",
         name="matcher",
-        form=ranges(200, 499),
+        form=ranges(0, 499),
         protocols=HTTP,
         default="200",
-        effect="Status codes by which an HTTP or HTTPS probe succeeds.",
+        effect="Status codes by which an HTTP or HTTPS probe succeeds: 200 to 499; in a GRPC group those of gRPC, 0 to"
+        " 99, and by default 12 (UNIMPLEMENTED, as nobody has the default path's method), or 0 for gRPC's own health"
+        " service.",
         example="200-299, 301",
     ),
     Option(

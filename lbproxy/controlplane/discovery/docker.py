@@ -8,6 +8,7 @@ with the signal that tells it to end, not when it has ended.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -46,6 +47,8 @@ class DockerTargets:
         """Id of a container that was told to end -> when."""
         self._told: dict[str, str] = {}
         """Id of a container that cannot be a target -> why."""
+        self._since = 0
+        """Unix time of the latest list, a little earlier."""
         self._listing: Deferred[None] | None = None
         self._again = False
         self._following = ListAndWatch(context.reactor, self._list, self._watch, sink.failed)
@@ -59,6 +62,7 @@ class DockerTargets:
             self._listing.cancel()
 
     async def _list(self) -> None:
+        self._since = int(time.time()) - 1
         filters = {"label": [LABEL], "status": ["running"]}
         containers = await self._api.ask("GET", f"/containers/json?filters={quote(json.dumps(filters))}")
         if not isinstance(containers, list):
@@ -82,8 +86,10 @@ class DockerTargets:
         self._sink.found(sorted(targets, key=lambda target: target.key))
 
     async def _watch(self) -> None:
+        """Take events from the time of the list on, so that none between both is lost."""
         filters = {"type": ["container", "network"], "event": list(_EVENTS)}
-        await self._api.stream("GET", f"/events?filters={quote(json.dumps(filters))}", None, self._receive)
+        path = f"/events?since={self._since}&filters={quote(json.dumps(filters))}"
+        await self._api.stream("GET", path, None, self._receive)
 
     def _receive(self, event: Any) -> None:
         """Something happened to some container: look again."""

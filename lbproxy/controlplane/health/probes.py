@@ -32,10 +32,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
+from lbproxy.controlplane.health.http2 import Http2Probe
 from lbproxy.controlplane.health.status import PASSED, TIMED_OUT, ProbeResult, failed, wrong_status
 from lbproxy.model.health import HealthCheckProtocol
 from lbproxy.model.target import Target, TargetReason
-from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup
+from lbproxy.model.target_group import ProtocolVersion, ProxyProtocolVersion, TargetGroup
 
 _log = Logger()
 
@@ -109,6 +110,8 @@ async def _connect(reactor: Any, group: TargetGroup, target: Target) -> ProbeRes
 
 
 async def _request(reactor: Any, group: TargetGroup, target: Target, encrypted: bool) -> ProbeResult:
+    if group.protocol_version is not ProtocolVersion.HTTP1:
+        return await _request_http2(reactor, group, target, encrypted)
     check = group.health_check
     endpoint = _ProbeEndpoint(reactor, group, target)
     agent = Agent.usingEndpointFactory(reactor, _OneEndpoint(_encrypt(reactor, endpoint, group, target, encrypted)))
@@ -128,16 +131,41 @@ async def _request(reactor: Any, group: TargetGroup, target: Target, encrypted: 
         endpoint.close(gently)
 
 
+async def _request_http2(reactor: Any, group: TargetGroup, target: Target, encrypted: bool) -> ProbeResult:
+    probe = Http2Probe(
+        group.health_check,
+        b"https" if encrypted else b"http",
+        _host(group, target),
+        _quoted_path(group.health_check.path),
+        group.protocol_version is ProtocolVersion.GRPC,
+        USER_AGENT,
+    )
+    endpoint = _ProbeEndpoint(reactor, group, target)
+    try:
+        factory = Factory.forProtocol(lambda: probe)
+        await _encrypt(reactor, endpoint, group, target, encrypted).connect(factory)
+        return await probe.done
+    finally:
+        endpoint.close()
+
+
+def _quoted_path(path: str) -> bytes:
+    return quote(path, safe=_PATH_CHARACTERS).encode("ascii")
+
+
 def _request_uri(path: str) -> bytes:
     # The authority is not sent: there is one endpoint, and the Host field is given.
-    return b"http://target" + quote(path, safe=_PATH_CHARACTERS).encode("ascii")
+    return b"http://target" + _quoted_path(path)
+
+
+def _host(group: TargetGroup, target: Target) -> bytes:
+    named = attrs.evolve(target, host=target.server_name, port=probe_port(group, target))
+    return (group.health_check.host or named.key).encode("utf-8")
 
 
 def _request_headers(group: TargetGroup, target: Target) -> Headers:
     # Agent itself adds "Connection: close" to a request that is not persistent.
-    named = attrs.evolve(target, host=target.server_name, port=probe_port(group, target))
-    host = group.health_check.host or named.key
-    return Headers({b"Host": [host.encode("utf-8")], b"User-Agent": [USER_AGENT], b"Accept": [b"*/*"]})
+    return Headers({b"Host": [_host(group, target)], b"User-Agent": [USER_AGENT], b"Accept": [b"*/*"]})
 
 
 def _explain(failure: Failure) -> ProbeResult:
@@ -262,18 +290,21 @@ class _UnverifiedTls:
     """TLS to a target without a look at its certificate; ``server_name`` goes into SNI when it is a name."""
 
     server_name: str
+    alpn: tuple[bytes, ...] = ()
 
     def clientConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
-        connection = SSL.Connection(_tls_context(), None)
+        connection = SSL.Connection(_tls_context(self.alpn), None)
         if not (isIPAddress(self.server_name) or isIPv6Address(self.server_name)):
             connection.set_tlsext_host_name(self.server_name.encode("idna"))
         return connection
 
 
 @functools.cache
-def _tls_context() -> SSL.Context:
+def _tls_context(alpn: tuple[bytes, ...]) -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_verify(SSL.VERIFY_NONE)
+    if alpn:
+        context.set_alpn_protos(list(alpn))
     return context
 
 
@@ -282,7 +313,8 @@ def _encrypt(
 ) -> IStreamClientEndpoint:
     if not encrypted:
         return endpoint
-    return wrapClientTLS(_UnverifiedTls(group.tls.server_name or target.server_name), endpoint, clock=reactor)
+    alpn = () if group.protocol_version is ProtocolVersion.HTTP1 else (b"h2",)
+    return wrapClientTLS(_UnverifiedTls(group.tls.server_name or target.server_name, alpn), endpoint, clock=reactor)
 
 
 class _Discard(Protocol):

@@ -29,6 +29,32 @@ def reason_phrase(status: int) -> bytes:
         return b"Unknown"
 
 
+_GRPC_STATUSES = {400: 13, 401: 16, 403: 7, 404: 12, 408: 4, 413: 8, 429: 14, 431: 8, 500: 13, 504: 4}
+"""As gRPC maps the statuses of HTTP ("HTTP to gRPC Status Code Mapping"), but a timeout is a deadline that was not met,
+a failure of ours is internal, and what is too large exhausts something."""
+
+_GRPC_UNAVAILABLE = 14
+
+
+def is_grpc(content_types: Sequence[bytes]) -> bool:
+    """Tell whether this is the Content-Type of a gRPC request, whose answers have a status of their own."""
+    if len(content_types) != 1:
+        return False
+    essence = content_types[0].partition(b";")[0].strip().lower()
+    return essence == b"application/grpc" or essence.startswith(b"application/grpc+")
+
+
+def grpc_fields(status: int, reason: str) -> bytes:
+    """The fields that make a head a whole gRPC answer: this HTTP status as gRPC says it."""
+    code = _GRPC_STATUSES.get(status, _GRPC_UNAVAILABLE)
+    return b"grpc-status: %d\r\ngrpc-message: %b (%d %b)\r\n" % (
+        code,
+        reason.encode("ascii"),
+        status,
+        reason_phrase(status),
+    )
+
+
 @functools.lru_cache(maxsize=4)
 def _date(second: int) -> bytes:
     return formatdate(second, usegmt=True).encode("ascii")

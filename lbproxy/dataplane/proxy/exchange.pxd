@@ -128,6 +128,7 @@ cdef class Exchange(HttpRecord):
     cdef _respond(self, int status, bytes content_type, bytes body, bytes fields=*)
     @cython.locals(pool=Pool, upstream=Upstream)
     cdef _try(self, chosen)
+    cdef _tell(self, fault)
     cdef _try_instead(self, following, str reason, int status)
     cdef bint _ask_another(self, int status, bint ended) except -1
     cdef _await_hedge(self)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phrase
+from lbproxy.dataplane.proxy.answers import error_body, grpc_fields, is_grpc, own_fields, reason_phrase
 from lbproxy.dataplane.proxy.faults import Fault, Retry
 from lbproxy.dataplane.proxy.forwarded import too_many_addresses
 from lbproxy.dataplane.router.redirect import expand
@@ -615,11 +615,22 @@ class Exchange(HttpRecord):
         if self.response_started:
             self.client.cut()
         else:
-            content_type, body = self.runtime.error_pages.page(fault.status, self.trace_id)
-            self._respond(fault.status, content_type, body)
+            self._tell(fault)
         self._finish()
 
     # Inside
+
+    def _tell(self, fault: Fault) -> None:
+        head = self.head
+        if head.method == b"POST" and is_grpc(head.field_values(b"content-type")):
+            # a head that is all of the answer, with the status that counts in it ("Trailers-Only")
+            self.status = 200
+            self.response_started = True
+            fields = own_fields(self.client.wall_time(), b"application/grpc") + grpc_fields(fault.status, fault.reason)
+            self.client.send_response(200, b"OK", fields, -1, True, b"", True)
+            return
+        content_type, body = self.runtime.error_pages.page(fault.status, self.trace_id)
+        self._respond(fault.status, content_type, body)
 
     def _is_limited(self, head: RequestHead, rule: str) -> bool:
         """Refuse the request if it is over a rate limit (RFC 6585 section 4), and tell whether it was."""

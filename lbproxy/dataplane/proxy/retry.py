@@ -6,7 +6,7 @@ An exchange has a `Tries` only where its group has a policy that asks for one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lbproxy.dataplane.proxy.faults import Fault
@@ -71,23 +71,42 @@ class Retrying:
     """A group's policy, as one worker follows it; it outlives snapshots that leave the policy as it is."""
 
     def __init__(
-        self, policy: RetryPolicy, workers: int, call_later: Callable[..., Any], seconds: Callable[[], float]
+        self,
+        policy: RetryPolicy,
+        workers: int,
+        call_later: Callable[..., Any],
+        seconds: Callable[[], float],
+        is_grpc: bool = False,
     ) -> None:
-        """``call_later`` is a reactor's, ``seconds`` a clock."""
+        """``call_later`` is a reactor's, ``seconds`` a clock; with ``is_grpc`` requests may bring their deadlines."""
+        self.is_grpc = is_grpc
         self.policy = policy
         self._workers = workers
         self.budget = RetryBudget(policy.budget_percent, workers, seconds)
         self.methods = frozenset(method.encode("ascii") for method in policy.methods)
         self.call_later = call_later
 
-    def follows(self, policy: RetryPolicy, workers: int) -> bool:
-        """Tell whether this is for such a policy and so many workers."""
-        return self.policy == policy and self._workers == workers
+    def follows(self, policy: RetryPolicy, workers: int, is_grpc: bool) -> bool:
+        """Tell whether this was made of the same."""
+        return self.policy == policy and self._workers == workers and self.is_grpc == is_grpc
 
     def begin(self, exchange: Exchange) -> Tries:
         """Keep account of this request from now on."""
         self.budget.request()
         return Tries(self, exchange)
+
+
+_GRPC_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+
+def _grpc_timeout(values: Sequence[bytes]) -> float | None:
+    """Seconds of a ``grpc-timeout`` field ("gRPC over HTTP2": up to eight digits and a unit); None if there is none."""
+    if len(values) != 1:
+        return None
+    digits, unit = values[0][:-1], _GRPC_UNITS.get(values[0][-1:])
+    if unit is None or not digits.isdigit() or len(digits) > 8:
+        return None
+    return int(digits) * unit
 
 
 class Tries:
@@ -106,8 +125,12 @@ class Tries:
         self._left = policy.attempts
         self._calls: list[Any] = []
         self._total: Any = None
-        if policy.request_timeout_seconds is not None:
-            self._total = retrying.call_later(policy.request_timeout_seconds, self._too_late)
+        seconds = policy.request_timeout_seconds
+        asked = _grpc_timeout(exchange.head.field_values(b"grpc-timeout")) if retrying.is_grpc else None
+        if asked is not None and (seconds is None or asked < seconds):
+            seconds = asked
+        if seconds is not None:
+            self._total = retrying.call_later(seconds, self._too_late)
 
     # The exchange calls
 

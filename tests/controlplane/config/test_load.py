@@ -50,6 +50,7 @@ from lbproxy.model.target_group import (
     HashKey,
     HashPart,
     OutlierDetection,
+    ProtocolVersion,
     ProxyProtocolVersion,
     Stickiness,
     StickinessType,
@@ -476,6 +477,20 @@ def test_what_is_retried(path: Path, words: str, policy: RetryPolicy) -> None:
     assert group.retry == policy
 
 
+@pytest.mark.parametrize(
+    ("words", "path_", "matcher"),
+    [
+        ("", "/AWS.ALB/healthcheck", ((12, 12),)),
+        ("health-check-path = /grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Check", ((0, 0),)),
+        ("matcher = 0-99", "/AWS.ALB/healthcheck", ((0, 99),)),
+    ],
+)
+def test_grpc_has_its_own_health_check(path: Path, words: str, path_: str, matcher: tuple[tuple[int, int]]) -> None:
+    (group,) = read(path, f"{WEB}{APP}protocol-version = GRPC\n{words}\n").configuration.target_groups
+    assert group.protocol_version is ProtocolVersion.GRPC
+    assert (group.health_check.path, group.health_check.matcher) == (path_, matcher)
+
+
 def test_tcp_has_its_own_defaults(path: Path) -> None:
     loaded = read(path, TCP.replace("targets", "proxy-protocol = v2\ntargets"))
     (listener,), (group,) = loaded.configuration.listeners, loaded.configuration.target_groups
@@ -799,6 +814,14 @@ def test_problem_has_its_parts(path: Path) -> None:
         (
             WEB + "tls-policy = x\n" + APP,
             "lb.ini:6: [listener:web] tls-policy = x: is for HTTPS or TLS; this listener is HTTP: remove the line",
+        ),
+        (
+            WEB + APP + "protocol-version = GRPC\nmatcher = 200\n",
+            "lb.ini:11: [target-group:app] matcher = 200: out of range; a GRPC group has gRPC's status codes, 0 to 99",
+        ),
+        (
+            WEB + APP + "matcher = 12\n",
+            "lb.ini:10: [target-group:app] matcher = 12: out of range; 200 to 499 is allowed",
         ),
         (
             APP + "retry-on = refused\n",

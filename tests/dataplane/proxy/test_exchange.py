@@ -245,11 +245,13 @@ class FakePool(Pool):
 class Scene:
     """One exchange with its surroundings; `ask` starts it."""
 
-    def __init__(self, targets: int = 1, retry: RetryPolicy | None = None) -> None:
+    def __init__(self, targets: int = 1, retry: RetryPolicy | None = None, is_grpc: bool = False) -> None:
         self.client = FakeClient()
         self.log = Log()
         self.timers = TimerClock()
-        self.retrying = None if retry is None else Retrying(retry, 1, self.timers.callLater, self.timers.seconds)
+        self.retrying = None
+        if retry is not None:
+            self.retrying = Retrying(retry, 1, self.timers.callLater, self.timers.seconds, is_grpc)
         group = TargetGroup(name="app", protocol=TargetProtocol.HTTP, response_timeout_seconds=RESPONSE)
         state = GroupState(cell=0, targets=tuple(registered(number) for number in range(1, targets + 1)))
         cells = array("q", [0] * (targets + 1))

@@ -367,6 +367,51 @@ def test_an_answer_that_takes_too_long_is_cut() -> None:
     scene.check_over()
 
 
+# gRPC
+
+CALL = b"POST /a.B/C HTTP/1.1\r\nHost: x\r\nContent-Type: application/grpc%b\r\nContent-Length: 5\r\n%b\r\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [(b"1500m", 1.5), (b"2S", 2.0), (b"1M", 60.0), (b"1H", 3600.0), (b"500000u", 0.5)]
+)
+def test_a_call_brings_its_deadline(written: bytes, seconds: float) -> None:
+    scene = Scene(1, RetryPolicy(), is_grpc=True)
+    exchange = scene.ask(CALL % (b"", b"grpc-timeout: %b\r\n" % written), bytes(5))
+    sent(scene)
+    scene.timers.advance(seconds - 0.01)
+    assert not exchange.done
+    scene.timers.advance(0.01)
+    assert (exchange.error_reason, scene.client.status) == ("RequestTimeout", 200)
+    assert b"grpc-status: 4\r\n" in scene.client.fields
+    scene.check_over()
+
+
+@pytest.mark.parametrize("written", [b"", b"S", b"-1S", b"1", b"1x", b"123456789S", b"1.5S"])
+def test_what_is_no_deadline_is_none(written: bytes) -> None:
+    scene = Scene(1, RetryPolicy(), is_grpc=True)
+    scene.ask(CALL % (b"", b"grpc-timeout: %b\r\n" % written), bytes(5))
+    assert not scene.timers.getDelayedCalls()
+    scene.exchange.client_lost()
+
+
+def test_the_groups_own_limit_may_be_shorter() -> None:
+    scene = Scene(1, RetryPolicy(request_timeout_seconds=1.0), is_grpc=True)
+    scene.ask(CALL % (b"", b"grpc-timeout: 1H\r\n"), bytes(5))
+    scene.timers.advance(1.0)
+    scene.check_over()
+
+
+@pytest.mark.parametrize(("kind", "is_grpc"), [(b"", True), (b"+proto", True), (b"; x=y", True), (b"-web", False)])
+def test_our_errors_to_calls_have_a_status_of_grpc(kind: bytes, is_grpc: bool) -> None:
+    scene = Scene(0)
+    exchange = scene.ask(CALL % (kind, b""), bytes(5))
+    assert (exchange.status, b"grpc-status: 14" in scene.client.fields) == ((200, True) if is_grpc else (503, False))
+    assert (b"application/grpc" in scene.client.fields) == is_grpc
+    assert exchange.error_reason == "NoTargets"
+    scene.check_over()
+
+
 # Hedges
 
 
