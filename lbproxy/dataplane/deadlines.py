@@ -105,8 +105,9 @@ class Deadlines:
             bucket[item] = None
 
     def _schedule(self, tick: int) -> None:
-        if self._call is not None:
-            self._call.cancel()
+        call = self._call
+        if call is not None:
+            call.cancel()
         self._call_tick = tick
         self._call = self.call_later(max(0.0, tick * TICK_SECONDS - self.now()), self._run)
 
@@ -136,8 +137,9 @@ class Deadlines:
 
     def stop(self) -> None:
         """Forget everything."""
-        if self._call is not None:
-            self._call.cancel()
+        call = self._call
+        if call is not None:
+            call.cancel()
             self._call = None
         self._call_tick = NEVER
         self._buckets.clear()

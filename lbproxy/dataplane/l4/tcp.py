@@ -230,7 +230,6 @@ class TcpClientSide(_Side):
         self.group: TargetGroup | None = None
         self.registered: RegisteredTarget | None = None
         """The target that it is connected or connecting to, or was last."""
-        self.transport = None
         self.encrypted = listener.protocol.is_encrypted
         self.finished = self.lost = self._fed = False
         self.armed = 0
@@ -524,8 +523,9 @@ class TcpClientSide(_Side):
         self._release()
 
     def _stop_connecting(self) -> None:
-        assert self._connecting is not None
-        self._connecting.cancel()
+        connecting = self._connecting
+        assert connecting is not None
+        connecting.cancel()
         self._forget_target()
 
     def settle(self) -> None:
@@ -569,7 +569,6 @@ class TcpTargetSide(_Side):
     __slots__ = ("_client", "counters")
 
     def __init__(self, client: TcpClientSide, counters: TargetCounters, encrypted: bool) -> None:
-        self.transport = None
         self.finished = self.lost = self._fed = False
         self._client = client
         self.counters = counters
