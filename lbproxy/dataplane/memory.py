@@ -9,7 +9,7 @@ import ctypes
 from collections.abc import Callable
 
 CROWD = 1000
-"""Fewer connections that have gone are not worth the look through all free memory, which takes ten milliseconds for 200 MB."""
+"""Fewer connections that have gone are not worth the look through all free memory.  Giving 200 MB back takes 10 ms."""
 
 
 def _nothing() -> None:
