@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from lbproxy import __version__
 
-COMMANDS = ("check", "explain", "status", "top", "reload", "drain", "target", "register")
+COMMANDS = ("check", "explain", "status", "top", "drops", "reload", "drain", "target", "register")
 """Modules of `lbproxy.cli`."""
 
 

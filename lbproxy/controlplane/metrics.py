@@ -22,6 +22,7 @@ from lbproxy.model.snapshot import Snapshot
 from lbproxy.model.target import TargetState
 from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
 from lbproxy.telemetry.histograms import BOUNDS, Histogram
+from lbproxy.telemetry.ledger import WORKER_EXIT
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of `MetricsStore.exposition`."""
@@ -67,6 +68,9 @@ class MetricsStore:
         """Unix time of the last successful load, 0 if there was none."""
         self.restarts: dict[int, int] = {}
         """By slot: workers started in place of one that ended unasked."""
+        self.requests_lost = 0
+        """In flight to targets at workers that ended without draining."""
+        self._drained: set[tuple[int, int]] = set()
         self._live: dict[int, dict[int, Mapping[str, Any]]] = {}
         self._retired: dict[int, int] = {}
         self._listeners: dict[str, ListenerCounters] = {}
@@ -102,12 +106,20 @@ class MetricsStore:
         for ended in [incarnation] if incarnation is not None else list(live):
             self._retired[slot] = max(ended, self._retired.get(slot, -1))
             report = live.pop(ended, None)
+            drained = (slot, ended) in self._drained
+            self._drained.discard((slot, ended))
             if report is not None:
+                if not drained:
+                    report = _with_worker_exit(report)
                 self._keep_vanished(report, {"listeners": {}, "targets": {}})
                 self._access_log_dropped += report["access_log_dropped"]
                 self._cpu_seconds[slot] = self._cpu_seconds.get(slot, 0.0) + report["process"]["cpu_seconds"]
         if not live:
             self._live.pop(slot, None)
+
+    def drained(self, slot: int, incarnation: int) -> None:
+        """Note that a worker has said that nothing is left of what it had: its end loses nothing."""
+        self._drained.add((slot, incarnation))
 
     def worker_restarted(self, slot: int) -> None:
         """Count a worker that had to be started again."""
@@ -222,11 +234,21 @@ class MetricsStore:
             "targets": targets,
             "workers": {str(slot): values for slot, values in self.workers().items()},
             "access_log_dropped": self.access_log_dropped,
+            "requests_lost_with_workers": self.requests_lost,
         }
 
     def exposition(self) -> bytes:
         """Give everything as Prometheus text (`CONTENT_TYPE`)."""
         return generate_latest(self._registry)
+
+
+def _with_worker_exit(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What a worker counted, and that its open connections ended with it."""
+    listeners = {
+        name: {**values, "faults": {**values["faults"], WORKER_EXIT: values["active"]}} if values["active"] else values
+        for name, values in report["listeners"].items()
+    }
+    return {**report, "listeners": listeners}
 
 
 def _summary(histogram: Histogram) -> dict[str, float]:
@@ -290,6 +312,11 @@ class _Collector(Collector):
             cpu.add_metric([str(slot)], values["cpu_seconds"])
             memory.add_metric([str(slot)], values["max_rss_bytes"])
         yield from (restarts, cpu, memory)
+        yield CounterMetricFamily(
+            "lbproxy_worker_lost_requests",
+            "Requests and TCP connections in flight at workers that ended without draining",
+            store.requests_lost,
+        )
         reloads = CounterMetricFamily("lbproxy_config_reloads", "Loads of the configuration", labels=["result"])
         for result, count in store.reloads.items():
             reloads.add_metric([result], count)
@@ -324,6 +351,11 @@ class _Collector(Collector):
         faults = CounterMetricFamily(
             "lbproxy_listener_faults", "Requests and connections that failed", labels=["listener", "cause"]
         )
+        closed = CounterMetricFamily(
+            "lbproxy_listener_closed_connections",
+            "Connections closed by lbproxy after all they asked for was answered",
+            labels=["listener", "cause"],
+        )
         limited = CounterMetricFamily(
             "lbproxy_listener_rate_limited_requests",
             "Requests over a rate limit: refused, or served in a dry run",
@@ -343,12 +375,14 @@ class _Collector(Collector):
                 requests.add_metric([listener, code], count)
             for cause, count in sorted(counters.faults.items()):
                 faults.add_metric([listener, cause], count)
+            for cause, count in sorted(counters.closed.items()):
+                closed.add_metric([listener, cause], count)
             for limit, count in sorted(counters.rate_limited.items()):
                 limited.add_metric([listener, *limit.split()], count)
             for classified, count in sorted(counters.desync.items()):
                 desync.add_metric([listener, *classified.split()], count)
             duration.add_metric([listener], _buckets(counters.duration), counters.duration.sum)
-        yield from (active, requests, faults, limited, desync, duration)
+        yield from (active, requests, faults, closed, limited, desync, duration)
 
     def _targets(self) -> Iterator[Metric]:
         targets = self._store.targets()

@@ -35,6 +35,7 @@ from lbproxy.model.listener import Bind, Listener
 from lbproxy.model.snapshot import AccessLogSettings, Snapshot
 from lbproxy.native.tls import ServerTlsFactory
 from lbproxy.native.transport import Acceptor
+from lbproxy.telemetry import ledger
 from lbproxy.telemetry.accesslog import AccessLog
 from lbproxy.telemetry.counters import WorkerCounters
 
@@ -50,7 +51,7 @@ class Front(Protocol):
 
     def buildProtocol(self, addr: Any) -> Any: ...
     def admit(self, admission: Admission | None) -> None: ...
-    def drain(self) -> None: ...
+    def drain(self, cause: str) -> None: ...
     def end(self) -> int: ...
 
 
@@ -282,7 +283,7 @@ class Serving:
 
     def _leave(self, front: Front) -> None:
         """Nothing more comes in here; what is in flight may end in its own time."""
-        front.drain()
+        front.drain(ledger.DRAIN if self.draining else ledger.RELOAD)
         self._leaving = {f for f in self._leaving if f.connections}
         self._leaving.add(front)
 

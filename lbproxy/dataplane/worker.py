@@ -11,6 +11,7 @@ from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from lbproxy.dataplane.memory import Crowd, find_trim
 from lbproxy.dataplane.serving import Serving
 from lbproxy.ipc.cells import SharedCells
 from lbproxy.ipc.channel import Channel
@@ -55,6 +56,7 @@ class Worker(Service):
         self._reporting.clock = reactor
         self._draining: LoopingCall | None = None
         self._drain_until = 0.0
+        self._crowd = Crowd(find_trim())
         self.on_finished: Callable[[], None] | None = None
 
     def startService(self) -> None:
@@ -120,6 +122,7 @@ class Worker(Service):
     def _report(self) -> None:
         if self._serving is not None:
             self._channel.send(Report(counters=self._serving.report()))
+            self._crowd.look(self._serving.open_connections())
 
     def _suspect(self, group: str, target: str, failures: int) -> None:
         self._channel.send(Suspect(group=group, target=target, failures=failures))

@@ -116,13 +116,19 @@ class CellAllocator:
         self._zero(index, length)
         self._free.setdefault(length, deque()).append(index)
 
-    def zero_slot(self, slot: int) -> None:
-        """Zero one worker's cell in every target's run: what a dead worker had in flight is over."""
+    def zero_slot(self, slot: int) -> int:
+        """Zero one worker's cell in every target's run: what a dead worker had in flight is over.
+
+        Gives how much that was.
+        """
         view = self._cells.view
+        in_flight = 0
         for index, length in self._runs.values():
             if length == SLOT_LIMIT:
+                in_flight += max(0, view[index + slot])
                 view[index + slot] = 0
         self._cells.tables.zero_slot(slot)
+        return in_flight
 
     def _take(self, length: int) -> int:
         if self._fresh + length <= len(self._cells):

@@ -9,7 +9,7 @@ cdef Py_ssize_t _STATUSES
 cdef class ListenerCounters:
     cdef public str name
     cdef public long long connections, active, received_bytes, sent_bytes, tls_handshakes, tls_failures, tls_resumed
-    cdef public object faults, desync, rate_limited
+    cdef public object faults, closed, desync, rate_limited
     cdef long long[::1] _statuses
     cdef public Histogram duration
 

@@ -26,6 +26,7 @@ class ListenerCounters:
     __slots__ = (
         "_statuses",
         "active",
+        "closed",
         "connections",
         "desync",
         "duration",
@@ -52,6 +53,8 @@ class ListenerCounters:
         """To clients."""
         self.faults: dict[str, int] = defaultdict(int)
         """Exchanges and connections that failed, by the fault's reason."""
+        self.closed: dict[str, int] = defaultdict(int)
+        """Connections that were closed after all they asked for was answered, by cause (`lbproxy.telemetry.ledger`)."""
         self.rate_limited: dict[str, int] = defaultdict(int)
         """Requests over a rate limit, by its name and ``enforced`` or ``dry-run``."""
         self.desync: dict[str, int] = defaultdict(int)
@@ -90,6 +93,7 @@ class ListenerCounters:
             "sent_bytes": self.sent_bytes,
             "faults": dict(self.faults),
             "desync": dict(self.desync),
+            "closed": dict(self.closed),
             "rate_limited": dict(self.rate_limited),
             "tls_handshakes": self.tls_handshakes,
             "tls_failures": self.tls_failures,
@@ -107,6 +111,8 @@ class ListenerCounters:
         self.sent_bytes += report["sent_bytes"]
         for reason, count in report["faults"].items():
             self.faults[reason] += count
+        for cause, count in report["closed"].items():
+            self.closed[cause] += count
         for limit, count in report["rate_limited"].items():
             self.rate_limited[limit] += count
         for reason, count in report["desync"].items():

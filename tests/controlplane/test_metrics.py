@@ -284,3 +284,21 @@ def test_each_metric_is_in_the_manual() -> None:
     for name, family in shown.items():
         for sample in family.samples:
             assert set(re.findall(r"\w+", rows[name])) == sample.labels.keys() - {"le"}, name
+
+
+def test_what_a_worker_had_open_when_it_died_is_in_the_ledger() -> None:
+    store = MetricsStore()
+    store.update(0, 1, a_report(active=3))
+    store.retire(0, 1)
+    assert store.listeners()["web"].faults == {"WorkerExit": 3}
+    assert store.listeners()["web"].active == 0
+
+
+def test_a_worker_that_has_drained_loses_nothing() -> None:
+    store = MetricsStore()
+    store.update(0, 1, a_report(active=3))
+    store.drained(0, 1)
+    store.retire(0, 1)
+    store.update(0, 2, a_report(active=2))
+    store.retire(0, 2)
+    assert store.listeners()["web"].faults == {"WorkerExit": 2}

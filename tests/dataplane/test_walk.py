@@ -154,7 +154,7 @@ class Walk(RuleBasedStateMachine):
     @rule(what=st.sampled_from(["drain", "retire", "end all", "nothing", "nothing", "nothing"]))
     def operate(self, what: str) -> None:
         if what == "drain":
-            self.world.front.drain()
+            self.world.front.drain("Drain")
         elif what == "retire":
             self.world.pools[2].retire()
         elif what == "end all":

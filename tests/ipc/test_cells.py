@@ -99,3 +99,11 @@ def test_a_dead_workers_cells_are_zeroed_and_only_those(cells: SharedCells) -> N
 
 def test_freeing_an_unknown_key_is_ignored(cells: SharedCells) -> None:
     CellAllocator(cells).free("nobody")
+
+
+def test_zeroing_a_slot_tells_what_it_had_in_flight(cells: SharedCells) -> None:
+    allocator = CellAllocator(cells)
+    for key, count in (("a", 3), ("b", 2), ("c", -1)):
+        cells.view[allocator.run(key) + 5] = count
+    assert allocator.zero_slot(5) == 5
+    assert allocator.zero_slot(5) == 0

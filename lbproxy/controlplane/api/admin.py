@@ -29,6 +29,7 @@ from lbproxy.controlplane.api.answers import Answer, Right, Route, Routes
 from lbproxy.controlplane.api.description import describe_configuration, describe_status
 from lbproxy.controlplane.api.targets import TargetsApi
 from lbproxy.controlplane.state import ControlState
+from lbproxy.telemetry import ledger
 
 _log = Logger()
 
@@ -43,6 +44,7 @@ GET  /metrics  Prometheus metrics
 GET  /status   workers, listeners, target groups and targets as JSON
 GET  /ready    200 when every worker serves, else 503 and the reason
 GET  /live     200 while the supervisor runs
+GET  /drops    what lbproxy itself ended or refused, by cause, as JSON
 GET  /config   the configuration in force as JSON, without keys
 POST /reload   read the configuration file again
 
@@ -223,6 +225,7 @@ class AdminResource(Resource):
             "/": {"GET": Route(lambda _: Answer.of_text(200, _INDEX))},
             "/metrics": {"GET": Route(lambda _: Answer(200, self._metrics.exposition(), PROMETHEUS))},
             "/status": {"GET": Route(self._status)},
+            "/drops": {"GET": Route(self._drops)},
             "/config": {"GET": Route(self._configuration)},
             "/ready": {"GET": Route(self._ready)},
             "/live": {"GET": Route(lambda _: Answer.of_text(200, "alive\n"))},
@@ -260,6 +263,17 @@ class AdminResource(Resource):
             request.setHeader("Allow", ", ".join(allowed))
             return Answer.of_json(405, {"error": f"{path} takes {' and '.join(allowed)}"})
         return self._gate.refusal(request, route) or route.respond(request)
+
+    def _drops(self, _: Request) -> Answer:
+        totals = self._metrics.totals()
+        return Answer.of_json(
+            200,
+            {
+                "uptime_seconds": round(self._reactor.seconds() - self._supervisor.started_at, 3),
+                "drops": ledger.entries(totals["listeners"]),
+                "requests_lost_with_workers": totals["requests_lost_with_workers"],
+            },
+        )
 
     def _status(self, _: Request) -> Answer:
         return Answer.of_json(

@@ -110,6 +110,10 @@ class Metrics(Protocol):
 
     def worker_restarted(self, slot: int) -> None: ...
 
+    def drained(self, slot: int, incarnation: int) -> None: ...
+
+    requests_lost: int
+
 
 class WorkerSlot:
     """One slot's worker, from start to stop, and its successors."""
@@ -275,6 +279,7 @@ class WorkerSlot:
             case Suspect(group=group, target=target, failures=failures):
                 self._pool.on_suspect(group, target, failures)
             case Drained(aborted=aborted):
+                self._pool.metrics.drained(self.index, self._incarnation)
                 if aborted:
                     _log.warn(
                         "worker {slot} ended {aborted} connections at the drain deadline",
@@ -438,11 +443,13 @@ class WorkerPool(Service):
         sockets: ListeningSockets,
         cells_fd: int,
         metrics: Metrics,
-        clear_slot: Callable[[int], None],
+        clear_slot: Callable[[int], int],
         rng: random.Random | None = None,
         stickiness: KeyRing | None = None,
     ) -> None:
-        """``clear_slot`` zeroes the shared cells of a slot whose worker has gone; ``stickiness`` has cookies' keys."""
+        """``clear_slot`` zeroes the shared cells of a slot whose worker has gone and gives what was in flight;
+        ``stickiness`` has cookies' keys.
+        """
         self.clock = clock
         self.launch = launch
         self.sockets = sockets
@@ -588,7 +595,7 @@ class WorkerPool(Service):
 
     def worker_gone(self, index: int, incarnation: int) -> None:
         """What a worker had in flight is over."""
-        self._clear_slot(index)
+        self.metrics.requests_lost += self._clear_slot(index)
         self.metrics.retire(index, incarnation)
         self.on_change()
 

@@ -123,7 +123,7 @@ class TcpFront:
         for connection in self.connections:
             connection.settle()
 
-    def drain(self) -> None:
+    def drain(self, cause: str) -> None:
         """Connections live on: where a TCP conversation may be cut only its ends know."""
         self.draining = True
 

@@ -27,6 +27,7 @@ cdef class HttpFront:
     cdef public bint draining
     cdef readonly set connections
     cdef readonly object admission
+    cdef readonly str drain_cause
     cdef public object describe_tls
     cdef readonly object http2
     cdef public object certificates

@@ -26,6 +26,7 @@ from lbproxy.dataplane.proxy.forwarded import ForwardedFields
 from lbproxy.dataplane.proxy.runtime import HttpRuntime
 from lbproxy.native.clock import Clock
 from lbproxy.native.tls import finish
+from lbproxy.telemetry import ledger
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http.desync import REASONS, classification, number_of
 from lbproxy.wire.http.fields import without_odd_names
@@ -123,6 +124,7 @@ class HttpFront:
         self.port = port
         self.deadlines = deadlines
         self.draining = False
+        self.drain_cause = ledger.DRAIN
         self.connections: set[Any] = set()
         self.admission: Admission | None = None
         self.describe_tls = describe_tls
@@ -144,9 +146,10 @@ class HttpFront:
         replace(self.admission, admission, [connection.host for connection in self.connections])
         self.admission = admission
 
-    def drain(self) -> None:
+    def drain(self, cause: str) -> None:
         """Answer with ``Connection: close`` from now on; close idle connections after a moment."""
         self.draining = True
+        self.drain_cause = cause
         for connection in list(self.connections):
             connection.drain()
 
@@ -334,10 +337,18 @@ class ClientConnection(Downstream):
         elif exchange is not None:
             exchange.timed_out()
         elif self._reading == _CLOSING:
+            if self._transport.untaken():
+                self._runtime.counters.faults[Fault.CLIENT_TIMEOUT.reason] += 1
             self._abort()
         elif self._buffer and not self._write_paused:
             self._refuse(Fault.CLIENT_TIMEOUT.status, Fault.CLIENT_TIMEOUT.reason, UNREADABLE)
         else:
+            if self._write_paused:
+                self._runtime.counters.faults[Fault.CLIENT_TIMEOUT.reason] += 1
+            elif self._reading == _HEAD and (not self.secure or self._tls is not None):
+                front = self._front
+                cause = front.drain_cause if front.draining else ledger.IDLE_TIMEOUT
+                self._runtime.counters.closed[cause] += 1
             self._close()
 
     def _is_taking(self) -> bool:
@@ -401,6 +412,8 @@ class ClientConnection(Downstream):
         exchange = self._exchange
         if exchange is not None:
             exchange.fail(Fault.DRAIN_DEADLINE)
+        elif self._reading == _HEAD:
+            self._runtime.counters.closed[ledger.DRAIN_DEADLINE] += 1
         self._abort()
         return exchange is not None
 
@@ -490,7 +503,10 @@ class ClientConnection(Downstream):
             self._reading = _NOTHING
         self._may_switch = False
         self._requests_left -= 1
-        self._keep = head.keep_alive and self._requests_left != 0
+        self._keep = head.keep_alive
+        if self._keep and self._requests_left == 0:
+            self._keep = False
+            runtime.counters.closed[ledger.MAX_REQUESTS] += 1
         self._chunked_out = False
         exchange = self._exchange = Exchange.__new__(Exchange)
         exchange.begin_exchange(self, runtime, head, self._began)
@@ -691,6 +707,8 @@ class ClientConnection(Downstream):
                 self._keep = False
         if self._keep and (self._front.draining or self.clock.now() > self._age_limit):
             self._keep = False
+            front = self._front
+            self._runtime.counters.closed[front.drain_cause if front.draining else ledger.KEEP_ALIVE_AGE] += 1
         connection = CONNECTION_UNSAID
         if not self._keep or (not exchange.request_ended and ended):
             self._keep = False
@@ -830,6 +848,7 @@ class SecureClientConnection(ClientConnection):
     def connectionLost(self, reason: Failure) -> None:
         if self._tls is None:
             self._runtime.counters.tls_failures += 1
+            self._runtime.counters.faults[Fault.CLIENT_TLS_FAILED.reason] += 1
         super().connectionLost(reason)
 
     def _abort(self) -> None:

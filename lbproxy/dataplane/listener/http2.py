@@ -25,6 +25,7 @@ from lbproxy.dataplane.proxy.exchange import Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields
 from lbproxy.native.clock import Clock, turns
+from lbproxy.telemetry import ledger
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http.desync import REASONS, number_of
 from lbproxy.wire.http.fields import without_odd_names
@@ -316,6 +317,9 @@ class Http2Connection:
             exchange.alone = desync >= runtime.desync_closes
         self._requests_left -= 1
         if self._requests_left == 0 or now > self._age_limit:
+            if self._life == _SERVING:
+                cause = ledger.KEEP_ALIVE_AGE if self._requests_left else ledger.MAX_REQUESTS
+                self._runtime.counters.closed[cause] += 1
             self._leave_at_once()
         ended = event.ended
         data = event.data
@@ -446,6 +450,8 @@ class Http2Connection:
             if self._life == _CLOSING:
                 return
         if not self.codec.streams and now >= self._idle_by:
+            if self._life == _SERVING:
+                self._runtime.counters.closed[ledger.IDLE_TIMEOUT] += 1
             self._say_goodbye()
             return
         clients = self._clients()
@@ -542,6 +548,7 @@ class Http2Connection:
         """Take no more requests, after those that cross with the first GOAWAY (RFC 9113 section 6.8)."""
         if self._life == _SERVING:
             self._life = _LEAVING
+            self._runtime.counters.closed[self._front.drain_cause] += 1
             self.codec.send_goaway(NO_ERROR, False)
             self._leave_at = self.clock.now() + DRAIN_GRACE_SECONDS
             self.look_by(self._leave_at)

@@ -386,7 +386,8 @@ class Exchange(HttpRecord):
         if upstream is not None and upstream.is_taking():
             self.client.expect_progress(self.runtime.idle_timeout)
         elif self.tunnel:
-            self.error_reason = "IdleTimeout"
+            self.error_reason = Fault.IDLE_TIMEOUT.reason
+            self.runtime.counters.faults[Fault.IDLE_TIMEOUT.reason] += 1
             self._drop_upstream()
             self.client.end_tunnel()
             self._finish()

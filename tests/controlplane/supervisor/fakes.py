@@ -102,6 +102,8 @@ class FakeMetrics:
         self.retired: list[tuple[int, int | None]] = []
         self.restarts: list[int] = []
         self.reloads: list[bool] = []
+        self.left_in_order: list[tuple[int, int]] = []
+        self.requests_lost = 0
 
     def update(self, slot: int, incarnation: int, counters: Mapping[str, Any]) -> None:
         self.updates.append((slot, incarnation, counters))
@@ -111,6 +113,9 @@ class FakeMetrics:
 
     def worker_restarted(self, slot: int) -> None:
         self.restarts.append(slot)
+
+    def drained(self, slot: int, incarnation: int) -> None:
+        self.left_in_order.append((slot, incarnation))
 
     def reloaded(self, success: bool, unix_time: float) -> None:
         self.reloads.append(success)

@@ -212,7 +212,7 @@ class SupervisorTestCase(SynchronousTestCase):
         cells = os.open(os.devnull, os.O_RDONLY)
         self.addCleanup(os.close, cells)
         self.pool = WorkerPool(
-            self.reactor, self.launcher, self.sockets, cells, self.metrics, lambda slot: None, random.Random(1)
+            self.reactor, self.launcher, self.sockets, cells, self.metrics, lambda slot: 0, random.Random(1)
         )
 
     def in_thread(self, load: Callable[..., Any], *arguments: Any) -> Deferred[Any]:

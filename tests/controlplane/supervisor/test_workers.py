@@ -31,10 +31,14 @@ class PoolTestCase(SynchronousTestCase):
         cells = os.open(os.devnull, os.O_RDONLY)
         self.addCleanup(os.close, cells)
         self.pool = WorkerPool(
-            self.clock, self.launcher, self.sockets, cells, self.metrics, self.cleared.append, random.Random(1)
+            self.clock, self.launcher, self.sockets, cells, self.metrics, self.clear, random.Random(1)
         )
         self.pool.startService()
         self.addCleanup(self.pool.stopService)
+
+    def clear(self, slot: int) -> int:
+        self.cleared.append(slot)
+        return 7
 
     def start(self, number: int = 1, *binds: Bind) -> list[FakeWorker]:
         self.sockets.open(dict.fromkeys(binds, "web"), range(number))
@@ -231,6 +235,7 @@ class RestartTests(PoolTestCase):
         self.turn(1)
 
         self.assertEqual((self.cleared, self.metrics.retired), ([0], [(0, 1)]))
+        self.assertEqual(self.metrics.requests_lost, 7)
 
     def test_what_it_said_last_is_heard(self) -> None:
         """The process may be reaped before its channel is read to the end."""

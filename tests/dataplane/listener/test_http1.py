@@ -913,7 +913,7 @@ def test_a_target_that_reads_slowly_is_waited_for_as_long_as_it_reads() -> None:
 def test_draining_closes_idle_connections_after_a_moment() -> None:
     world = World()
     client = world.client()
-    world.front.drain()
+    world.front.drain("Drain")
     world.turn()
     assert not client.ended
     world.wait(DRAIN_GRACE_SECONDS + 0.2)
@@ -924,7 +924,7 @@ def test_draining_answers_with_close() -> None:
     world = World()
     waiting, idle = world.client(), world.client()
     waiting.deliver(request())
-    world.front.drain()
+    world.front.drain("Drain")
     world.wait(DRAIN_GRACE_SECONDS - 1)
     idle.deliver(request("/fixed"))
     world.wait(5)

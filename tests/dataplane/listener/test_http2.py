@@ -404,6 +404,7 @@ def test_an_idle_connection_is_closed_with_goaway() -> None:
     world.wait(0.4)
     client.move()
     assert client.goaways == [(1, NO_ERROR)]
+    assert world.counters.closed == {"IdleTimeout": 1}
     world.wait(2.5)
     assert not client.transport.connected
 
@@ -504,7 +505,7 @@ def test_a_drain_says_goaway_twice_and_lets_requests_end() -> None:
     world, client = connect()
     stream = client.request()
     target = world.target()
-    world.front.drain()
+    world.front.drain("Drain")
     client.move()
     assert client.goaways == [(2**31 - 1, NO_ERROR)]
     late = headers(3, [*GET[:3], (":path", "/fixed")])
@@ -524,10 +525,11 @@ def test_a_drain_says_goaway_twice_and_lets_requests_end() -> None:
 
 def test_an_idle_connection_drains_in_a_moment() -> None:
     world, client = connect()
-    world.front.drain()
+    world.front.drain("Drain")
     world.wait(DRAIN_GRACE_SECONDS + 0.2)
     client.move()
     assert client.goaways == [(2**31 - 1, NO_ERROR), (0, NO_ERROR)]
+    assert world.counters.closed == {"Drain": 1}
     assert client.transport.write_closed
 
 

@@ -187,10 +187,10 @@ def test_a_handshake_that_succeeds_is_no_failure_and_may_resume() -> None:
 def test_a_connection_whose_handshake_ends_while_draining_is_closed_soon(begun: bool) -> None:
     world = SecureWorld()
     if not begun:
-        world.front.drain()
+        world.front.drain("Drain")
     client = world.secure_client(handshake=False)
     if begun:
-        world.front.drain()
+        world.front.drain("Drain")
     client.handshake()
     world.wait(DRAIN_GRACE_SECONDS + 0.2)
     client.exchange()

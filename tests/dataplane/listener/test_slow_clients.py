@@ -199,3 +199,51 @@ def test_a_pipeline_ends_after_its_share_of_requests_too() -> None:
     world.turn()
     assert client.take().count(b"HTTP/1.1 200") == 2
     assert len(world.log.records) == 2
+
+
+# What is closed in order is in the ledger
+
+
+def test_closed_connections_have_a_cause() -> None:
+    world = World(max_requests_per_connection=1)
+    world.client().deliver(FIXED)
+    assert world.counters.closed == {"MaxRequests": 1}
+
+    world = World(client_keep_alive_seconds=5.0)
+    client = world.client()
+    world.wait(6)
+    client.deliver(FIXED)
+    assert world.counters.closed == {"KeepAliveAge": 1}
+
+    world = World(idle_timeout_seconds=5.0)
+    client = world.client()
+    client.deliver(FIXED)
+    world.wait(6)
+    assert client.ended == "closed"
+    assert world.counters.closed == {"IdleTimeout": 1}
+
+    world = World()
+    idle, busy = world.client(), world.client()
+    world.front.drain("Reload")
+    busy.deliver(FIXED)
+    world.wait(3)
+    assert (idle.ended, busy.ended) == ("closed", "closed")
+    assert world.counters.closed == {"Reload": 2}
+
+    world = World()
+    world.client()
+    world.front.end()
+    assert world.counters.closed == {"DrainDeadline": 1}
+
+
+def test_what_the_client_closes_is_not_in_the_ledger() -> None:
+    world = World()
+    for leave in ("deliver_eof", "reset"):
+        client = world.client()
+        client.deliver(FIXED)
+        getattr(client, leave)()
+        world.wait(6)
+    asked_to_close = world.client()
+    asked_to_close.deliver(FIXED.replace(b"Host", b"Connection: close\r\nHost"))
+    world.wait(6)
+    assert (world.counters.closed, world.counters.faults) == ({}, {})
