@@ -37,6 +37,9 @@ _log = Logger()
 
 REPORT_SECONDS = 1.0
 _DRAIN_LOOK_SECONDS = 0.05
+_PART_SECONDS = 1.0
+"""How long, after the drain deadline, clients may take to read how their WebSockets ended; less than the supervisor
+waits before it kills."""
 
 
 class Worker(Service):
@@ -56,6 +59,9 @@ class Worker(Service):
         self._reporting.clock = reactor
         self._draining: LoopingCall | None = None
         self._drain_until = 0.0
+        self._parting = False
+        """Whether the drain deadline has come."""
+        self._aborted = 0
         self._crowd = Crowd(find_trim())
         self.on_finished: Callable[[], None] | None = None
 
@@ -139,16 +145,20 @@ class Worker(Service):
 
     def _look_whether_drained(self) -> None:
         assert self._draining is not None
-        aborted = 0
         if self._serving is not None and self._serving.open_connections():
-            if self._reactor.seconds() < self._drain_until:
+            now = self._reactor.seconds()
+            if now < self._drain_until:
                 return
-            aborted = self._serving.end()
+            self._aborted += self._serving.end()
+            if not self._parting and self._serving.open_connections():
+                self._parting = True
+                self._drain_until = now + _PART_SECONDS
+                return
         self._draining.stop()
         if self._reporting.running:
             self._reporting.stop()
         self._report()
-        self._channel.send(Drained(aborted=aborted))
+        self._channel.send(Drained(aborted=self._aborted))
         if self._serving is not None:
             self._serving.close()
             self._serving = None
