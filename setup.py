@@ -34,6 +34,7 @@ HOT = (
     "wire/http2/sending.py",
     "wire/http2/control.py",
     "wire/http2/connection.py",
+    "wire/websocket.py",
     "telemetry/records.py",
     "telemetry/histograms.py",
     "telemetry/counters.py",

@@ -11,6 +11,7 @@ from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from lbproxy.dataplane.memory import Crowd, find_trim
 from lbproxy.dataplane.serving import Serving
 from lbproxy.ipc.cells import SharedCells
 from lbproxy.ipc.channel import Channel
@@ -36,6 +37,9 @@ _log = Logger()
 
 REPORT_SECONDS = 1.0
 _DRAIN_LOOK_SECONDS = 0.05
+_PART_SECONDS = 1.0
+"""How long, after the drain deadline, clients may take to read how their WebSockets ended; less than the supervisor
+waits before it kills."""
 
 
 class Worker(Service):
@@ -55,6 +59,10 @@ class Worker(Service):
         self._reporting.clock = reactor
         self._draining: LoopingCall | None = None
         self._drain_until = 0.0
+        self._parting = False
+        """Whether the drain deadline has come."""
+        self._aborted = 0
+        self._crowd = Crowd(find_trim())
         self.on_finished: Callable[[], None] | None = None
 
     def startService(self) -> None:
@@ -120,6 +128,7 @@ class Worker(Service):
     def _report(self) -> None:
         if self._serving is not None:
             self._channel.send(Report(counters=self._serving.report()))
+            self._crowd.look(self._serving.open_connections())
 
     def _suspect(self, group: str, target: str, failures: int) -> None:
         self._channel.send(Suspect(group=group, target=target, failures=failures))
@@ -136,16 +145,20 @@ class Worker(Service):
 
     def _look_whether_drained(self) -> None:
         assert self._draining is not None
-        aborted = 0
         if self._serving is not None and self._serving.open_connections():
-            if self._reactor.seconds() < self._drain_until:
+            now = self._reactor.seconds()
+            if now < self._drain_until:
                 return
-            aborted = self._serving.end()
+            self._aborted += self._serving.end()
+            if not self._parting and self._serving.open_connections():
+                self._parting = True
+                self._drain_until = now + _PART_SECONDS
+                return
         self._draining.stop()
         if self._reporting.running:
             self._reporting.stop()
         self._report()
-        self._channel.send(Drained(aborted=aborted))
+        self._channel.send(Drained(aborted=self._aborted))
         if self._serving is not None:
             self._serving.close()
             self._serving = None

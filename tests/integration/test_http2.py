@@ -256,6 +256,47 @@ def accept_websocket(skt: socket.socket) -> None:
         skt.sendall(data)
 
 
+def open_websocket(client: Client) -> int:
+    while not client.h2.remote_settings.get(h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL):
+        client.pump()
+    number = client.h2.get_next_available_stream_id()
+    client.h2.send_headers(
+        number,
+        [
+            (":method", "CONNECT"),
+            (":protocol", "websocket"),
+            (":scheme", client.scheme),
+            (":authority", "example.com"),
+            (":path", "/chat"),
+            ("sec-websocket-version", "13"),
+        ],
+    )
+    client.flush()
+    while number not in client.statuses:
+        client.pump()
+    assert client.statuses[number] == 200
+    return number
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_websocket_that_outlasts_the_drain_is_told(tmp_path: Path, encrypted: bool) -> None:
+    """RFC 6455 section 7.4.1."""
+    with RawTarget(accept_websocket) as target:
+        web, secure = free_port(), free_port()
+        text = CONFIGURATION.format(host=HOST, web=web, secure=secure, target=target.port)
+        with Balancer(tmp_path, text, "workers = 1\ndrain-timeout = 1s") as balancer:
+            balancer.wait_healthy("app", 1)
+            with Client(secure if encrypted else web, encrypted) as client:
+                number = open_websocket(client)
+                balancer.process.terminate()
+                while not client.goaways:
+                    client.pump()
+                client.h2.state_machine.state = h2.connection.ConnectionState.CLIENT_OPEN
+                client.finish(number)
+                assert client.bodies[number] == b"\x88\x02\x03\xe9"
+            assert balancer.process.wait(15) == 0
+
+
 def test_a_websocket_and_a_drain(tmp_path: Path) -> None:
     """RFC 8441; then SIGTERM: what is in flight ends in its time, after GOAWAY."""
     with RawTarget(accept_websocket) as target:
@@ -264,24 +305,7 @@ def test_a_websocket_and_a_drain(tmp_path: Path) -> None:
         with Balancer(tmp_path, text, "workers = 1\ndrain-timeout = 10s") as balancer:
             balancer.wait_healthy("app", 1)
             with Client(web) as client:
-                while not client.h2.remote_settings.get(h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL):
-                    client.pump()
-                number = client.h2.get_next_available_stream_id()
-                client.h2.send_headers(
-                    number,
-                    [
-                        (":method", "CONNECT"),
-                        (":protocol", "websocket"),
-                        (":scheme", "http"),
-                        (":authority", "example.com"),
-                        (":path", "/chat"),
-                        ("sec-websocket-version", "13"),
-                    ],
-                )
-                client.flush()
-                while number not in client.statuses:
-                    client.pump()
-                assert client.statuses[number] == 200
+                number = open_websocket(client)
                 for piece in (b"ping", b"x" * 16000):
                     client.h2.send_data(number, piece)
                     client.flush()

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import re
+import signal
 import socket
 import ssl
 import struct
@@ -76,7 +77,7 @@ def frame(opcode: int, payload: bytes) -> bytes:
 class World:
     """A balancer in front of a WebSocket server that echoes, reached in three ways."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: str = "workers = 1") -> None:
         self.target = RawTarget(self._serve)
         self.http, self.https, self.both = free_port(), free_port(), free_port()
         self.ends: list[str] = []
@@ -107,6 +108,7 @@ idle-timeout = {IDLE_SECONDS:g}s
 protocol = HTTP
 targets = {HOST}:{self.target.port}
 health-check = off
+deregistration-delay = 1s
 
 [target-group:secure]
 protocol = HTTPS
@@ -114,7 +116,7 @@ targets = {HOST}:{self.https}
 tls-verify = off
 health-check = off
 """
-        self.balancer = Balancer(folder, self.configuration, "workers = 1")
+        self.balancer = Balancer(folder, self.configuration, options)
 
     def _serve(self, skt: socket.socket) -> None:
         head, _, rest = read_head(skt).partition(b"\r\n\r\n")
@@ -279,6 +281,47 @@ def test_reloads_do_not_disturb(world: World, way: str) -> None:
         client.send(f"reload {index}")
         assert client.recv() == f"reload {index}"
     client.close()
+
+
+GOING_AWAY = struct.pack("!H", 1001)
+
+
+def open_all(world: World) -> list[websocket.WebSocket]:
+    clients = [world.connect(way) for way in ("http", "https", "both")]
+    for client in clients:
+        client.send("x")
+        assert client.recv() == "x"
+    return clients
+
+
+def test_a_drain_takes_leave_of_both_ends(tmp_path: Path) -> None:
+    world = World(tmp_path, "workers = 1\ndrain-timeout = 1s")
+    with world.balancer:
+        clients = open_all(world)
+        began = time.monotonic()
+        world.balancer.signal(signal.SIGTERM)
+        for client in clients:
+            assert client.recv_data(control_frame=True) == (CLOSE, GOING_AWAY)
+            client.shutdown()
+        assert world.balancer.process.wait(10) == 0
+        assert 0.9 < time.monotonic() - began < 5
+        wait_until(lambda: world.ends == ["code 1001"] * 3, 5, "the target was told")
+        assert {line["error_reason"] for line in world.balancer.access_log()} == {"DrainDeadline"}
+    world.target.close()
+
+
+def test_a_deregistered_target_and_its_clients_are_told(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with world.balancer:
+        clients = open_all(world)
+        target = f"targets = {HOST}:{world.target.port}"
+        world.balancer.write(world.configuration.replace(target, f"targets = {HOST}:{free_port()}"))
+        assert world.balancer.reload()["ok"]
+        for client in clients:
+            assert client.recv_data(control_frame=True) == (CLOSE, GOING_AWAY)
+            client.shutdown()
+        wait_until(lambda: world.ends == ["code 1001"] * 3, 5, "the target was told")
+    world.target.close()
 
 
 def test_nothing_is_left_in_flight(world: World) -> None:

@@ -408,10 +408,12 @@ class ClientConnection(Downstream):
             self._front.deadlines.set(self, self.clock.now() + DRAIN_GRACE_SECONDS)
 
     def end(self) -> bool:
-        """End at once; tell whether that cut an exchange."""
+        """End at once, or after a WebSocket's last frame; tell whether that cut an exchange."""
         exchange = self._exchange
         if exchange is not None:
-            exchange.fail(Fault.DRAIN_DEADLINE)
+            exchange.end(Fault.DRAIN_DEADLINE)
+            if exchange.parted:
+                return True
         elif self._reading == _HEAD:
             self._runtime.counters.closed[ledger.DRAIN_DEADLINE] += 1
         self._abort()
@@ -752,6 +754,10 @@ class ClientConnection(Downstream):
 
     def end_tunnel(self) -> None:
         self._close()
+
+    def leave_tunnel(self, data: bytes) -> None:
+        self.send_data(data)
+        self._linger()
 
     def exchange_done(self) -> None:
         exchange, self._exchange = self._exchange, None

@@ -565,15 +565,20 @@ class Http2Connection:
             self._close()
 
     def end(self) -> int:
-        """End at once; tell how many exchanges that cut."""
+        """End at once, or after the last frames of WebSockets; tell how many exchanges that cut."""
         cut = 0
+        parted = False
         for client in self._clients():
             exchange = client.exchange
             if exchange is not None:
                 cut += 1
-                exchange.fail(Fault.DRAIN_DEADLINE)
+                exchange.end(Fault.DRAIN_DEADLINE)
+                parted = parted or exchange.parted
+        if parted:
+            self._leave_at_once()
         self._flush()
-        self._abort()
+        if not parted:
+            self._abort()
         return cut
 
     def _fail(self, error: RemoteProtocolError) -> None:

@@ -221,6 +221,14 @@ class ClientStream(Downstream):
     def end_tunnel(self) -> None:
         self.send_end(b"")
 
+    def leave_tunnel(self, data: bytes) -> None:
+        if self.stream.state != CLOSED:
+            exchange = self.exchange
+            assert exchange is not None
+            exchange.sent_bytes += len(data)
+            self._send(data, True)
+            self._connection.send_soon()
+
     def exchange_done(self) -> None:
         self.exchange = None
         self._early = None

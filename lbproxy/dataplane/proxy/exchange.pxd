@@ -11,6 +11,7 @@ from lbproxy.dataplane.router.table cimport Match
 from lbproxy.native._clock cimport Clock as CClock
 from lbproxy.native._http1 cimport Codec as CCodec, RequestHead as CRequestHead, ResponseHead as CResponseHead
 from lbproxy.telemetry.records cimport HttpRecord
+from lbproxy.wire.websocket cimport FrameTracker
 
 
 cdef class Downstream:
@@ -33,6 +34,7 @@ cdef class Downstream:
     cpdef cut(self)
     cpdef start_tunnel(self, bytes reason, bytes fields, bytes protocol)
     cpdef end_tunnel(self)
+    cpdef leave_tunnel(self, bytes data)
     cpdef exchange_done(self)
 
 
@@ -63,11 +65,12 @@ cdef class Exchange(HttpRecord):
     cdef readonly GroupRuntime group
     cdef public Upstream upstream
     cdef public Pool pool
-    cdef readonly bint request_ended, response_started, tunnel, done
+    cdef readonly bint request_ended, response_started, tunnel, parted, done
     cdef public bint alone
     cdef readonly object tries
     cdef object _others, _chosen, _following, _kept_failed
     cdef object _transform
+    cdef FrameTracker _from_client, _from_target
     cdef bytes _data, _trailers, _block, _sent_target, _sent_authority
     cdef tuple _earlier_tries
     cdef long long _framing
@@ -114,6 +117,7 @@ cdef class Exchange(HttpRecord):
     cpdef bint has_better_than(self, int status) except -1
     cpdef take_over(self, Upstream upstream, Pool pool, chosen, double dispatched)
     cpdef fail(self, fault)
+    cpdef end(self, fault)
 
     cpdef bytes value_of(self, bytes name)
     cdef bint _rewrite(self, transform) except -1
@@ -128,6 +132,7 @@ cdef class Exchange(HttpRecord):
     cdef _respond(self, int status, bytes content_type, bytes body, bytes fields=*)
     @cython.locals(pool=Pool, upstream=Upstream)
     cdef _try(self, chosen)
+    cdef _part(self, fault)
     cdef _tell(self, fault)
     cdef _try_instead(self, following, str reason, int status)
     cdef bint _ask_another(self, int status, bint ended) except -1

@@ -10,6 +10,7 @@ The phases: *match* (rule), *pick* (target), *connect*, *send*, *wait*, *relay*,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from lbproxy.telemetry.records import HttpRecord
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http.path import normalize_target, use_normalized_path
 from lbproxy.wire.http1.codec import CHUNKED, NO_BODY, codec
+from lbproxy.wire.websocket import GOING_AWAY, FrameTracker, close_frame
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.proxy.retry import Tries
@@ -101,6 +103,10 @@ class Downstream:
     def end_tunnel(self) -> None:
         raise NotImplementedError  # interface
 
+    def leave_tunnel(self, data: bytes) -> None:
+        """Send this as the last of the tunnel; the client has a little time to take it."""
+        raise NotImplementedError  # interface
+
     def exchange_done(self) -> None:
         """The exchange is over; its answer, if any, is written whole."""
         raise NotImplementedError  # interface
@@ -164,6 +170,8 @@ class Exchange(HttpRecord):
         "_earlier_tries",
         "_following",
         "_framing",
+        "_from_client",
+        "_from_target",
         "_kept_failed",
         "_others",
         "_queued",
@@ -184,6 +192,7 @@ class Exchange(HttpRecord):
         "done",
         "group",
         "head",
+        "parted",
         "pool",
         "request_ended",
         "response_started",
@@ -211,6 +220,8 @@ class Exchange(HttpRecord):
         self.request_ended = False
         self.response_started = False
         self.tunnel = False
+        self.parted = False
+        """Whether a tunnel is over and the client was told so: its connection ends in order."""
         self.done = False
         self.alone = False
         """The target's connection serves no other request after this one."""
@@ -318,6 +329,8 @@ class Exchange(HttpRecord):
     def request_data(self, data: bytes) -> None:
         """A piece of the request's body has come, or of what goes through the tunnel."""
         self.received_bytes += len(data)
+        if self.tunnel:
+            self._from_client.receive_data(data)
         upstream = self.upstream
         if upstream is not None:
             if (self._repeatable or self._refusable) and not self.response_started:
@@ -471,6 +484,8 @@ class Exchange(HttpRecord):
 
     def response_data(self, data: bytes) -> None:
         """A piece of the answer's body, or of what comes back through the tunnel."""
+        if self.tunnel:
+            self._from_target.receive_data(data)
         self.client.expect_progress(self.runtime.idle_timeout)
         self.client.send_data(data)
 
@@ -488,6 +503,8 @@ class Exchange(HttpRecord):
         if self.tries is not None:
             self.tries.end()
         self.response_started = True
+        self._from_client = FrameTracker()
+        self._from_target = FrameTracker()
         self.tunnel = True
         self.client.expect_progress(self.runtime.idle_timeout)
         fields = self._with_cookies(head) if self._sticky else head.forwarded
@@ -520,7 +537,7 @@ class Exchange(HttpRecord):
 
     def target_gone(self) -> None:
         """The target left its group, and the time that it had to finish is over."""
-        self.fail(Fault.TARGET_DEREGISTERED)
+        self.end(Fault.TARGET_DEREGISTERED)
 
     # The tries call (`lbproxy.dataplane.proxy.retry`, `lbproxy.dataplane.proxy.hedge`)
 
@@ -619,7 +636,31 @@ class Exchange(HttpRecord):
             self._tell(fault)
         self._finish()
 
+    def end(self, fault: Fault) -> None:
+        """The time to finish is over: give up, but take leave of the ends of a WebSocket."""
+        if self.tunnel and not self.done:
+            self._part(fault)
+        else:
+            self.fail(fault)
+
     # Inside
+
+    def _part(self, fault: Fault) -> None:
+        """End a tunnel: each side gets a close frame unless it has a part of another frame, or had its last."""
+        self.error_reason = fault.reason
+        self.runtime.counters.faults[fault.reason] += 1
+        upstream = self.upstream
+        if upstream is not None and self._from_client.between_frames and not self._from_client.closed:
+            upstream.send_data(close_frame(GOING_AWAY, os.urandom(4)))
+            self._leave_tunnel()
+        else:
+            self._drop_upstream()
+        if self._from_target.between_frames and not self._from_target.closed:
+            self.parted = True
+            self.client.leave_tunnel(close_frame(GOING_AWAY))
+        else:
+            self.client.cut()
+        self._finish()
 
     def _tell(self, fault: Fault) -> None:
         head = self.head

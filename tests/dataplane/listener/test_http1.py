@@ -1073,6 +1073,51 @@ def test_a_tunnel_has_back_pressure_both_ways() -> None:
     assert target.reading
 
 
+def test_a_drain_takes_leave_of_both_ends_of_a_websocket() -> None:
+    """RFC 6455 section 7.4.1; the client has time to read it, and may still be sending."""
+    world = World()
+    client = world.client()
+    client.deliver(UPGRADE)
+    target = world.target()
+    target.deliver(SWITCHING + b"\x81\x02hi")
+    assert client.take().endswith(b"\r\n\r\n\x81\x02hi")
+    target.take()
+    client.full = True
+    assert world.front.end() == 1
+    assert (len(target.take()), target.disconnecting) == (8, True)
+    client.deliver(b"\x81\x80mask")
+    assert not client.ended
+    client.drain()
+    assert client.take() == b"\x88\x02\x03\xe9"
+    assert client.write_closed
+    client.deliver_eof()
+    assert client.ended == "closed"
+    assert target.take() == b""
+    assert world.counters.faults == {"DrainDeadline": 1}
+    assert world.log.records[0].error_reason == "DrainDeadline"
+    assert world.in_flight == 0
+
+
+def test_a_drain_cuts_a_client_that_does_not_take_its_leave() -> None:
+    world = World()
+    client = world.client()
+    client.deliver(UPGRADE)
+    world.target().deliver(SWITCHING)
+    client.full = True
+    assert world.front.end() == 1
+    assert not client.ended
+    assert world.front.end() == 0, "it is counted once"
+    assert client.ended == "aborted"
+
+
+def test_a_drain_cuts_a_tunnel_within_a_frame() -> None:
+    world = World()
+    client, target = tunnel(world)  # "early" and "hello" begin frames that are longer
+    assert world.front.end() == 1
+    assert (client.take(), client.ended) == (b"", "aborted")
+    assert (target.take(), target.ended) == (b"", "aborted")
+
+
 def test_an_idle_tunnel_is_ended() -> None:
     world = World(idle_timeout_seconds=20.0, group={"response_timeout_seconds": 500.0})
     client, target = tunnel(world)

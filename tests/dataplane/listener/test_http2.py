@@ -646,6 +646,38 @@ def test_a_websocket_that_the_target_ends() -> None:
     assert (got.ended, got.reset) == (True, NO_ERROR)
 
 
+def test_a_drain_takes_leave_of_both_ends_of_a_websocket() -> None:
+    world, client = connect()
+    stream = client.request("/chat", method="CONNECT", protocol=b"websocket", ended=False)
+    target = world.target()
+    target.deliver(SWITCH % accept_of(target.take()) + b"\x81\x02hi")
+    client.move()
+    busy = client.request()
+    assert world.front.end() == 2
+    assert (len(target.take()), target.disconnecting) == (8, True)
+    got = client.answer_to(stream)
+    assert (got.body, got.ended, got.reset) == (b"\x81\x02hi\x88\x02\x03\xe9", True, NO_ERROR)
+    assert client.answer_to(busy).status == 503
+    assert client.goaways[-1] == (busy.id, NO_ERROR)
+    world.turn()
+    assert client.transport.write_closed
+    assert not client.transport.ended, "it may still be sending"
+    assert world.front.end() == 0
+    assert client.transport.ended == "aborted"
+
+
+def test_a_drain_cuts_a_websocket_within_a_frame() -> None:
+    world, client = connect()
+    stream = client.request("/chat", method="CONNECT", protocol=b"websocket", ended=False)
+    target = world.target()
+    target.deliver(SWITCH % accept_of(target.take()) + b"\x81\x02h")
+    client.move()
+    assert world.front.end() == 1
+    got = client.answer_to(stream)
+    assert (got.body, got.ended, got.reset) == (b"\x81\x02h", False, INTERNAL_ERROR)
+    assert client.transport.ended == "aborted"
+
+
 def test_a_websocket_that_is_refused() -> None:
     world, client = connect()
     stream = client.request("/chat", method="CONNECT", protocol=b"websocket", ended=False)

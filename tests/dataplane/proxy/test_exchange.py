@@ -128,6 +128,10 @@ class FakeClient(Downstream):
         assert self.tunnel
         self.tunnel_ended = True
 
+    def leave_tunnel(self, data: bytes) -> None:
+        self.send_data(data)
+        self.end_tunnel()
+
     def exchange_done(self) -> None:
         self.done += 1
 
@@ -736,6 +740,12 @@ def tunnelling(scene: Scene) -> None:
     scene.exchange.switch_protocols(response_head(SWITCHING))
 
 
+def tunnelling_parts_of_frames(scene: Scene) -> None:
+    tunnelling(scene)
+    scene.exchange.request_data(b"\x82")
+    scene.exchange.response_data(b"\x82\x05hell")
+
+
 ANSWERED, CUT, ENDED, SILENT = "answered", "cut", "ended", "silent"
 
 
@@ -766,7 +776,7 @@ def target_gone(scene: Scene) -> None:
 
 
 def drained(scene: Scene) -> None:
-    scene.exchange.fail(Fault.DRAIN_DEADLINE)
+    scene.exchange.end(Fault.DRAIN_DEADLINE)
 
 
 TABLE = [
@@ -806,8 +816,10 @@ TABLE = [
     (tunnelling, client_lost, SILENT, 101, ""),
     (tunnelling, timed_out, ENDED, 101, "IdleTimeout"),
     (tunnelling, target_reset, CUT, 101, "TargetReset"),
-    (tunnelling, target_gone, CUT, 101, "TargetDeregistered"),
-    (tunnelling, drained, CUT, 101, "DrainDeadline"),
+    (tunnelling, target_gone, ENDED, 101, "TargetDeregistered"),
+    (tunnelling, drained, ENDED, 101, "DrainDeadline"),
+    (tunnelling_parts_of_frames, target_gone, CUT, 101, "TargetDeregistered"),
+    (tunnelling_parts_of_frames, drained, CUT, 101, "DrainDeadline"),
 ]
 
 
@@ -856,6 +868,56 @@ def test_either_side_ends_the_tunnel() -> None:
         assert scene.client.tunnel_ended
         assert (scene.exchange.kind, scene.exchange.error_reason) == ("ws", "")
         scene.check_over()
+
+
+GOING_AWAY = b"\x88\x02\x03\xe9"
+CLOSE_FROM_CLIENT = b"\x88\x80mask"
+
+
+def unmasked(frame: bytes) -> bytes:
+    assert frame[1] & 0x80
+    mask = frame[2:6]
+    return bytes([frame[0], frame[1] & 0x7F]) + bytes(a ^ b for a, b in zip(frame[6:], mask, strict=False))
+
+
+@pytest.mark.parametrize("event", [drained, target_gone])
+def test_both_ends_of_a_websocket_are_told_that_it_goes_away(event: Callable[[Scene], None]) -> None:
+    """RFC 6455 section 7.4.1; to the target masked, as a client's frames are (section 5.3)."""
+    scene = Scene()
+    tunnelling(scene)
+    upstream: Any = scene.exchange.upstream
+    event(scene)
+    assert (unmasked(upstream.data), upstream.gone) == (GOING_AWAY, "closed")
+    assert (scene.client.body, scene.client.tunnel_ended, scene.exchange.parted) == (GOING_AWAY, True, True)
+    scene.check_over()
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "target_is_told", "client_is_told"),
+    [
+        (b"\x82\x81mask", b"", False, True),
+        (b"", b"\x82\x7e\x00", True, False),
+        (b"\x02\x80mask", b"\x02\x00", True, True),  # between the frames of a message (section 5.4)
+        (CLOSE_FROM_CLIENT, b"", False, True),  # no frame after the last (section 5.5.1)
+        (b"", b"\x88\x00", True, False),
+    ],
+)
+def test_a_close_frame_stands_between_frames_and_there_is_one(
+    up: bytes, down: bytes, target_is_told: bool, client_is_told: bool
+) -> None:
+    scene = Scene()
+    tunnelling(scene)
+    upstream: Any = scene.exchange.upstream
+    scene.exchange.request_data(up)
+    scene.exchange.response_data(down)
+    drained(scene)
+    assert upstream.data.startswith(up)
+    assert upstream.gone == ("closed" if target_is_told else "aborted")
+    assert (unmasked(upstream.data[len(up) :]) == GOING_AWAY) if target_is_told else (upstream.data == up)
+    assert scene.client.was_cut is not client_is_told
+    assert scene.client.body == down + (GOING_AWAY if client_is_told else b"")
+    assert scene.counters.faults["DrainDeadline"] == 1
+    scene.check_over()
 
 
 # Random walks
