@@ -46,7 +46,7 @@ cdef class ClientConnection(Downstream):
     cdef int _reading
     cdef long long _remaining, _untaken, _requests_left
     cdef Exchange _exchange
-    cdef bint _starting, _keep, _chunked_out, _half_closed, _write_paused, _reading_paused, _may_switch
+    cdef bint _starting, _keep, _chunked_out, _half_closed, _write_paused, _reading_paused, _unlooked, _may_switch
 
     cpdef dataReceived(self, bytes data)
     @cython.locals(framing="long long", connection=int, minor=int, exchange=Exchange, message=bytes)
@@ -75,6 +75,7 @@ cdef class ClientConnection(Downstream):
     cdef _watch_giving(self)
     cdef _watch_taking(self)
     cdef _await_taken(self)
+    cdef _look_who_takes(self, double now)
     cdef _close(self)
     cdef _linger(self)
     cdef _finish(self)

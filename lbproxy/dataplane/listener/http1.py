@@ -50,6 +50,9 @@ _LINGER_SECONDS = 2.0
 """How long, once our last answer is sent, a connection still takes in what the client sends, so that the answer
 is not lost to a reset (RFC 9112 section 9.6)."""
 
+_LOOK_SECONDS = 1.0
+"""How long after the last write of a connection it is looked at whether the client takes it."""
+
 _MAX_AHEAD = 65536
 """Bytes of pipelined requests held while an answer is in progress; beyond that reading pauses."""
 
@@ -187,6 +190,7 @@ class ClientConnection(Downstream):
         "_taking",
         "_tls",
         "_transport",
+        "_unlooked",
         "_untaken",
         "_write_paused",
         "armed",
@@ -219,6 +223,7 @@ class ClientConnection(Downstream):
         self._half_closed = False
         self._write_paused = False
         self._untaken = 0
+        self._unlooked = False
         self._reading_paused = False
         self._forwarded: ForwardedFields | None = None
         self._forwarded_for: Any = None
@@ -287,6 +292,7 @@ class ClientConnection(Downstream):
         """All is sent and our end is closed; see `_linger`."""
         if self._reading == _CLOSING:
             self._reading = _LINGERING
+            self._unlooked = False
             self._front.deadlines.set(self, self.clock.now() + _LINGER_SECONDS)
 
     def connectionLost(self, reason: Failure) -> None:
@@ -332,7 +338,9 @@ class ClientConnection(Downstream):
 
     def expired(self, now: float) -> None:
         exchange = self._exchange
-        if self._untaken and self._is_taking():
+        if self._unlooked:
+            self._look_who_takes(now)
+        elif self._untaken and self._is_taking():
             self._front.deadlines.set(self, now + self._runtime.idle_timeout)
         elif exchange is not None:
             exchange.timed_out()
@@ -798,12 +806,24 @@ class ClientConnection(Downstream):
         self._transport.loseConnection()
 
     def _await_taken(self) -> None:
-        """Let the client take what is written, as long as it goes on doing so."""
+        """Let the client take what is written, as long as it goes on doing so.
+
+        Nearly every client has it within a moment; those that have not are looked at then.
+        """
+        self._unlooked = True
+        patience = min(_LOOK_SECONDS, self._runtime.idle_timeout)
+        self._front.deadlines.set(self, self.clock.now() + patience)
+        self._transport.unregisterProducer()
+
+    def _look_who_takes(self, now: float) -> None:
+        self._unlooked = False
+        patience = self._runtime.idle_timeout
         self._untaken = self._transport.untaken()
         if self._untaken:
             self._watch_taking()
-        self._front.deadlines.set(self, self.clock.now() + self._runtime.idle_timeout)
-        self._transport.unregisterProducer()
+        else:
+            patience = max(0.0, patience - _LOOK_SECONDS)
+        self._front.deadlines.set(self, now + patience)
 
     def _linger(self) -> None:
         """Close when all is sent, after taking in what the client sends for a little while."""
