@@ -158,7 +158,12 @@ cdef object address_of(sockaddr_storage* storage):
     if storage.ss_family == AF_INET:
         four = <sockaddr_in*>storage
         inet_ntop(AF_INET, &four.sin_addr, text, sizeof(text))
-        return IPv4Address("TCP", text.decode("ascii"), ntohs(four.sin_port))
+        # What its `__init__` does, but for checking that TCP is one of TCP and UDP.
+        address = IPv4Address.__new__(IPv4Address)
+        address.type = "TCP"
+        address.host = text.decode("ascii")
+        address.port = ntohs(four.sin_port)
+        return address
     if storage.ss_family == AF_INET6:
         six = <sockaddr_in6*>storage
         inet_ntop(AF_INET6, &six.sin6_addr, text, sizeof(text))

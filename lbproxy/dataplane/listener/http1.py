@@ -51,7 +51,8 @@ _LINGER_SECONDS = 2.0
 is not lost to a reset (RFC 9112 section 9.6)."""
 
 _LOOK_SECONDS = 1.0
-"""How long after the last write of a connection it is looked at whether the client takes it."""
+"""How long after the last write of a connection it is looked at whether the client takes it; the wheel of deadlines may
+take up to five seconds for it."""
 
 _MAX_AHEAD = 65536
 """Bytes of pipelined requests held while an answer is in progress; beyond that reading pauses."""
@@ -811,8 +812,9 @@ class ClientConnection(Downstream):
         Nearly every client has it within a moment; those that have not are looked at then.
         """
         self._unlooked = True
-        patience = min(_LOOK_SECONDS, self._runtime.idle_timeout)
-        self._front.deadlines.set(self, self.clock.now() + patience)
+        self.deadline = self.clock.now() + min(_LOOK_SECONDS, self._runtime.idle_timeout)
+        if self.armed == 0:  # else the wheel looks in time
+            self._front.deadlines.set(self, self.deadline)
         self._transport.unregisterProducer()
 
     def _look_who_takes(self, now: float) -> None:

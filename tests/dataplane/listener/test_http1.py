@@ -762,7 +762,7 @@ def test_lingering_for_a_client_that_does_not_read_ends_too() -> None:
     client = world.client()
     client.full = True
     client.deliver(request("/fixed", method="POST", body=b"x" * 1000)[:-900])
-    world.wait(21.2)
+    world.wait(25.2)
     assert client.ended == "aborted"
 
 

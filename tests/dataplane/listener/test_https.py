@@ -140,7 +140,7 @@ def test_a_client_that_does_not_answer_close_notify_is_dropped_in_the_end() -> N
     assert client.closed
     world.wait(15)
     assert not client.transport.ended
-    world.wait(6)
+    world.wait(10)
     assert client.transport.ended == "aborted"
 
 
