@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lbproxy.dataplane.proxy.answers import ErrorPages, own_fields
+from lbproxy.dataplane.proxy.answers import ErrorPages, grpc_fields, own_fields
 from lbproxy.model.listener import DesyncMitigationMode, PathNormalization
 from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT, FIRST_AMBIGUOUS, FIRST_SEVERE
 
@@ -204,10 +204,18 @@ class HttpRuntime:
     def refusal(self, refused: Exchange, status: int, wall: float) -> tuple[bytes, bytes]:
         """Field lines and body of the answer to a request that goes no further than its head."""
         content_type, body = self.error_pages.page(status, b"")
-        fields = own_fields(wall, content_type)
+        return self._changed(refused, own_fields(wall, content_type)), body
+
+    def call_refusal(self, refused: Exchange, status: int, wall: float) -> bytes:
+        """The same for a call of gRPC: field lines of an answer that is a head alone, with the status 200."""
+        fields = own_fields(wall, b"application/grpc") + grpc_fields(status, refused.error_reason)
+        return self._changed(refused, fields)
+
+    def _changed(self, refused: Exchange, fields: bytes) -> bytes:
         if self.transform is not None and self.transform.response is not None:
-            fields = self.transform.response.apply(fields, refused.value_of)
-        return fields, body
+            changed: bytes = self.transform.response.apply(fields, refused.value_of)
+            return changed
+        return fields
 
     def finished(self, exchange: Exchange) -> None:
         """Account for an exchange that is over."""
