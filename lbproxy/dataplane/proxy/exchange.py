@@ -226,7 +226,7 @@ class Exchange(HttpRecord):
         self.alone = False
         """The target's connection serves no other request after this one."""
         self.tries: Tries | None = None
-        """What the group's policy for retries leaves, where it has one."""
+        """What the policy for retries leaves, where the group or the rule has one."""
         self._others: Iterator[RegisteredTarget] | None = None
         self._following: RegisteredTarget | None = None
         self._chosen: RegisteredTarget | None = None
@@ -319,7 +319,9 @@ class Exchange(HttpRecord):
         if chosen is None:
             self.fail(Fault.NO_TARGETS)
             return
-        if group.retrying is not None:
+        if match.retry is not None:
+            self.tries = group.retrying_for(match.retry).begin(self)
+        elif group.retrying is not None:
             self.tries = group.retrying.begin(self)
         if group.gate is None:
             self._try(chosen)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.proxy.retry import Retrying
     from lbproxy.dataplane.router.table import Table
     from lbproxy.model.listener import Listener
+    from lbproxy.model.retry import RetryChange
     from lbproxy.model.target import RegisteredTarget
     from lbproxy.model.target_group import TargetGroup
     from lbproxy.telemetry.accesslog import AccessLog
@@ -74,6 +75,7 @@ class GroupRuntime:
         "_cells",
         "_order",
         "_position_cell",
+        "_retrying",
         "balancer",
         "gate",
         "group",
@@ -103,8 +105,9 @@ class GroupRuntime:
         self.gate = gate
         """Where requests wait while the targets are given no more, if that is bounded."""
         self.response_timeout = group.response_timeout_seconds
-        self.retrying = retrying
-        """None where the policy is the default one, for which there is nothing to keep account of."""
+        self._retrying = retrying
+        self.retrying = None if retrying is None or retrying.is_idle else retrying
+        """None where there is nothing to keep account of, unless a rule says otherwise."""
         self._order: list[RegisteredTarget] | None = None
         self._cells: Cells | None = None
         self._position_cell = 0
@@ -123,6 +126,11 @@ class GroupRuntime:
         position = cells[cell]
         cells[cell] = position + 1
         return order[position % len(order)]
+
+    def retrying_for(self, change: RetryChange) -> Retrying:
+        """The policy for requests of a rule that has some of it otherwise."""
+        assert self._retrying is not None
+        return self._retrying.changed(change)
 
 
 class HttpRuntime:
