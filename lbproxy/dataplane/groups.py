@@ -111,6 +111,10 @@ class Groups:
         for pool in self.pools.values():
             pool.retire()
 
+    def connections_in_use(self) -> int:
+        """How many connections of HTTP/1.1 to targets are in use, or being closed."""
+        return sum(pool.in_use for pool in self.pools.values() if isinstance(pool, TargetPool))
+
     def _let_go(self, snapshot: Snapshot, present: set[PoolKey]) -> None:
         for key in [k for k in self.pools if k not in present]:
             self.pools.pop(key).end_all()

@@ -654,7 +654,8 @@ def test_a_websocket() -> None:
     target.deliver(b"pong")
     assert client.answer_to(stream).body == b"hellopong"
     client.send(stream, b"", True)
-    assert target.disconnecting
+    world.turn()
+    assert target.write_closed
     assert client.answer_to(stream).ended
     [record] = world.log.records
     assert (record.kind, record.status, record.version) == ("ws", 101, b"HTTP/2.0")
@@ -679,12 +680,12 @@ def test_a_drain_takes_leave_of_both_ends_of_a_websocket() -> None:
     client.move()
     busy = client.request()
     assert world.front.end() == 2
-    assert (len(target.take()), target.disconnecting) == (8, True)
     got = client.answer_to(stream)
     assert (got.body, got.ended, got.reset) == (b"\x81\x02hi\x88\x02\x03\xe9", True, NO_ERROR)
     assert client.answer_to(busy).status == 503
     assert client.goaways[-1] == (busy.id, NO_ERROR)
     world.turn()
+    assert (len(target.take()), target.write_closed) == (8, True)
     assert client.transport.write_closed
     assert not client.transport.ended, "it may still be sending"
     assert world.front.end() == 0
