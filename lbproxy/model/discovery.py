@@ -41,6 +41,11 @@ class EtcdSource:
     """``http://host:port`` or ``https://host:port``, without a path."""
     prefix: str
     text: str
+    user: str = ""
+    """Whom to log in as; empty for an etcd without users."""
+    password: str = attrs.field(default="", repr=False)
+    authorities_pem: bytes | None = None
+    """Who may have signed its certificate; None for those that the system trusts."""
 
 
 @attrs.frozen(kw_only=True)

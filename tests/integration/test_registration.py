@@ -138,20 +138,6 @@ def test_scaling_by_registration_loses_nothing(balancer: Balancer, port: int) ->
         assert (load.failures, load.requests > 200) == ([], True)
 
 
-def test_a_registered_target_has_traffic_within_a_second(balancer: Balancer, port: int) -> None:
-    with contextlib.ExitStack() as stack:
-        targets = [stack.enter_context(HttpTarget(f"t{number}")) for number in range(4)]
-        register(balancer, targets[0])
-        balancer.wait_healthy("app", 1)
-        times = []
-        for target in targets[1:]:
-            begin = time.monotonic()
-            register(balancer, target)
-            wait_until(lambda name=target.name: ask(port)[1] == name, 10, "the new target answers")
-            times.append(time.monotonic() - begin)
-    assert min(times) < 1, times
-
-
 def test_rolling_all_targets_under_load_loses_nothing(balancer: Balancer, port: int) -> None:
     """Each server is replaced by another one, which drops what it has in hand when it ends: so it must have nothing."""
     with contextlib.ExitStack() as stack:

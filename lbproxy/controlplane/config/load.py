@@ -23,9 +23,17 @@ from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, Target
 from lbproxy.controlplane.config.ratelimits import rate_limit
 from lbproxy.controlplane.config.retries import retry_change, retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
-from lbproxy.controlplane.config.tokens import tokens_of
+from lbproxy.controlplane.config.tokens import password_of, tokens_of
 from lbproxy.controlplane.config.transforms import error_pages_of, transform_of
-from lbproxy.model.discovery import Discovery, DockerSource, FileSource, NamesSource, RegistrationSource, Source
+from lbproxy.model.discovery import (
+    Discovery,
+    DockerSource,
+    EtcdSource,
+    FileSource,
+    NamesSource,
+    RegistrationSource,
+    Source,
+)
 from lbproxy.model.health import GRPC_DEFAULT_PATH, GRPC_HEALTH_PATH, HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import (
     Bind,
@@ -230,6 +238,10 @@ class _Files:
     """By target group."""
     tokens: dict[str, tuple[str, ...]] = attrs.field(factory=dict, repr=False)
     """By target group."""
+    etcd_passwords: dict[str, str] = attrs.field(factory=dict, repr=False)
+    """By target group."""
+    etcd_authorities: dict[str, bytes] = attrs.Factory(dict)
+    """By target group."""
     settings: ControlSettings = attrs.field(init=False)
     access_log: str = "off"
 
@@ -246,7 +258,9 @@ class _Files:
         for rule in self.sections.rules.values():
             self._body(rule, "action")
         for group in self.sections.groups.values():
-            self._authorities(group)
+            self._authorities(group, "tls-ca", self.authorities)
+            self._authorities(group, "etcd-ca", self.etcd_authorities)
+            self._password(group, "etcd-password", self.etcd_passwords)
             self.tokens[group.name] = self._tokens(group, "registration-token")
 
     def absolute(self, path: str) -> str:
@@ -362,19 +376,35 @@ class _Files:
                 section.fail(str(error), option)
                 continue
             tokens.update(dict.fromkeys(found))
-            if os.stat(path).st_mode & stat.S_IROTH:
-                section.warn(f"{path} may be read by everybody on this machine; chmod o-r it", option)
+            self._warn_if_public(path, section, option)
         return tuple(tokens)
 
-    def _authorities(self, group: ReadSection) -> None:
-        written = group.values.get("tls-ca")
+    def _password(self, group: ReadSection, option: str, into: dict[str, str]) -> None:
+        written = group.values.get(option)
+        if written is None:
+            return
+        path = self.absolute(written)
+        self.read[path] = None
+        try:
+            into[group.name] = password_of(certificates.read_bytes(path), path)
+        except ValueError as error:
+            group.fail(str(error), option)
+            return
+        self._warn_if_public(path, group, option)
+
+    def _warn_if_public(self, path: str, section: ReadSection, option: str) -> None:
+        if os.stat(path).st_mode & stat.S_IROTH:
+            section.warn(f"{path} may be read by everybody on this machine; chmod o-r it", option)
+
+    def _authorities(self, group: ReadSection, option: str, into: dict[str, bytes]) -> None:
+        written = group.values.get(option)
         if written is None:
             return
         path = self.absolute(written)
         try:
-            self.authorities[group.name] = certificates.read_authorities(path)
+            into[group.name] = certificates.read_authorities(path)
         except ValueError as error:
-            group.fail(str(error), "tls-ca")
+            group.fail(str(error), option)
         self.read[path] = None
 
 
@@ -585,6 +615,13 @@ def _discovery(section: ReadSection, files: _Files) -> Discovery:
     for source in section["discovery"] or ():
         if isinstance(source, FileSource | DockerSource):
             source = attrs.evolve(source, path=files.absolute(source.path))
+        elif isinstance(source, EtcdSource):
+            source = attrs.evolve(
+                source,
+                user=section["etcd-user"] or "",
+                password=files.etcd_passwords.get(section.name, ""),
+                authorities_pem=files.etcd_authorities.get(section.name),
+            )
         sources.append(source)
     if tokens := files.tokens.get(section.name):
         sources.append(RegistrationSource(tokens=tokens))

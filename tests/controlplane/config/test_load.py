@@ -375,8 +375,62 @@ def test_files_that_are_no_tokens(path: Path, content: str | None, message: str)
     assert content is None or not content or content not in found
 
 
-def test_a_token_in_the_configuration_itself_is_refused(path: Path) -> None:
-    assert "write file:PATH" in mistake(path, WEB + APP + "registration-token = 0123456789abcdef\n")
+@pytest.mark.parametrize("option", ["registration-token", "etcd-user = lb\netcd-password"])
+def test_a_secret_in_the_configuration_itself_is_refused_and_not_shown(path: Path, option: str) -> None:
+    found = mistake(path, WEB + APP + f"discovery = etcd:http://e:2379/app/\n{option} = 0123456789abcdef\n")
+    assert "= (hidden): write file:PATH" in found
+    assert "0123456789abcdef" not in found
+
+
+def test_the_user_of_etcd(path: Path) -> None:
+    for name, text in (("password", "s3cret word\n"), ("ca.pem", make_certificate("authority", make_key()).decode())):
+        (path.parent / name).write_text(text)
+        (path.parent / name).chmod(0o600)
+    loaded = read(
+        path,
+        WEB
+        + APP
+        + "discovery = etcd:https://e:2379/app/\netcd-user = lb\netcd-password = file:password\netcd-ca = ca.pem\n",
+    )
+    (source,) = loaded.discovery["app"].sources
+    assert isinstance(source, EtcdSource)
+    assert (source.user, source.password) == ("lb", "s3cret word")
+    assert source.authorities_pem is not None
+    assert b"BEGIN CERTIFICATE" in source.authorities_pem
+    assert "s3cret" not in repr(loaded)
+    assert set(loaded.files) == {str(path.parent / "password"), str(path.parent / "ca.pem")}
+    assert not loaded.warnings
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "password cannot be read: No such file or directory"),
+        (b"", "password has 0 lines; it needs one, the password"),
+        (b"hush\nhush\n", "password has 2 lines; it needs one, the password"),
+        (b"hush\xff", "password is not UTF-8 text"),
+    ],
+)
+def test_files_that_are_no_passwords(path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (path.parent / "password").write_bytes(content)
+    found = mistake(
+        path, WEB + APP + "discovery = etcd:http://e:2379/app/\netcd-user = lb\netcd-password = file:password\n"
+    )
+    assert message in found
+    assert "hush" not in found
+
+
+@pytest.mark.parametrize(("option", "other"), [("etcd-user", "etcd-password"), ("etcd-password", "etcd-user")])
+def test_a_user_of_etcd_needs_a_password(path: Path, option: str, other: str) -> None:
+    (path.parent / "x").write_text("hush")
+    assert f"needs {other}" in mistake(path, WEB + APP + f"discovery = etcd:http://e:2379/app/\n{option} = file:x\n")
+
+
+def test_a_user_of_etcd_without_etcd_has_no_effect(path: Path) -> None:
+    (path.parent / "ca.pem").write_bytes(make_certificate("authority", make_key()))
+    (warning,) = read(path, WEB + APP + "discovery = docker\netcd-ca = ca.pem\n").warnings
+    assert "has no effect without an etcd: source" in str(warning)
 
 
 def test_a_token_that_everybody_may_read_is_told(path: Path) -> None:
