@@ -510,7 +510,7 @@ cdef class TlsTransport(StreamTransport):
                 Py_XDECREF(large)
         if size > 0:
             self.read_size = LARGE_READ if size >= RECORD else RECORD
-            self.protocol.dataReceived(data)
+            self.give(data)
             return GIVEN
         return self.read_stopped(count)
 
@@ -603,7 +603,7 @@ cdef class TlsTransport(StreamTransport):
                 return 0
             self.offset = sent
         self.queued += size - sent
-        self.queue.append(data)
+        self.append(data)
         if not self.unsent:
             self.arm()
         return self.slow_producer()
@@ -620,7 +620,7 @@ cdef class TlsTransport(StreamTransport):
             if sent == size:
                 return 0
         self.queued += size - sent
-        self.queue.append(PyBytes_FromStringAndSize(data + sent, size - sent))
+        self.append(PyBytes_FromStringAndSize(data + sent, size - sent))
         self.arm()
         return self.slow_producer()
 
@@ -673,7 +673,7 @@ cdef class TlsTransport(StreamTransport):
     cdef char* next_record(self, Py_ssize_t* size) except NULL:
         """What goes into the next record: of one piece if that fills it, else gathered from several."""
         cdef Py_ssize_t index = self.first, skip = self.offset, filled = 0, part
-        cdef bytes data = <bytes>self.queue[index]
+        cdef bytes data = self.kept if self.kept is not None else <bytes>self.queue[index]
         part = PyBytes_GET_SIZE(data) - skip
         if part >= RECORD or part == self.queued:
             size[0] = min(part, <Py_ssize_t>RECORD)
@@ -870,8 +870,12 @@ def secure(StreamTransport plain not None, creator, bint client, protocol):
     transport.protocol = protocol
     transport.start(creator, client)
     if plain.queued:
-        plain.queue[plain.first] = (<bytes>plain.queue[plain.first])[plain.offset:]
-        transport.raw = b"".join(plain.queue[plain.first:])
+        if plain.kept is not None:
+            transport.raw = plain.kept
+            plain.kept = None
+        else:
+            plain.queue[plain.first] = (<bytes>plain.queue[plain.first])[plain.offset:]
+            transport.raw = b"".join(plain.queue[plain.first:])
         plain.queue = []
         plain.queued = plain.first = plain.offset = 0
     transport.reactor = plain.reactor

@@ -82,7 +82,8 @@ def test_it_provides_the_interfaces_of_a_tcp_transport(world: World) -> None:
 def test_addresses(world: World) -> None:
     protocol = Recorder()
     skt = world.pair(protocol)
-    assert protocol.address == IPv4Address("TCP", *skt.getsockname())
+    assert (protocol.address.host, protocol.address.port) == skt.getsockname()
+    assert protocol.transport.getPeer() == IPv4Address("TCP", *skt.getsockname())
     assert protocol.transport.getPeer() == protocol.address
     assert protocol.transport.getHost() == IPv4Address("TCP", *skt.getpeername())
 

@@ -1,8 +1,31 @@
+cimport cython
+
+from lbproxy.dataplane.deadlines cimport Deadlines
+
+
+cdef double NEVER
+
+
+cdef class Connecting
+
+
+cdef class Connector:
+    cdef object _reactor
+    cdef readonly Deadlines _deadlines
+    cdef dict _tls, _known
+
+    @cython.locals(known=tuple, attempt=Connecting)
+    cpdef connect(self, group, target, protocol, bytes header=*)
+    cdef tuple _learn(self, group)
+    cdef _client_tls(self, group)
+
+
 cdef class Connecting:
     cdef public double deadline
     cdef public long long armed
     cdef readonly bint _over
-    cdef object _deadlines, _protocol, _tls_creator, _handshake, _transport, _stream
+    cdef Deadlines _deadlines
+    cdef object _protocol, _tls_creator, _handshake, _transport, _stream
     cdef bytes _header
 
     cdef _drop(self)

@@ -1,0 +1,2 @@
+cdef class Receiver:
+    cpdef dataReceived(self, bytes data)
