@@ -22,7 +22,7 @@ NATIVE = (
     "telemetry/_jsonline.pyx",
 )
 HOT = (
-    "native/receiver.py",
+    "native/protocol.py",
     "wire/http2/huffman.py",
     "wire/http2/fieldline.py",
     "wire/http2/hpack.py",

@@ -40,6 +40,13 @@ cdef class StreamTransport(Descriptor):
     cdef int settle_connect(self) except -1
     cdef int fail(self, int number) except -1
     cpdef write(self, data)
+    cpdef pauseProducing(self)
+    cpdef resumeProducing(self)
+    cpdef registerProducer(self, producer, bint streaming)
+    cpdef unregisterProducer(self)
+    cpdef loseConnection(self, _connDone=*)
+    cpdef loseWriteConnection(self)
+    cpdef abortConnection(self)
     cdef int give(self, bytes data) except -1
     cdef int receive(self, bint hung_up) except -1
     cdef int read_ended(self) except -1

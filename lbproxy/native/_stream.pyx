@@ -28,7 +28,7 @@ from posix.unistd cimport close
 from lbproxy.native._clock cimport Clock, Turns
 from lbproxy.native._loop cimport Descriptor
 from lbproxy.native._relay cimport Flow, Pipe, borrow_pipe, give_back
-from lbproxy.native.receiver cimport Receiver
+from lbproxy.native.protocol cimport StreamProtocol
 
 from lbproxy.native._clock import turns as process_turns
 
@@ -247,10 +247,14 @@ cdef class StreamTransport(Descriptor):
 
     cdef int begin(self, bint accepted) except -1:
         """What the protocol raises is logged and ends the connection."""
+        protocol = self.protocol
         self.connected = True
         self.start_reading()
         try:
-            self.protocol.makeConnection(self)
+            if isinstance(protocol, StreamProtocol):
+                (<StreamProtocol>protocol).makeConnection(self)
+            else:
+                protocol.makeConnection(self)
             if accepted and self.loop is not None and self.fd >= 0 and self.wanted & EPOLLIN:
                 # What the peer said first is often here already.
                 self.receive(False)
@@ -429,8 +433,8 @@ cdef class StreamTransport(Descriptor):
         protocol = self.protocol
         TURNS.hold()
         try:
-            if isinstance(protocol, Receiver):
-                (<Receiver>protocol).dataReceived(data)
+            if isinstance(protocol, StreamProtocol):
+                (<StreamProtocol>protocol).dataReceived(data)
             else:
                 protocol.dataReceived(data)
         finally:
@@ -505,7 +509,10 @@ cdef class StreamTransport(Descriptor):
         try:
             half_closeable = half_closer(self.protocol)
             if half_closeable is not None:
-                half_closeable.readConnectionLost()
+                if isinstance(half_closeable, StreamProtocol):
+                    (<StreamProtocol>half_closeable).readConnectionLost()
+                else:
+                    half_closeable.readConnectionLost()
                 return 0
         except BaseException:
             failure = Failure()
@@ -513,11 +520,11 @@ cdef class StreamTransport(Descriptor):
             return self.lose(failure)
         return self.lose(DONE)
 
-    def pauseProducing(self):
+    cpdef pauseProducing(self):
         """Read no more for now."""
         self.stop_reading()
 
-    def resumeProducing(self):
+    cpdef resumeProducing(self):
         """Go on reading."""
         if self.connected and not self.disconnecting and not self.aborting:
             self.start_reading()
@@ -734,11 +741,13 @@ cdef class StreamTransport(Descriptor):
         self.write_closed = True
         shutdown(self.fd, SHUT_WR)
         half_closeable = half_closer(self.protocol)
-        if half_closeable is not None:
+        if isinstance(half_closeable, StreamProtocol):
+            (<StreamProtocol>half_closeable).writeConnectionLost()
+        elif half_closeable is not None:
             half_closeable.writeConnectionLost()
         return 0
 
-    def registerProducer(self, producer, bint streaming):
+    cpdef registerProducer(self, producer, bint streaming):
         """Let what is queued slow ``producer`` down."""
         if self.producer is not None:
             raise RuntimeError(
@@ -753,7 +762,7 @@ cdef class StreamTransport(Descriptor):
         if not streaming:
             producer.resumeProducing()
 
-    def unregisterProducer(self):
+    cpdef unregisterProducer(self):
         """The producer has no more."""
         self.producer = None
         if self.connected and self.queued == 0 and (self.disconnecting or self.write_closing):
@@ -766,7 +775,7 @@ cdef class StreamTransport(Descriptor):
 
     # Closing
 
-    def loseConnection(self, _connDone=None):
+    cpdef loseConnection(self, _connDone=None):
         """Close once all that was written is sent; in the reactor's next turn if it is already."""
         if self.connected and not self.disconnecting:
             self.disconnecting = True
@@ -775,14 +784,14 @@ cdef class StreamTransport(Descriptor):
             if self.queued == 0:
                 self.later()
 
-    def loseWriteConnection(self):
+    cpdef loseWriteConnection(self):
         """Close the write direction once all that was written is sent; go on reading."""
         if self.connected and not self.write_closing:
             self.write_closing = True
             if self.queued == 0:
                 self.later()
 
-    def abortConnection(self):
+    cpdef abortConnection(self):
         """Reset the connection in the reactor's next turn; what is queued is dropped."""
         if self.disconnected or self.aborting:
             return
@@ -810,7 +819,10 @@ cdef class StreamTransport(Descriptor):
         )
         protocol, self.protocol = self.protocol, None
         try:
-            protocol.connectionLost(reason)
+            if isinstance(protocol, StreamProtocol):
+                (<StreamProtocol>protocol).connectionLost(reason)
+            else:
+                protocol.connectionLost(reason)
         except BaseException:
             self.log_failure(Failure())
         return 0

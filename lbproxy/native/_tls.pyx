@@ -565,13 +565,13 @@ cdef class TlsTransport(StreamTransport):
             return ENDED
         return FINE
 
-    def pauseProducing(self):
+    cpdef pauseProducing(self):
         """Give the protocol nothing for now."""
         self.reading = False
         if self.handshaken:
             self.arm()
 
-    def resumeProducing(self):
+    cpdef resumeProducing(self):
         """Go on giving the protocol what comes."""
         if not self.connected or self.aborting or self.reading:
             return
@@ -730,7 +730,7 @@ cdef class TlsTransport(StreamTransport):
             shutdown(self.fd, SHUT_WR)
         return FINE
 
-    def unregisterProducer(self):
+    cpdef unregisterProducer(self):
         """The producer has no more."""
         self.producer = None
         if self.connected and self.handshaken and self.queued == 0 and (self.disconnecting or self.write_closing):
@@ -738,7 +738,7 @@ cdef class TlsTransport(StreamTransport):
 
     # Closing
 
-    def loseConnection(self, _connDone=None):
+    cpdef loseConnection(self, _connDone=None):
         """Close once all that was written is sent and the peer has closed too; before the handshake, abort."""
         if not self.connected or self.disconnecting:
             return
@@ -753,7 +753,7 @@ cdef class TlsTransport(StreamTransport):
         self.hurried = True
         self.loseConnection()
 
-    def loseWriteConnection(self):
+    cpdef loseWriteConnection(self):
         """Send close_notify once all that was written is sent; go on reading."""
         if self.connected and not self.write_closing:
             self.write_closing = True

@@ -84,7 +84,7 @@ def test_addresses(world: World) -> None:
     skt = world.pair(protocol)
     assert (protocol.address.host, protocol.address.port) == skt.getsockname()
     assert protocol.transport.getPeer() == IPv4Address("TCP", *skt.getsockname())
-    assert protocol.transport.getPeer() == protocol.address
+    assert protocol.transport.getPeer().host == protocol.address.host
     assert protocol.transport.getHost() == IPv4Address("TCP", *skt.getpeername())
 
 

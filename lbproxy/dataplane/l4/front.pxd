@@ -2,7 +2,7 @@ cimport cython
 
 cdef class TcpFront
 
-from lbproxy.dataplane.l4.tcp cimport TcpContext
+from lbproxy.dataplane.l4.tcp cimport TcpClientSide, TcpContext
 from lbproxy.dataplane.proxy.runtime cimport GroupRuntime
 from lbproxy.dataplane.router.table cimport Table as CTable
 from lbproxy.native._clock cimport Clock as CClock
@@ -29,3 +29,6 @@ cdef class TcpFront:
     cdef readonly object admission
     cdef public bint draining
     cdef public TcpRuntime runtime
+
+    @cython.locals(connection=TcpClientSide)
+    cpdef buildProtocol(self, addr)

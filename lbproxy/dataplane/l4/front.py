@@ -93,7 +93,9 @@ class TcpFront:
     def buildProtocol(self, addr: Any) -> TcpClientSide | None:
         if self.admission is not None and self.admission.refuses(addr.host):
             return None
-        return TcpClientSide(self.runtime, addr)
+        connection = TcpClientSide.__new__(TcpClientSide)
+        connection.begin(self.runtime, addr)
+        return connection
 
     def admit(self, admission: Admission | None) -> None:
         """Ask this of connections to come, and count those that are open."""

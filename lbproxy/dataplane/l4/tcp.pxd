@@ -7,6 +7,8 @@ from lbproxy.dataplane.deadlines cimport Deadlines
 from lbproxy.dataplane.proxy.runtime cimport GroupRuntime
 from lbproxy.native._clock cimport Clock as CClock
 from lbproxy.native._relay cimport Flow as CFlow
+from lbproxy.native._stream cimport StreamTransport as CStreamTransport
+from lbproxy.native.protocol cimport StreamProtocol
 from lbproxy.telemetry.counters cimport ListenerCounters, TargetCounters
 from lbproxy.telemetry.records cimport TcpRecord
 
@@ -33,20 +35,24 @@ cdef class TcpContext:
     cpdef log(self, TcpRecord record)
 
 
-cdef class _Side:
+cdef class _Side(StreamProtocol):
     cdef readonly object transport
+    cdef CStreamTransport stream
     cdef readonly bint encrypted, finished, lost
     cdef bint _fed
 
+    cpdef connectionMade(self)
+    @cython.locals(stream=CStreamTransport)
     cdef feed_from(self, _Side source)
+    @cython.locals(stream=CStreamTransport)
     cdef end_of_feed(self)
+    @cython.locals(stream=CStreamTransport)
     cdef close_writing(self)
+    @cython.locals(stream=CStreamTransport)
     cdef close(self)
 
 
 cdef class TcpClientSide(_Side):
-    cdef public double deadline
-    cdef public long long armed
     cdef readonly TcpContext context
     cdef readonly GroupRuntime group
     cdef readonly object registered
@@ -64,7 +70,7 @@ cdef class TcpClientSide(_Side):
     cdef long long _held_cell
     cdef bint _concluded, _ready
 
-    cpdef dataReceived(self, bytes data)
+    cpdef begin(self, TcpContext context, addr)
     @cython.locals(up=CFlow, down=CFlow, side=TcpTargetSide, size="long long")
     cpdef settle(self)
     @cython.locals(group=GroupRuntime)
@@ -96,4 +102,5 @@ cdef class TcpTargetSide(_Side):
     cdef readonly TargetCounters counters
     cdef TcpClientSide _client
 
-    cpdef dataReceived(self, bytes data)
+    cpdef begin(self, TcpClientSide client, TargetCounters counters, bint encrypted)
+

@@ -24,7 +24,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from twisted.internet import protocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from twisted.logger import Logger
@@ -38,7 +37,8 @@ from lbproxy.dataplane.proxy.runtime import GroupRuntime
 from lbproxy.model.listener import Listener
 from lbproxy.model.target import RegisteredTarget, Target
 from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup
-from lbproxy.native.transport import Address, Flow, relay
+from lbproxy.native.protocol import StreamProtocol
+from lbproxy.native.transport import Address, Flow, StreamTransport, relay
 from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
 from lbproxy.telemetry.records import TcpRecord
 from lbproxy.wire.proxyprotocol import encode_v1, encode_v2
@@ -141,12 +141,14 @@ class TcpContext:
         raise NotImplementedError  # interface
 
 
-class _Side:
+class _Side(StreamProtocol):
     """What the two ends have in common; each produces for the other's transport."""
 
-    __slots__ = ("_fed", "encrypted", "finished", "lost", "transport")
+    __slots__ = ("_fed", "encrypted", "finished", "lost", "stream", "transport")
 
     transport: Any
+    stream: StreamTransport | None
+    """The transport, if it is a compiled one or its stand-in: its methods are called in C."""
     encrypted: bool
     """Whether TLS is spoken at this end."""
     finished: bool
@@ -158,6 +160,7 @@ class _Side:
 
     def makeConnection(self, transport: Any) -> None:
         self.transport = transport
+        self.stream = transport if isinstance(transport, StreamTransport) else None
         self.connectionMade()
 
     def connectionMade(self) -> None:
@@ -166,19 +169,30 @@ class _Side:
     def feed_from(self, source: _Side) -> None:
         """Let this end's transport slow the other end down."""
         self._fed = True
-        self.transport.registerProducer(source, True)
+        stream = self.stream
+        if stream is not None:
+            stream.registerProducer(source, True)
+        else:
+            self.transport.registerProducer(source, True)
 
     def end_of_feed(self) -> None:
         """Nothing more comes from the other end."""
         if self._fed:
             self._fed = False
-            self.transport.unregisterProducer()
+            stream = self.stream
+            if stream is not None:
+                stream.unregisterProducer()
+            else:
+                self.transport.unregisterProducer()
 
     def close_writing(self) -> None:
         """Flush, then tell this end that nothing more comes; what it sends is still read."""
         self.end_of_feed()
+        stream = self.stream
+        if stream is not None:
+            stream.loseWriteConnection()
         # Asked of the class: Twisted's TLS passes the method on to the TCP transport below, past what TLS itself holds.
-        if hasattr(type(self.transport), "loseWriteConnection"):
+        elif hasattr(type(self.transport), "loseWriteConnection"):
             self.transport.loseWriteConnection()
         else:
             self.close()
@@ -189,7 +203,11 @@ class _Side:
         if self.encrypted and not self.transport.disconnecting:
             # Twisted's TLS closes when it has read the peer's close_notify.
             self.transport.resumeProducing()
-        self.transport.loseConnection()
+        stream = self.stream
+        if stream is not None:
+            stream.loseConnection()
+        else:
+            self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
         """`close_writing` is done."""
@@ -227,9 +245,7 @@ class TcpClientSide(_Side):
         "_relaying",
         "_target",
         "_up",
-        "armed",
         "context",
-        "deadline",
         "group",
         "host",
         "port",
@@ -237,6 +253,10 @@ class TcpClientSide(_Side):
     )
 
     def __init__(self, context: TcpContext, addr: Address) -> None:
+        self.begin(context, addr)
+
+    def begin(self, context: TcpContext, addr: Address) -> None:
+        """What `__init__` does; compiled, it is cheaper to call this on a new object than to have Python do so."""
         self.context = context
         self.group: GroupRuntime | None = None
         self.registered: RegisteredTarget | None = None
@@ -316,7 +336,8 @@ class TcpClientSide(_Side):
         counters = self.context.target_counters(group, registered)
         self._record.target = counters.key
         counters.requests += 1
-        self._target = side = TcpTargetSide(self, counters, group.encrypted)
+        self._target = side = TcpTargetSide.__new__(TcpTargetSide)
+        side.begin(self, counters, group.encrypted)
         header = self._proxy_header(group.group) if group.sends_header else b""
         self._connecting = self.context.connector.connect(group.group, registered.target, side, header)
 
@@ -425,7 +446,7 @@ class TcpClientSide(_Side):
         else:
             sink.close_writing()
 
-    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+    def connectionLost(self, reason: Failure) -> None:
         self.lost = True
         if self._relaying:
             self._carry_loss(self, self._target, reason)
@@ -581,7 +602,8 @@ class TcpTargetSide(_Side):
 
     __slots__ = ("_client", "counters")
 
-    def __init__(self, client: TcpClientSide, counters: TargetCounters, encrypted: bool) -> None:
+    def begin(self, client: TcpClientSide, counters: TargetCounters, encrypted: bool) -> None:
+        """In the place of ``__init__``, as for the other side."""
         self.finished = self.lost = self._fed = False
         self._client = client
         self.counters = counters
@@ -601,7 +623,7 @@ class TcpTargetSide(_Side):
     def readConnectionLost(self) -> None:
         self._client.target_finished(self)
 
-    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+    def connectionLost(self, reason: Failure) -> None:
         self._client.target_lost(self, reason)
 
 

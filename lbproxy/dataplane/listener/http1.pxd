@@ -37,8 +37,6 @@ cdef class HttpFront:
 
 cdef class ClientConnection(Downstream):
     cdef public bint secure
-    cdef public long long armed
-    cdef public double deadline
     cdef HttpFront _front
     cdef HttpRuntime _runtime
     cdef object _transport, _chunks, _forwarded_for, _tls, _giving, _taking

@@ -195,8 +195,6 @@ class ClientConnection(Downstream):
         "_unlooked",
         "_untaken",
         "_write_paused",
-        "armed",
-        "deadline",
         "secure",
     )
 
@@ -888,7 +886,7 @@ class SecureClientConnection(ClientConnection):
         if self._tls is None:
             self._runtime.counters.tls_failures += 1
             self._runtime.counters.faults[Fault.CLIENT_TLS_FAILED.reason] += 1
-        super().connectionLost(reason)
+        ClientConnection.connectionLost(self, reason)  # compiled, these are C methods, which `super` does not know
 
     def _abort(self) -> None:
         # Below Twisted's TLS, which would say close_notify first: an answer up to the close would pass for whole.

@@ -10,12 +10,12 @@ from lbproxy.dataplane.router.groups cimport GroupChoice
 from lbproxy.dataplane.router.table cimport Match
 from lbproxy.native._clock cimport Clock as CClock
 from lbproxy.native._http1 cimport Codec as CCodec, RequestHead as CRequestHead, ResponseHead as CResponseHead
-from lbproxy.native.receiver cimport Receiver
+from lbproxy.native.protocol cimport StreamProtocol
 from lbproxy.telemetry.records cimport HttpRecord
 from lbproxy.wire.websocket cimport FrameTracker
 
 
-cdef class Downstream(Receiver):
+cdef class Downstream(StreamProtocol):
     cdef public str host, scheme
     cdef public int port, listener_port
     cdef public CClock clock
@@ -39,7 +39,7 @@ cdef class Downstream(Receiver):
     cpdef exchange_done(self)
 
 
-cdef class Upstream(Receiver):
+cdef class Upstream(StreamProtocol):
     cdef public bint may_refuse, reused
     cdef public Exchange exchange
 

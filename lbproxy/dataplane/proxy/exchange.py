@@ -21,7 +21,7 @@ from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.transform import is_preflight
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import FixedResponse, Redirect
-from lbproxy.native.receiver import Receiver
+from lbproxy.native.protocol import StreamProtocol
 from lbproxy.telemetry.records import HttpRecord
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http.path import normalize_target, use_normalized_path
@@ -47,10 +47,10 @@ _MAX_KEPT_BODY = 65536
 the target group has a policy for retries."""
 
 
-class Downstream(Receiver):
+class Downstream(StreamProtocol):
     """The client's end, one request of it.  A base, not a protocol, so that the compiled build calls it directly.
 
-    It is a `Receiver` for those that are a connection as well; compiled, a class has one base only.
+    It is a `StreamProtocol` for those that are a connection as well; compiled, a class has one base only.
     """
 
     __slots__ = ("clock", "host", "listener_port", "port", "scheme")
@@ -116,8 +116,8 @@ class Downstream(Receiver):
         raise NotImplementedError  # interface
 
 
-class Upstream(Receiver):
-    """A target's end, while it serves one exchange; a `Receiver` as a `Downstream` is."""
+class Upstream(StreamProtocol):
+    """A target's end, while it serves one exchange; a `StreamProtocol` as a `Downstream` is."""
 
     __slots__ = ("exchange", "may_refuse", "reused")
 

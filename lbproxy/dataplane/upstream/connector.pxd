@@ -1,6 +1,7 @@
 cimport cython
 
 from lbproxy.dataplane.deadlines cimport Deadlines
+from lbproxy.native.protocol cimport StreamProtocol
 
 
 cdef double NEVER
@@ -20,14 +21,13 @@ cdef class Connector:
     cdef _client_tls(self, group)
 
 
-cdef class Connecting:
-    cdef public double deadline
-    cdef public long long armed
+cdef class Connecting(StreamProtocol):
     cdef readonly bint _over
     cdef Deadlines _deadlines
     cdef object _protocol, _tls_creator, _handshake, _transport, _stream
     cdef bytes _header
 
+    cpdef begin(self, reactor, Deadlines deadlines, target, protocol, bytes header, tls_creator)
     cdef _drop(self)
     cdef _end(self)
     cdef _hand_over(self, transport)

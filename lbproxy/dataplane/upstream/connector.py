@@ -16,6 +16,7 @@ from lbproxy.dataplane.upstream.tls import ClientTls, explain_failure
 from lbproxy.model.errors import InvalidModel
 from lbproxy.model.target import Target
 from lbproxy.model.target_group import ProtocolVersion, TargetGroup, TargetTls
+from lbproxy.native.protocol import StreamProtocol
 from lbproxy.native.tls import start_client_tls
 from lbproxy.native.transport import connect
 
@@ -45,7 +46,7 @@ class Connector:
         self._deadlines = deadlines
         self._tls: dict[tuple[TargetTls, tuple[bytes, ...]], ClientTls] = {}
         self._known: dict[int, tuple[TargetGroup, bool, float]] = {}
-        """What of a group each connection needs, by its identity; an entry keeps its group, so that it stays its own."""
+        """What a connection needs of a group, by its identity; an entry keeps its group, so that it stays its own."""
 
     def connect(self, group: TargetGroup, target: Target, protocol: TargetProtocol, header: bytes = b"") -> Attempt:
         """Connect to ``target`` as ``group`` says; send ``header`` (a PROXY protocol header) ahead of all else.
@@ -62,7 +63,8 @@ class Connector:
                 creator = self._client_tls(group).creator_for(target)
             except InvalidModel as problem:
                 return _Impossible(self._reactor, protocol, str(problem))
-        attempt = Connecting(self._reactor, self._deadlines, target, protocol, header, creator)
+        attempt = Connecting.__new__(Connecting)
+        attempt.begin(self._reactor, self._deadlines, target, protocol, header, creator)
         self._deadlines.set(attempt, self._deadlines.clock.now() + known[2])
         return attempt
 
@@ -94,7 +96,7 @@ class _Impossible:
             self._call.cancel()
 
 
-class Connecting:
+class Connecting(StreamProtocol):
     """One attempt to connect; the transport's protocol until the connection is ready for use."""
 
     __slots__ = (
@@ -106,11 +108,9 @@ class Connecting:
         "_stream",
         "_tls_creator",
         "_transport",
-        "armed",
-        "deadline",
     )
 
-    def __init__(
+    def begin(
         self,
         reactor: Any,
         deadlines: Deadlines,
@@ -119,6 +119,7 @@ class Connecting:
         header: bytes,
         tls_creator: Any,
     ) -> None:
+        """In the place of ``__init__``: compiled, a call in C."""
         self.armed = 0
         self.deadline = NEVER
         self._over = False

@@ -20,8 +20,6 @@ cdef int _HEAD, _LENGTH, _CHUNKS, _CLOSE, _TUNNEL, _CLOSING
 cdef class TargetConnection(Upstream):
     cdef TargetPool _pool
     cdef readonly Exchange waiting
-    cdef public long long armed
-    cdef public double deadline
     cdef readonly object _transport
     cdef CStreamTransport _stream
     cdef object _chunks

@@ -69,8 +69,6 @@ class TargetConnection(Upstream):
         "_stream",
         "_transport",
         "_untaken",
-        "armed",
-        "deadline",
         "waiting",
     )
 

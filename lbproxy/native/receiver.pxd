@@ -1,2 +1,0 @@
-cdef class Receiver:
-    cpdef dataReceived(self, bytes data)
