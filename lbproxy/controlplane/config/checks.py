@@ -131,6 +131,7 @@ def _check_rules(sections: Sections) -> None:
                     f"is taken by [{earlier.title}] in line {line}; give each rule of a listener its own", "priority"
                 )
         _check_action(rule, "action", listener, sections)
+        _check_rule_retries(rule)
 
 
 def _check_action(section: ReadSection, option: str, listener: ReadSection, sections: Sections) -> None:
@@ -227,7 +228,15 @@ def _check_matcher(group: ReadSection) -> None:
         group.fail(f"out of range; {what}", "matcher")
 
 
+_OF_TRIES = ("retry-on", "retry-attempts", "retry-methods", "try-timeout", "request-timeout", "hedge-delay")
 _SENDING_AGAIN = ("retry-attempts", "retry-methods", "retry-budget")
+
+
+def _check_rule_retries(rule: ReadSection) -> None:
+    if rule["action"] is not None and not isinstance(rule["action"], Forward):
+        for option in _OF_TRIES:
+            if option in rule:
+                rule.warn("has no effect, for the rule forwards nothing", option)
 
 
 def _check_retries(group: ReadSection) -> None:

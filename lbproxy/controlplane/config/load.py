@@ -21,7 +21,7 @@ from lbproxy.controlplane.config.errors import ConfigurationError, Problem, reas
 from lbproxy.controlplane.config.ingress import security_group
 from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, TargetText
 from lbproxy.controlplane.config.ratelimits import rate_limit
-from lbproxy.controlplane.config.retries import retry_policy
+from lbproxy.controlplane.config.retries import retry_change, retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
 from lbproxy.controlplane.config.tokens import password_of, tokens_of
 from lbproxy.controlplane.config.transforms import error_pages_of, transform_of
@@ -502,6 +502,7 @@ def _rule(section: ReadSection, files: _Files) -> Rule:
         transform=transform_of(section),
         action=_action(section["action"], files),
         queue_priority=section["queue-priority"],
+        retry=retry_change(section),
     )
 
 

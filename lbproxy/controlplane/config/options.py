@@ -399,6 +399,25 @@ def _change_rows(kind: str) -> Iterable[Option]:
         )
 
 
+def _rule_retry_rows() -> Iterable[Option]:
+    for name, form, example in (
+        ("retry-on", RETRY_ON, "connect-failure, reset, 503"),
+        ("retry-attempts", integer_from(0, 10), "1"),
+        ("retry-methods", METHODS, "GET, POST"),
+        ("try-timeout", duration_from("10ms", "1d"), "500ms"),
+        ("request-timeout", duration_from("10ms", "1d"), "3s"),
+        ("hedge-delay", duration_from("1ms", "1d"), "50ms"),
+    ):
+        yield Option(
+            kind="rule",
+            name=name,
+            form=form,
+            default_text="the target group's",
+            effect=f"For requests of this rule, in the place of the target group's `{name}`.",
+            example=example,
+        )
+
+
 def _response_attribute(name: str, form: Form[Any], example: str) -> Option:
     return Option(
         kind="listener",
@@ -869,6 +888,7 @@ OPTIONS: tuple[Option, ...] = (
         " queue they take the place of lower ones.",
         example="9",
     ),
+    *_rule_retry_rows(),
     Option(
         kind="rule",
         name="action",

@@ -30,6 +30,7 @@ cdef class GroupRuntime:
     cdef readonly dict pools
     cdef readonly double response_timeout
     cdef list _order
+    cdef object _retrying
     cdef long long[::1] _cells
     cdef Py_ssize_t _position_cell
 

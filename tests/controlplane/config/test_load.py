@@ -28,7 +28,7 @@ from lbproxy.model.discovery import (
 )
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol, XffMode
-from lbproxy.model.retry import RetryPolicy
+from lbproxy.model.retry import RetryChange, RetryPolicy
 from lbproxy.model.rule import (
     FixedResponse,
     Forward,
@@ -535,6 +535,35 @@ def test_what_is_retried(path: Path, words: str, policy: RetryPolicy) -> None:
     assert group.retry == policy
 
 
+RULE = "[rule:api]\nlistener = web\npriority = 1\npath = /api/*\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        ("", RetryChange()),
+        ("retry-on = off", RetryChange(on_connect_failure=False, on_reset=False, statuses=())),
+        (
+            "retry-on = reset, 503\nretry-attempts = 0\nretry-methods = POST\ntry-timeout = 1s\nrequest-timeout = 2s\n"
+            "hedge-delay = 10ms",
+            RetryChange(
+                on_connect_failure=False,
+                on_reset=True,
+                statuses=((503, 503),),
+                attempts=0,
+                methods=("POST",),
+                try_timeout_seconds=1.0,
+                request_timeout_seconds=2.0,
+                hedge_delay_seconds=0.01,
+            ),
+        ),
+    ],
+)
+def test_what_a_rule_has_otherwise(path: Path, words: str, change: RetryChange) -> None:
+    (listener,) = read(path, WEB + APP + RULE + "action = forward app\n" + words + "\n").configuration.listeners
+    assert listener.rules[0].retry == change
+
+
 @pytest.mark.parametrize(
     ("words", "path_", "matcher"),
     [
@@ -658,6 +687,10 @@ def test_source_stands_for_the_file(path: Path) -> None:
         ("[lbproxy]\nadmin = 0.0.0.0:9901\n" + WEB + APP, "and changes are refused without admin-token"),
         (WEB + "proxy-protocol-trusted = 10.0.0.0/8\n" + APP, "has no effect without proxy-protocol = on"),
         (WEB + "xff-mode = remove\nxff-client-port = on\n" + APP, "has no effect unless xff-mode = append"),
+        (
+            WEB + APP + RULE + "action = fixed-response 404\nretry-attempts = 1\n",
+            "has no effect, for the rule forwards nothing",
+        ),
         (WEB + APP + "retry-attempts = 1\n", "has no effect; add reset or status codes to retry-on"),
         (WEB + APP + "try-timeout = 90s\n", "has no effect; it is not less than response-timeout (60s)"),
         (WEB + APP + "cross-zone = spill\n", "has no effect without zone in [lbproxy]"),
