@@ -21,8 +21,9 @@ SERVER = Path(__file__).with_name("server.py")
 class ServerProcess:
     """One target."""
 
-    def __init__(self, folder: Path, number: int, seconds: float) -> None:
-        self.port = free_port()
+    def __init__(self, folder: Path, number: int, seconds: float, host: str = HOST, port: int = 0) -> None:
+        self.host = host
+        self.port = port or free_port()
         self._mode_file = folder / f"server-{number}"
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
@@ -30,11 +31,11 @@ class ServerProcess:
 
     @property
     def key(self) -> str:
-        return f"{HOST}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def start(self) -> None:
         """Start it, and return when it listens."""
-        command = [sys.executable, str(SERVER), str(self.port), str(self._mode_file), str(self._seconds)]
+        command = [sys.executable, str(SERVER), self.host, str(self.port), str(self._mode_file), str(self._seconds)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
@@ -110,6 +111,9 @@ class CheckedLoad:
         self.seconds: list[float] = []
         """How long each answered request took."""
         self.closed_idle = 0
+        self.first_seen: dict[str, float] = {}
+        """By target: when its first answer came, as `time.monotonic` has it."""
+        self.last_seen: dict[str, float] = {}
         self.threads = threads
         self._port = port
         self._pause = pause
@@ -146,7 +150,11 @@ class CheckedLoad:
             if response.status != 200 or body != path.encode():
                 self.failures.append(f"{path}: {response.status} {body[:80]!r}")
             else:
-                self.seconds.append(time.monotonic() - started)
+                ended = time.monotonic()
+                target = response.headers["X-Target"]
+                self.first_seen.setdefault(target, ended)
+                self.last_seen[target] = ended
+                self.seconds.append(ended - started)
             time.sleep(self._pause)
         link.close()
 

@@ -1,6 +1,6 @@
 """A target in a process of its own: answers each request with its path, in the manner that a file says.
 
-``python server.py PORT FILE SECONDS``: FILE may hold ``slow``, ``fail`` or ``cut``; SECONDS is what an answer takes.
+``python server.py HOST PORT FILE SECONDS``: FILE may hold ``slow``, ``fail`` or ``cut``; an answer takes SECONDS.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 
-port, mode_file, seconds = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+host, port, mode_file, seconds = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
 
 
 def mode() -> str:
@@ -29,7 +29,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             present = "" if path == b"/health" else mode()
             await asyncio.sleep(seconds * 10 if present == "slow" else seconds)
             status = b"500 Oh" if present == "fail" else b"200 OK"
-            answer = b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(path), path)
+            head = f"X-Target: {host}:{port}\r\nContent-Length: {len(path)}".encode()
+            answer = b"HTTP/1.1 %b\r\n%b\r\n\r\n%b" % (status, head, path)
             if present == "cut":
                 with open(mode_file + ".cuts", "ab") as file:
                     file.write(b".")
@@ -46,7 +47,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def main() -> None:
-    server = await asyncio.start_server(serve, "127.0.0.1", port, backlog=512)
+    server = await asyncio.start_server(serve, host, port, backlog=512)
     os.write(1, b"ready\n")
     async with server:
         await server.serve_forever()

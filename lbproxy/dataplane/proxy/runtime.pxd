@@ -31,6 +31,7 @@ cdef class GroupRuntime:
     cdef readonly double response_timeout
     cdef readonly bint encrypted, sends_header
     cdef list _order
+    cdef object _retrying
     cdef long long[::1] _cells
     cdef Py_ssize_t _position_cell
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lbproxy.dataplane.proxy.answers import ErrorPages, own_fields
+from lbproxy.dataplane.proxy.answers import ErrorPages, grpc_fields, own_fields
 from lbproxy.model.listener import DesyncMitigationMode, PathNormalization
 from lbproxy.model.target_group import ProxyProtocolVersion
 from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT, FIRST_AMBIGUOUS, FIRST_SEVERE
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.proxy.retry import Retrying
     from lbproxy.dataplane.router.table import Table
     from lbproxy.model.listener import Listener
+    from lbproxy.model.retry import RetryChange
     from lbproxy.model.target import RegisteredTarget
     from lbproxy.model.target_group import TargetGroup
     from lbproxy.telemetry.accesslog import AccessLog
@@ -75,6 +76,7 @@ class GroupRuntime:
         "_cells",
         "_order",
         "_position_cell",
+        "_retrying",
         "balancer",
         "encrypted",
         "gate",
@@ -108,8 +110,9 @@ class GroupRuntime:
         self.gate = gate
         """Where requests wait while the targets are given no more, if that is bounded."""
         self.response_timeout = group.response_timeout_seconds
-        self.retrying = retrying
-        """None where the policy is the default one, for which there is nothing to keep account of."""
+        self._retrying = retrying
+        self.retrying = None if retrying is None or retrying.is_idle else retrying
+        """None where there is nothing to keep account of, unless a rule says otherwise."""
         self._order: list[RegisteredTarget] | None = None
         self._cells: Cells | None = None
         self._position_cell = 0
@@ -128,6 +131,11 @@ class GroupRuntime:
         position = cells[cell]
         cells[cell] = position + 1
         return order[position % len(order)]
+
+    def retrying_for(self, change: RetryChange) -> Retrying:
+        """The policy for requests of a rule that has some of it otherwise."""
+        assert self._retrying is not None
+        return self._retrying.changed(change)
 
 
 class HttpRuntime:
@@ -209,10 +217,18 @@ class HttpRuntime:
     def refusal(self, refused: Exchange, status: int, wall: float) -> tuple[bytes, bytes]:
         """Field lines and body of the answer to a request that goes no further than its head."""
         content_type, body = self.error_pages.page(status, b"")
-        fields = own_fields(wall, content_type)
+        return self._changed(refused, own_fields(wall, content_type)), body
+
+    def call_refusal(self, refused: Exchange, status: int, wall: float) -> bytes:
+        """The same for a call of gRPC: field lines of an answer that is a head alone, with the status 200."""
+        fields = own_fields(wall, b"application/grpc") + grpc_fields(status, refused.error_reason)
+        return self._changed(refused, fields)
+
+    def _changed(self, refused: Exchange, fields: bytes) -> bytes:
         if self.transform is not None and self.transform.response is not None:
-            fields = self.transform.response.apply(fields, refused.value_of)
-        return fields, body
+            changed: bytes = self.transform.response.apply(fields, refused.value_of)
+            return changed
+        return fields
 
     def finished(self, exchange: Exchange) -> None:
         """Account for an exchange that is over."""

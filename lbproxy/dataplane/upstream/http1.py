@@ -181,12 +181,23 @@ class TargetConnection(Upstream):
         self._transport.abortConnection()
 
     def close(self) -> None:
-        """Close in order: what was written is still sent, within a little time."""
+        """Close in order: what was written is still sent, within a little time.
+
+        A tunnel's target may be sending yet. What it sends is taken in until it closes too, for else a reset would
+        overtake our last frame; TLS does that by itself.
+        """
         self.exchange = None
+        half = self._reading == _TUNNEL and not self._pool.group.protocol.is_encrypted
         self._reading = _CLOSING
         self._pool.closing(self)
-        self._transport.unregisterProducer()
-        self._transport.loseConnection()
+        transport = self._transport
+        transport.unregisterProducer()
+        if self._paused:
+            self.resume_response()
+        if half:
+            transport.loseWriteConnection()
+        else:
+            transport.loseConnection()
 
     def is_taking(self) -> bool:
         """Tell whether the target, which reads slowly, has taken something since the last look."""
