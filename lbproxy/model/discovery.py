@@ -63,6 +63,8 @@ class RegistrationSource:
 
     tokens: tuple[str, ...] = attrs.field(repr=False)
     """Each of them lets register and deregister targets of the group."""
+    keeps: bool = True
+    """Whether targets stay that stop renewing when most others do, too."""
     text: str = "registration"
 
 

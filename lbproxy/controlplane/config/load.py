@@ -31,6 +31,7 @@ from lbproxy.model.discovery import (
     EtcdSource,
     FileSource,
     NamesSource,
+    Protect,
     RegistrationSource,
     Source,
 )
@@ -611,6 +612,7 @@ def _discovery(section: ReadSection, files: _Files) -> Discovery:
     targets: tuple[TargetText, ...] | DemoTargets = section["targets"] or ()
     names = () if isinstance(targets, DemoTargets) else (each.target() for each in targets)
     named = tuple(target for target in names if not target.address)
+    protect: Protect = section["discovery-protect"]
     sources: list[Source] = [NamesSource(targets=named)] if named else []
     for source in section["discovery"] or ():
         if isinstance(source, FileSource | DockerSource):
@@ -624,8 +626,8 @@ def _discovery(section: ReadSection, files: _Files) -> Discovery:
             )
         sources.append(source)
     if tokens := files.tokens.get(section.name):
-        sources.append(RegistrationSource(tokens=tokens))
-    return Discovery(sources=tuple(sources), protect=section["discovery-protect"])
+        sources.append(RegistrationSource(tokens=tokens, keeps=protect.count > 0))
+    return Discovery(sources=tuple(sources), protect=protect)
 
 
 def _health_check(section: ReadSection, protocol: TargetProtocol) -> HealthCheck:

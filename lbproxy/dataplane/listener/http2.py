@@ -26,6 +26,7 @@ from lbproxy.dataplane.proxy.exchange import Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields
 from lbproxy.native.clock import Clock, turns
+from lbproxy.native.protocol import StreamProtocol
 from lbproxy.telemetry import ledger
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http.desync import REASONS, number_of
@@ -62,7 +63,7 @@ _LEFT = 2  # the final one is: what is in flight may end
 _CLOSING = 3
 
 
-class Http2Connection:
+class Http2Connection(StreamProtocol):
     """One client connection of HTTP/2."""
 
     __slots__ = (
@@ -90,10 +91,8 @@ class Http2Connection:
         "_transport",
         "_unread",
         "_untaken",
-        "armed",
         "clock",
         "codec",
-        "deadline",
         "host",
         "listener_port",
         "port",
@@ -499,7 +498,7 @@ class Http2Connection:
             client.deadline = now + self._runtime.idle_timeout
         else:
             client.deadline = NEVER
-            client.expired()
+            client.timed_out()
 
     def _is_taking(self) -> bool:
         """Tell whether the client, which reads slowly, has taken something since the last look."""

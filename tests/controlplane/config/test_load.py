@@ -350,7 +350,11 @@ def test_tokens_come_from_files(path: Path) -> None:
     )
     assert loaded.settings.admin_tokens == ("0123456789abcdef",)
     (source,) = loaded.discovery["app"].sources
-    assert source == RegistrationSource(tokens=("first-token-16-long", "second-token-16-long", "0123456789abcdef"))
+    tokens = ("first-token-16-long", "second-token-16-long", "0123456789abcdef")
+    assert source == RegistrationSource(tokens=tokens)
+    assert read(path, WEB + APP + "registration-token = file:admin\ndiscovery-protect = off\n").discovery[
+        "app"
+    ].sources == (RegistrationSource(tokens=tokens[2:], keeps=False),)
     assert "token-16" not in repr(loaded)
     assert "0123456789abcdef" not in repr(loaded.settings)
     assert set(loaded.files) == {str(path.parent / "admin"), str(path.parent / "app")}
