@@ -9,6 +9,7 @@ from lbproxy.dataplane.proxy.forwarded cimport ForwardedFields
 from lbproxy.dataplane.proxy.runtime cimport HttpRuntime
 from lbproxy.native._clock cimport Clock as CClock, Turns as CTurns
 from lbproxy.native._http1 cimport RequestHead as CRequestHead
+from lbproxy.native.protocol cimport StreamProtocol
 from lbproxy.wire.http2.connection cimport Connection
 from lbproxy.wire.http2.events cimport Event
 from lbproxy.wire.http2.stream cimport Stream
@@ -21,9 +22,7 @@ cdef int _SERVING, _LEAVING, _LEFT, _CLOSING
 cdef int CLOSED
 
 
-cdef class Http2Connection:
-    cdef public long long armed
-    cdef public double deadline
+cdef class Http2Connection(StreamProtocol):
     cdef readonly bint secure
     cdef readonly str host, scheme
     cdef readonly int port, listener_port
@@ -35,7 +34,7 @@ cdef class Http2Connection:
     cdef ForwardedFields _forwarded
     cdef bytes _known_host
     cdef set _givers, _takers
-    cdef double _age_limit, _leave_at, _head_by, _idle_by
+    cdef double _age_limit, _leave_at, _head_by, _idle_by, _settings_by
     cdef int _life
     cdef bint _due, _half_closed, _unread
     cdef long long _requests_left, _untaken, _received

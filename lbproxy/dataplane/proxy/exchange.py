@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lbproxy.dataplane.proxy.answers import error_body, grpc_fields, is_grpc_call, own_fields, reason_phrase
-from lbproxy.dataplane.proxy.faults import Fault, Retry
+from lbproxy.dataplane.proxy.faults import Fault, Retry, Side
 from lbproxy.dataplane.proxy.forwarded import too_many_addresses
 from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.transform import is_preflight
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import FixedResponse, Redirect
+from lbproxy.native.protocol import StreamProtocol
 from lbproxy.telemetry.records import HttpRecord
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http.path import normalize_target, use_normalized_path
@@ -46,8 +47,11 @@ _MAX_KEPT_BODY = 65536
 the target group has a policy for retries."""
 
 
-class Downstream:
-    """The client's end, one request of it.  A base, not a protocol, so that the compiled build calls it directly."""
+class Downstream(StreamProtocol):
+    """The client's end, one request of it.  A base, not a protocol, so that the compiled build calls it directly.
+
+    It is a `StreamProtocol` for those that are a connection as well; compiled, a class has one base only.
+    """
 
     __slots__ = ("clock", "host", "listener_port", "port", "scheme")
 
@@ -112,8 +116,8 @@ class Downstream:
         raise NotImplementedError  # interface
 
 
-class Upstream:
-    """A target's end, while it serves one exchange."""
+class Upstream(StreamProtocol):
+    """A target's end, while it serves one exchange; a `StreamProtocol` as a `Downstream` is."""
 
     __slots__ = ("exchange", "may_refuse", "reused")
 
@@ -273,7 +277,8 @@ class Exchange(HttpRecord):
         self.user_agent = head.user_agent
         self.referer = head.referer
         if self.target:
-            self.targets_tried = (*self._earlier_tries, (self.target, self.target_status))
+            tried = (self.target, self.target_status)
+            self.targets_tried = (*self._earlier_tries, tried) if self._earlier_tries else (tried,)
 
     # The client's side calls
 
@@ -964,9 +969,10 @@ class Exchange(HttpRecord):
         """Whether the request, sent now, can be sent once more and means the same then."""
         if len(self._data) > _MAX_KEPT_BODY:
             return False
+        method = self.head.method
         if self.tries is not None:
-            return self.head.method in self.tries.methods
-        return self.request_ended and self.head.method in _IDEMPOTENT
+            return method in self.tries.methods
+        return self.request_ended and (method == b"GET" or method in _IDEMPOTENT)
 
     def _peek(self) -> RegisteredTarget | None:
         """The next target to try, without taking it."""
@@ -985,7 +991,7 @@ class Exchange(HttpRecord):
         """The target of this try has failed."""
         pool = self.pool
         pool.counters.faults[fault.reason] += 1
-        if pool.observation is not None:
+        if pool.observation is not None and fault.side is not Side.CLIENT:
             now = self.client.clock.now()
             pool.observation.failed(now - self.dispatched if self.dispatched else 0.0, now)
 

@@ -45,6 +45,7 @@ class Fault(enum.Enum):
     CLIENT_CONNECTION_LIMIT = ("ClientConnectionLimit", Side.CLIENT, 0, Retry.NO)
     IDLE_TIMEOUT = ("IdleTimeout", Side.CLIENT, 0, Retry.NO)
     TOO_MANY_FORWARDED = ("TooManyForwardedAddresses", Side.CLIENT, 463, Retry.NO)
+    TOO_LARGE_FOR_TARGET = ("HeadersTooLargeForTarget", Side.CLIENT, 431, Retry.NO)
     MISDIRECTED = ("MisdirectedRequest", Side.CLIENT, 421, Retry.NO)
     METHOD_NOT_ALLOWED = ("MethodNotAllowed", Side.CLIENT, 405, Retry.NO)
     INCOMPATIBLE_TARGET_GROUP = ("IncompatibleTargetGroup", Side.OURS, 500, Retry.NO)

@@ -29,6 +29,7 @@ cdef class GroupRuntime:
     cdef readonly object group, balancer, gate, retrying, stickiness
     cdef readonly dict pools
     cdef readonly double response_timeout
+    cdef readonly bint encrypted, sends_header
     cdef list _order
     cdef object _retrying
     cdef long long[::1] _cells

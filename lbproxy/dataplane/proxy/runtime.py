@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lbproxy.dataplane.proxy.answers import ErrorPages, grpc_fields, own_fields
 from lbproxy.model.listener import DesyncMitigationMode, PathNormalization
+from lbproxy.model.target_group import ProxyProtocolVersion
 from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT, FIRST_AMBIGUOUS, FIRST_SEVERE
 
 if TYPE_CHECKING:
@@ -77,12 +78,14 @@ class GroupRuntime:
         "_position_cell",
         "_retrying",
         "balancer",
+        "encrypted",
         "gate",
         "group",
         "name",
         "pools",
         "response_timeout",
         "retrying",
+        "sends_header",
         "stickiness",
     )
 
@@ -97,6 +100,8 @@ class GroupRuntime:
     ) -> None:
         self.name = group.name
         self.group = group
+        self.encrypted = group.protocol.is_encrypted
+        self.sends_header = group.proxy_protocol is not ProxyProtocolVersion.OFF
         self.balancer = balancer
         self.pools = pools
         """By the target's cell."""
@@ -115,8 +120,8 @@ class GroupRuntime:
         if rotation is not None:
             self._order, self._cells, self._position_cell = rotation
 
-    def pick(self, request: RequestHead, source: str) -> RegisteredTarget | None:
-        """The target for the next request, or None when there is none at all."""
+    def pick(self, request: RequestHead | None, source: str) -> RegisteredTarget | None:
+        """The target for the next request (None: for a TCP connection), or None when there is none at all."""
         order = self._order
         if order is None:
             return self.balancer.pick(request, source)
