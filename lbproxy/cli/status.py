@@ -102,6 +102,8 @@ def _group_table(group: Mapping[str, Any]) -> Table:
         title += f"  {group['protocol']}, {group['algorithm']}"
     if group["fail_open"]:
         title += "  fails open: too few targets are healthy"
+    for what, circuit in group.get("circuits", {}).items():
+        title += f"  {what} {circuit['now']} of {circuit['limit']}{', circuit open' if circuit['open'] else ''}"
     if group.get("serving", group["name"]) != group["name"]:
         title += f"  served by its backup {group['serving']}"
     return make_table(

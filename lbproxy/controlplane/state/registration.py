@@ -29,6 +29,9 @@ from lbproxy.model.target_group import TargetGroup
 SLOT_LIMIT = 64
 """Cells in a target's run, one for each worker slot that may ever exist (see `lbproxy.ipc.cells`)."""
 
+GROUP_CELLS = 1 + 2 * SLOT_LIMIT
+"""Cells in a group's run (see `lbproxy.ipc.cells`)."""
+
 MINIMUM_DRAINING_SECONDS = 1.0
 """A target drains at least this long: what a worker was about to send by an older snapshot is counted by then."""
 
@@ -87,7 +90,7 @@ class CellAllocator(Protocol):
 
 
 def group_key(name: str) -> str:
-    """Name the cell of a group's round-robin position."""
+    """Name the run of a group's own cells."""
     return f"group {name}"
 
 
@@ -98,7 +101,7 @@ def target_key(group: str, key: str) -> str:
 
 def cells_needed(group: str, targets: Iterable[Target]) -> dict[str, int]:
     """List the runs that a group with these targets needs (key -> cells)."""
-    return {group_key(group): 1, **{target_key(group, target.key): SLOT_LIMIT for target in targets}}
+    return {group_key(group): GROUP_CELLS, **{target_key(group, target.key): SLOT_LIMIT for target in targets}}
 
 
 def used_groups(configuration: Configuration) -> frozenset[str]:
@@ -155,10 +158,13 @@ class CellBook:
         """The first cell of a reserved run."""
         return self._index[key][0]
 
-    def total(self, key: str) -> int:
-        """Sum a run over all worker slots, for slots that are going away may still have something in flight."""
-        first, length = self._index[key]
-        return sum(self._cells.view[first : first + length])
+    def total(self, key: str, begin: int = 0, end: int = SLOT_LIMIT) -> int:
+        """Sum a run over all worker slots, for slots that are going away may still have something in flight.
+
+        Of a longer run the cells from ``begin`` up to ``end``.
+        """
+        first, _ = self._index[key]
+        return sum(self._cells.view[first + begin : first + end])
 
     def depart(self, key: str, now: float) -> None:
         """Start the reservation after which `sweep` frees the run."""
@@ -206,7 +212,8 @@ class GroupRegistrations:
     """Key of a draining target -> the first snapshot that shows it so."""
 
     def __attrs_post_init__(self) -> None:
-        self.state = GroupState(cell=self._book.first(group_key(self.name)))
+        cell = self._book.first(group_key(self.name))
+        self.state = GroupState(cell=cell, waiting=cell + 1, retrying=cell + 1 + SLOT_LIMIT)
 
     @property
     def is_draining(self) -> bool:
@@ -303,8 +310,15 @@ class GroupRegistrations:
         return self.state is not before
 
     def depart(self, now: float) -> None:
-        """Give back the group's own cell; the group is empty and gone."""
+        """Give back the group's own cells; the group is empty and gone."""
         self._book.depart(group_key(self.name), now)
+
+    def load(self, what: str) -> int:
+        """How many ``requests`` are in flight to targets, wait in the ``queue``, or are in ``retries``, now."""
+        if what == "requests":
+            return sum(self.in_flight(key) for key in self._targets if key not in self._draining_since)
+        first = 1 if what == "queue" else 1 + SLOT_LIMIT
+        return self._book.total(group_key(self.name), first, first + SLOT_LIMIT)
 
     def in_flight(self, key: str) -> int:
         """Requests or connections in flight to this target over all workers; 0 for an unknown one."""
