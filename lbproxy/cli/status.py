@@ -103,7 +103,8 @@ def _group_table(group: Mapping[str, Any]) -> Table:
     if group["fail_open"]:
         title += "  fails open: too few targets are healthy"
     for what, circuit in group.get("circuits", {}).items():
-        title += f"  {what} {circuit['now']} of {circuit['limit']}{', circuit open' if circuit['open'] else ''}"
+        if circuit["open"]:
+            title += f"  circuit open: {circuit['now']} of {circuit['limit']} ({what})"
     if group.get("serving", group["name"]) != group["name"]:
         title += f"  served by its backup {group['serving']}"
     return make_table(

@@ -202,6 +202,10 @@ class GroupRegistrations:
     """Keys of the draining targets, first the one that drains longest."""
     _delay_seconds: float = attrs.field(default=0.0, init=False)
     _slow_start: SlowStart = attrs.field(factory=SlowStart, init=False)
+    _founders: set[str] = attrs.field(factory=set, init=False)
+    """Keys of targets that were registered while none was healthy, and have not been healthy themselves yet."""
+    _in_service_since: float = attrs.field(default=0.0, init=False)
+    """When one became healthy while no other was."""
     _limits: dict[str, tuple[int, str]] = attrs.field(factory=dict, init=False)
     """Shares below 100 % that somebody has decided on, with the reason."""
     _unchecked: TargetHealth | None = attrs.field(default=None, init=False)
@@ -265,9 +269,9 @@ class GroupRegistrations:
         present = self._with_health(registered, registered.target, health)
         self._targets[key] = present
         if present.health.state is not registered.health.state:
-            if present.health.state is TargetState.HEALTHY and self._has_others_in_service(key):
-                self._slow_start.enter(key, now)
-            elif present.health.state is not TargetState.HEALTHY:
+            if present.health.state is TargetState.HEALTHY:
+                self._came(key, now)
+            else:
                 self._slow_start.leave(key)
             self._share(now)
         self._build()
@@ -326,15 +330,20 @@ class GroupRegistrations:
 
     def _register(self, key: str, target: Target, unchecked: TargetHealth | None) -> RegisteredTarget:
         known = self._targets.get(key)
-        was_draining = self._draining_since.pop(key, None) is not None
+        is_new = self._draining_since.pop(key, None) is not None
         self._versions.pop(key, None)
         if known is None:
             cell = self._book.first(target_key(self.name, key))
             known = RegisteredTarget(target=target, health=REGISTRATION_IN_PROGRESS, cell=cell)
+            is_new = True
         if unchecked is not None:
             health = unchecked
-        elif was_draining or known.probed.state not in PROBED_STATES:
+        elif is_new or known.probed.state not in PROBED_STATES:
             health = REGISTRATION_IN_PROGRESS
+            if self._has_others_healthy(key):
+                self._founders.discard(key)
+            else:
+                self._founders.add(key)
         else:
             health = known.probed
         return self._with_health(known, target, health)
@@ -353,7 +362,27 @@ class GroupRegistrations:
             if key not in desired and key not in self._draining_since:
                 self._targets[key] = attrs.evolve(registered, health=DEREGISTRATION_IN_PROGRESS)
                 self._slow_start.leave(key)
+                self._founders.discard(key)
                 self._draining_since[key] = now
+
+    def _came(self, key: str, now: float) -> None:
+        """A target has become healthy: it starts slowly if it joins others, but not if it founds the group with them.
+
+        AWS: "When you register targets with an empty target group, using one or more registration operations, these
+        targets do not enter slow start mode."  Else the quickest would have to bear it all whenever lbproxy starts.
+        """
+        if not self._has_others_healthy(key):
+            self._in_service_since = now
+        founds = key in self._founders and now - self._in_service_since <= self._slow_start.duration_seconds
+        self._founders.discard(key)
+        if not founds and self._has_others_in_service(key):
+            self._slow_start.enter(key, now)
+
+    def _has_others_healthy(self, key: str) -> bool:
+        return any(
+            other != key and registered.health.state is TargetState.HEALTHY
+            for other, registered in self._targets.items()
+        )
 
     def _has_others_in_service(self, key: str) -> bool:
         """Whether another target is healthy and not in slow start."""
