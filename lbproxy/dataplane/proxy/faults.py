@@ -53,6 +53,7 @@ class Fault(enum.Enum):
     INTERNAL = ("InternalError", Side.OURS, 500, Retry.NO)
     DRAIN_DEADLINE = ("DrainDeadline", Side.OURS, 503, Retry.NO)
     NO_TARGETS = ("NoTargets", Side.TARGET, 503, Retry.NO)
+    CIRCUIT_OPEN = ("CircuitOpen", Side.TARGET, 503, Retry.NO)
     QUEUE_FULL = ("QueueFull", Side.TARGET, 503, Retry.NO)
     QUEUE_TIMEOUT = ("QueueTimeout", Side.TARGET, 503, Retry.NO)
     CONNECT_REFUSED = ("ConnectRefused", Side.TARGET, 502, Retry.YES)
