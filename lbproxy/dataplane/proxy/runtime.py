@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lbproxy.dataplane.proxy.answers import ErrorPages, own_fields
+from lbproxy.dataplane.proxy.answers import ALLOW, ErrorPages, own_fields
 from lbproxy.model.listener import DesyncMitigationMode, PathNormalization
 from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT, FIRST_AMBIGUOUS, FIRST_SEVERE
 
@@ -205,6 +205,8 @@ class HttpRuntime:
         """Field lines and body of the answer to a request that goes no further than its head."""
         content_type, body = self.error_pages.page(status, b"")
         fields = own_fields(wall, content_type)
+        if status == 405:
+            fields += ALLOW
         if self.transform is not None and self.transform.response is not None:
             fields = self.transform.response.apply(fields, refused.value_of)
         return fields, body
