@@ -22,6 +22,7 @@ NATIVE = (
     "telemetry/_jsonline.pyx",
 )
 HOT = (
+    "native/protocol.py",
     "wire/http2/huffman.py",
     "wire/http2/fieldline.py",
     "wire/http2/hpack.py",
@@ -88,7 +89,7 @@ def native_modules():
 
 def extension(path):
     name = "lbproxy." + os.path.splitext(path)[0].replace("/", ".")
-    flags = ["-O2", *os.environ.get("LBPROXY_NATIVE_CFLAGS", "").split()]
+    flags = ["-O2", "-g0", *os.environ.get("LBPROXY_NATIVE_CFLAGS", "").split()]
     return Extension(
         name,
         [f"lbproxy/{path}"],

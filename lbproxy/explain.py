@@ -15,7 +15,6 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 
 from lbproxy.dataplane.balancer import Balancer, Circumstances, Hashing, make_balancer
-from lbproxy.dataplane.router.groups import GroupChoice
 from lbproxy.dataplane.router.ingress import TCP, admitting_rule
 from lbproxy.dataplane.router.limits import limits_for
 from lbproxy.dataplane.router.redirect import expand
@@ -25,6 +24,7 @@ from lbproxy.dataplane.router.transform import is_preflight
 from lbproxy.model.availability import is_good, serving_group
 from lbproxy.model.discovery import Discovery, NamesSource
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol, PathNormalization
+from lbproxy.model.retry import RetryChange
 from lbproxy.model.rule import Action, FixedResponse, Redirect
 from lbproxy.model.snapshot import Configuration, GroupState, Snapshot
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
@@ -255,7 +255,7 @@ def explain(
         asked = request if chosen.listener.protocol.is_http else None
         if targets is not None:
             configuration = _with_targets(_configuration(configuration), targets)
-        groups = _explain_groups(configuration, match.forward, method, health, asked, source, unknown, notes)
+        groups = _explain_groups(configuration, match, method, health, asked, source, unknown, notes)
         return attrs.evolve(explanation, groups=groups, notes=tuple(notes))
     return attrs.evolve(explanation, notes=tuple(notes), **_explain_answer(match.action, request, chosen, parts))
 
@@ -450,7 +450,7 @@ def _with_targets(configuration: Configuration, targets: Mapping[str, Mapping[st
 
 def _explain_groups(
     configuration: Configuration | Snapshot,
-    choice: GroupChoice,
+    match: Match,
     method: str,
     health: Health | None,
     request: RoutableRequest | None,
@@ -468,7 +468,8 @@ def _explain_groups(
             for name, group in groups.items()
         }
     explanations = []
-    for name, weight, share in choice.shares:
+    assert match.forward is not None
+    for name, weight, share in match.forward.shares:
         if name not in groups:
             notes.append(f"there is no target group {name}")
             continue
@@ -483,7 +484,7 @@ def _explain_groups(
         order = list(balancer.candidates(request, source))
         _note_order(balancer, group, state, order, request, source, unknown.get(serving, ""), notes)
         explained = _explain_group(balancer, group, state, order, weight, share)
-        explanations.append(attrs.evolve(explained, retries=tuple(_explain_retries(group, method))))
+        explanations.append(attrs.evolve(explained, retries=tuple(_explain_retries(group, match.retry, method))))
     return tuple(explanations)
 
 
@@ -499,8 +500,8 @@ def _unknown(demo: Mapping[str, int] | None, discovery: Mapping[str, Discovery] 
     return unknown
 
 
-def _explain_retries(group: TargetGroup, method: str) -> Iterator[str]:
-    policy = group.retry
+def _explain_retries(group: TargetGroup, change: RetryChange | None, method: str) -> Iterator[str]:
+    policy = group.retry if change is None else change.applied_to(group.retry)
     if policy.is_default or not group.protocol.is_http:
         return
     if not policy.on_connect_failure:

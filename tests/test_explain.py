@@ -14,7 +14,7 @@ from lbproxy.model.discovery import Discovery, FileSource, NamesSource
 from lbproxy.model.health import HealthCheck
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rate_limit import RateLimit, RateLimitKey
-from lbproxy.model.retry import RetryPolicy
+from lbproxy.model.retry import RetryChange, RetryPolicy
 from lbproxy.model.rule import (
     FixedResponse,
     Forward,
@@ -451,6 +451,25 @@ def test_it_tells_of_retries() -> None:
         "no other target is tried when one cannot be connected to"
     ]
     assert lines("GET", RetryPolicy()) == []
+
+
+def test_it_tells_of_the_retries_of_a_rule() -> None:
+    """What the rule does not have is the group's."""
+    rule = Rule(
+        name="api",
+        priority=1,
+        conditions=(PathCondition((Pattern("/api/*"),)),),
+        action=FORWARD_APP,
+        retry=RetryChange(on_reset=True, attempts=1, methods=("POST",)),
+    )
+    group = attrs.evolve(APP, retry=RetryPolicy(request_timeout_seconds=30.0, budget_percent=7))
+    configuration = Configuration(
+        listeners=(attrs.evolve(WEB, default_action=FORWARD_APP, rules=(rule,)),), target_groups=(group,)
+    )
+    text = explain(configuration, "x.com:8080/api/x", method="POST").to_text()
+    assert "  sent once more, each to another target: after a reset\n" in text
+    assert "no more than 7% of the group's requests\n  all in all at most 30s" in text
+    assert "after a reset" not in explain(configuration, "x.com:8080/", method="POST").to_text()
 
 
 # What the parser has to say

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.logger import Logger
 
 from lbproxy.native.clock import Clock
+from lbproxy.native.protocol import Expiring
 
 _log = Logger()
 
@@ -35,19 +36,6 @@ _SLACK_SECONDS = 0.001
 """A bucket's time has come when the clock is this close to it: tenths of a second have no exact numbers."""
 
 
-class Expiring(Protocol):
-    """Something with a deadline."""
-
-    deadline: float
-    """Time by the wheel's clock; `NEVER` for none.  One that is set may be moved later by a plain store."""
-
-    armed: int
-    """The bucket that holds it, 0 for none; the wheel's own."""
-
-    def expired(self, now: float) -> None:
-        """The deadline has come.  Called once; set a new one to be called again."""
-
-
 class Deadlines:
     """Calls `Expiring.expired` when deadlines come, at most a tenth of a second late.
 
@@ -62,6 +50,9 @@ class Deadlines:
         self.call_later = call_later
         """For a time that has to be exact."""
         self._buckets: dict[int, dict[Expiring, None]] = {}
+        self._bucket: dict[Expiring, None] | None = None
+        """The one that was used last."""
+        self._bucket_tick = 0
         self._call: Any = None
         self._call_tick: float = NEVER
         """When the next look is due; minus infinity during a look, which sees to it at its end."""
@@ -87,7 +78,8 @@ class Deadlines:
             self._disarm(item)
 
     def _disarm(self, item: Expiring) -> None:
-        bucket = self._buckets.get(item.armed)
+        armed = item.armed
+        bucket = self._bucket if armed == self._bucket_tick else self._buckets.get(armed)
         if bucket is not None:
             bucket.pop(item, None)
         item.armed = 0
@@ -96,13 +88,14 @@ class Deadlines:
         if item.armed:
             self._disarm(item)
         item.armed = tick
-        bucket = self._buckets.get(tick)
+        bucket = self._bucket if tick == self._bucket_tick else self._buckets.get(tick)
         if bucket is None:
-            self._buckets[tick] = {item: None}
+            bucket = self._buckets[tick] = {}
             if tick < self._call_tick:
                 self._schedule(tick)
-        else:
-            bucket[item] = None
+        bucket[item] = None
+        self._bucket = bucket  # nearly all come into the same one
+        self._bucket_tick = tick
 
     def _schedule(self, tick: int) -> None:
         call = self._call
@@ -117,7 +110,9 @@ class Deadlines:
         now = self.now()
         present = int((now + _SLACK_SECONDS) / TICK_SECONDS)
         for tick in sorted(t for t in self._buckets if t <= present):
-            for item in self._buckets.pop(tick):
+            bucket = self._buckets.pop(tick)
+            self._bucket_tick = 0
+            for item in bucket:
                 if item.armed == tick:
                     item.armed = 0
                     self._look_at(item, now, present)
@@ -142,4 +137,5 @@ class Deadlines:
             call.cancel()
             self._call = None
         self._call_tick = NEVER
+        self._bucket_tick = 0
         self._buckets.clear()

@@ -68,6 +68,7 @@ class Groups:
         self._on_gone = on_gone
         self._on_suspect = on_suspect
         self._gates: dict[str, Gate] = {}
+        self._policies: dict[str, Retrying] = {}
         self._snapshot: Snapshot | None = None
 
     def apply(self, snapshot: Snapshot) -> None:
@@ -96,6 +97,8 @@ class Groups:
         self._let_go(snapshot, present)
         for name in [name for name in self._gates if name not in runtimes]:
             del self._gates[name]
+        for name in [name for name in self._policies if name not in runtimes]:
+            del self._policies[name]
         self._own = runtimes
         self.runtimes = {
             name: runtimes[serving_group(name, configured, snapshot.groups, snapshot.configuration.zone)]
@@ -107,6 +110,10 @@ class Groups:
         """Keep no connection any more."""
         for pool in self.pools.values():
             pool.retire()
+
+    def connections_in_use(self) -> int:
+        """How many connections of HTTP/1.1 to targets are in use, or being closed."""
+        return sum(pool.in_use for pool in self.pools.values() if isinstance(pool, TargetPool))
 
     def _let_go(self, snapshot: Snapshot, present: set[PoolKey]) -> None:
         for key in [k for k in self.pools if k not in present]:
@@ -155,15 +162,14 @@ class Groups:
             gate = self._gates[group.name] = Gate(self._deadlines.call_later, self._deadlines.now)
         return gate
 
-    def _retrying(self, group: TargetGroup, slots: int) -> Retrying | None:
+    def _retrying(self, group: TargetGroup, slots: int) -> Retrying:
         """The group's policy at work; what it remembers of the traffic outlives changes of the targets."""
-        if group.retry.is_default and group.protocol_version is not ProtocolVersion.GRPC:
-            return None  # a gRPC request may bring its own deadline
         is_grpc = group.protocol_version is ProtocolVersion.GRPC
-        known = self._own.get(group.name)
-        if known is not None and known.retrying is not None and known.retrying.follows(group.retry, slots, is_grpc):
-            return known.retrying
-        return Retrying(group.retry, slots, self._deadlines.call_later, self._deadlines.now, is_grpc)
+        known = self._policies.get(group.name)
+        if known is None or not known.follows(group.retry, slots, is_grpc):
+            known = Retrying(group.retry, slots, self._deadlines.call_later, self._deadlines.now, is_grpc)
+            self._policies[group.name] = known
+        return known
 
     def _pool(self, group: TargetGroup, target: Target, cell: int) -> TargetPool | MultiplexPool:
         key = (group.name, target.key)

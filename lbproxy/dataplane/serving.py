@@ -330,6 +330,10 @@ class Serving:
         """How many client connections there are."""
         return sum(len(front.connections) for front in self._fronts())
 
+    def closing_target_connections(self) -> int:
+        """How many connections to targets are not closed yet, once everything was ended."""
+        return self._groups.connections_in_use()
+
     def _fronts(self) -> set[Front]:
         return self._leaving | {accepting.front for accepting in self._accepting.values()}
 

@@ -38,8 +38,8 @@ _log = Logger()
 REPORT_SECONDS = 1.0
 _DRAIN_LOOK_SECONDS = 0.05
 _PART_SECONDS = 1.0
-"""How long, after the drain deadline, clients may take to read how their WebSockets ended; less than the supervisor
-waits before it kills."""
+"""How long, after the drain deadline, clients and targets may take to read how their WebSockets ended; less than the
+supervisor waits before it kills."""
 
 
 class Worker(Service):
@@ -143,17 +143,21 @@ class Worker(Service):
         self._draining.clock = self._reactor
         self._draining.start(_DRAIN_LOOK_SECONDS)
 
+    def _is_busy(self, serving: Serving) -> bool:
+        return serving.open_connections() > 0 or (self._parting and serving.closing_target_connections() > 0)
+
     def _look_whether_drained(self) -> None:
         assert self._draining is not None
-        if self._serving is not None and self._serving.open_connections():
+        if self._serving is not None and self._is_busy(self._serving):
             now = self._reactor.seconds()
             if now < self._drain_until:
                 return
             self._aborted += self._serving.end()
-            if not self._parting and self._serving.open_connections():
+            if not self._parting:
                 self._parting = True
                 self._drain_until = now + _PART_SECONDS
-                return
+                if self._is_busy(self._serving):
+                    return
         self._draining.stop()
         if self._reporting.running:
             self._reporting.stop()

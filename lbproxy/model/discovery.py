@@ -41,6 +41,11 @@ class EtcdSource:
     """``http://host:port`` or ``https://host:port``, without a path."""
     prefix: str
     text: str
+    user: str = ""
+    """Whom to log in as; empty for an etcd without users."""
+    password: str = attrs.field(default="", repr=False)
+    authorities_pem: bytes | None = None
+    """Who may have signed its certificate; None for those that the system trusts."""
 
 
 @attrs.frozen(kw_only=True)
@@ -58,6 +63,8 @@ class RegistrationSource:
 
     tokens: tuple[str, ...] = attrs.field(repr=False)
     """Each of them lets register and deregister targets of the group."""
+    keeps: bool = True
+    """Whether targets stay that stop renewing when most others do, too."""
     text: str = "registration"
 
 

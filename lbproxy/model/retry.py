@@ -57,3 +57,25 @@ class RetryPolicy:
 
 
 _DEFAULT = RetryPolicy()
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class RetryChange:
+    """What a rule has otherwise than the target groups that it forwards to; None is as the group has it.
+
+    The budget protects the group's targets and stays the group's.
+    """
+
+    on_connect_failure: bool | None = None
+    on_reset: bool | None = None
+    statuses: tuple[tuple[int, int], ...] | None = None
+    attempts: int | None = None
+    methods: tuple[str, ...] | None = None
+    try_timeout_seconds: float | None = None
+    request_timeout_seconds: float | None = None
+    hedge_delay_seconds: float | None = None
+
+    def applied_to(self, policy: RetryPolicy) -> RetryPolicy:
+        """The policy for requests of the rule."""
+        changed = attrs.asdict(self, recurse=False, filter=lambda _, value: value is not None)
+        return attrs.evolve(policy, **changed)

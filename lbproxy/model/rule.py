@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import attrs
 
+from lbproxy.model.retry import RetryChange
 from lbproxy.model.transform import Transform
 
 DEFAULT_QUEUE_PRIORITY = 5
@@ -141,3 +142,4 @@ class Rule:
     """Carried out after the listener's."""
     queue_priority: int = DEFAULT_QUEUE_PRIORITY
     """Who goes first of the requests that wait for a target, 0-9, highest first."""
+    retry: RetryChange = RetryChange()

@@ -39,6 +39,7 @@ cdef class Codec:
     cpdef bytes request_block(
         self, bytes method, bytes target, bytes authority, bytes forwarded, bytes origin, bytes trace_id, bytes more
     )
+    cpdef bytes request(self, bytes block, long long framing, bytes data)
     cpdef bytes response(
         self, int status, bytes reason, bytes fields, long long framing, int connection, bytes data
     )

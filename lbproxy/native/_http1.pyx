@@ -655,6 +655,7 @@ cdef inline char* put_number(char* out, unsigned long long number) noexcept nogi
 
 cdef enum:
     CHUNKED = -2
+    NO_BODY = -1
     CONNECTION_CLOSE = 1
     CONNECTION_KEEP_ALIVE = 2
 
@@ -702,6 +703,25 @@ cdef class Codec:
         out = put_text(out, b"\r\n", 2)
         put(out, more)
         return block
+
+    cpdef bytes request(self, bytes block, long long framing, bytes data):
+        cdef bytes message
+        cdef char end[64]  # what frames the body and ends the head
+        cdef char* after = end
+        cdef char* out
+        if block is None or data is None:
+            raise TypeError("not bytes")
+        if framing != NO_BODY:
+            if framing < 0:
+                raise ValueError("not a content length")
+            after = put_number(put_text(after, b"Content-Length: ", 16), framing)
+            after = put_text(after, b"\r\n", 2)
+        after = put_text(after, b"\r\n", 2)
+        message = PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(block) + (after - end) + PyBytes_GET_SIZE(data))
+        out = put(PyBytes_AS_STRING(message), block)
+        out = put_text(out, end, after - end)
+        put(out, data)
+        return message
 
     cpdef bytes response(
         self, int status, bytes reason, bytes fields, long long framing, int connection, bytes data

@@ -4,7 +4,11 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
-cdef const char* HEX = b"0123456789abcdef"
+cdef char PAIRS[512]
+cdef int octet
+for octet in range(256):
+    PAIRS[2 * octet] = b"0123456789abcdef"[octet >> 4]
+    PAIRS[2 * octet + 1] = b"0123456789abcdef"[octet & 15]
 
 
 cdef class Identifiers:
@@ -34,11 +38,11 @@ cdef class Identifiers:
         memcpy(out, PyBytes_AS_STRING(prefix), PyBytes_GET_SIZE(prefix))
         out += PyBytes_GET_SIZE(prefix)
         value = self.step()
-        for digit in range(16):
-            out[digit] = HEX[value & 15]
-            value >>= 4
+        for digit in range(8):
+            memcpy(out + 2 * digit, PAIRS + 2 * (value & 255), 2)
+            value >>= 8
         value = self.step() >> 32
-        for digit in range(16, 24):
-            out[digit] = HEX[value & 15]
-            value >>= 4
+        for digit in range(8, 12):
+            memcpy(out + 2 * digit, PAIRS + 2 * (value & 255), 2)
+            value >>= 8
         return made

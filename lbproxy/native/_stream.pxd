@@ -5,6 +5,14 @@ from lbproxy.native._loop cimport Descriptor
 from lbproxy.native._relay cimport Flow, Pipe
 
 
+cdef class Address:
+    cdef readonly str host
+    cdef readonly int port
+    cdef uint32_t flow, scope
+
+    cdef object twisted(self)
+
+
 cdef class StreamTransport(Descriptor):
     cdef public object protocol
     cdef readonly bint connected
@@ -13,11 +21,12 @@ cdef class StreamTransport(Descriptor):
     cdef readonly object producer
     cdef readonly bint streamingProducer
     cdef readonly bint producerPaused
-    cdef object peer  # an address, or (host, port) of one still to be made
+    cdef object peer  # an address of ours or of Twisted's, or (host, port) of one still to be made
     cdef object handle
     cdef object failed
     cdef object reason
     cdef list queue
+    cdef bytes kept  # the only piece that waits, until this turn's end; or None
     cdef Py_ssize_t first, offset, queued
     cdef Py_ssize_t read_size
     cdef int number
@@ -30,6 +39,15 @@ cdef class StreamTransport(Descriptor):
     cdef int begin(self, bint accepted) except -1
     cdef int settle_connect(self) except -1
     cdef int fail(self, int number) except -1
+    cpdef write(self, data)
+    cpdef pauseProducing(self)
+    cpdef resumeProducing(self)
+    cpdef registerProducer(self, producer, bint streaming)
+    cpdef unregisterProducer(self)
+    cpdef loseConnection(self, _connDone=*)
+    cpdef loseWriteConnection(self)
+    cpdef abortConnection(self)
+    cdef int give(self, bytes data) except -1
     cdef int receive(self, bint hung_up) except -1
     cdef int read_ended(self) except -1
     cdef int relay_received(self, bint hung_up) except -1
@@ -37,6 +55,7 @@ cdef class StreamTransport(Descriptor):
     cdef int take(self, const char* data, Py_ssize_t size) except -1
     cdef int send_bytes(self, bytes data) except -1
     cdef bint keeps(self, bytes data) except -1
+    cdef int append(self, bytes data) except -1
     cdef int enqueue(self, bytes data) except -1
     cdef int slow_producer(self) except -1
     cdef int flush(self) except -1

@@ -510,7 +510,7 @@ cdef class TlsTransport(StreamTransport):
                 Py_XDECREF(large)
         if size > 0:
             self.read_size = LARGE_READ if size >= RECORD else RECORD
-            self.protocol.dataReceived(data)
+            self.give(data)
             return GIVEN
         return self.read_stopped(count)
 
@@ -565,13 +565,13 @@ cdef class TlsTransport(StreamTransport):
             return ENDED
         return FINE
 
-    def pauseProducing(self):
+    cpdef pauseProducing(self):
         """Give the protocol nothing for now."""
         self.reading = False
         if self.handshaken:
             self.arm()
 
-    def resumeProducing(self):
+    cpdef resumeProducing(self):
         """Go on giving the protocol what comes."""
         if not self.connected or self.aborting or self.reading:
             return
@@ -603,7 +603,7 @@ cdef class TlsTransport(StreamTransport):
                 return 0
             self.offset = sent
         self.queued += size - sent
-        self.queue.append(data)
+        self.append(data)
         if not self.unsent:
             self.arm()
         return self.slow_producer()
@@ -620,7 +620,7 @@ cdef class TlsTransport(StreamTransport):
             if sent == size:
                 return 0
         self.queued += size - sent
-        self.queue.append(PyBytes_FromStringAndSize(data + sent, size - sent))
+        self.append(PyBytes_FromStringAndSize(data + sent, size - sent))
         self.arm()
         return self.slow_producer()
 
@@ -673,7 +673,7 @@ cdef class TlsTransport(StreamTransport):
     cdef char* next_record(self, Py_ssize_t* size) except NULL:
         """What goes into the next record: of one piece if that fills it, else gathered from several."""
         cdef Py_ssize_t index = self.first, skip = self.offset, filled = 0, part
-        cdef bytes data = <bytes>self.queue[index]
+        cdef bytes data = self.kept if self.kept is not None else <bytes>self.queue[index]
         part = PyBytes_GET_SIZE(data) - skip
         if part >= RECORD or part == self.queued:
             size[0] = min(part, <Py_ssize_t>RECORD)
@@ -730,7 +730,7 @@ cdef class TlsTransport(StreamTransport):
             shutdown(self.fd, SHUT_WR)
         return FINE
 
-    def unregisterProducer(self):
+    cpdef unregisterProducer(self):
         """The producer has no more."""
         self.producer = None
         if self.connected and self.handshaken and self.queued == 0 and (self.disconnecting or self.write_closing):
@@ -738,7 +738,7 @@ cdef class TlsTransport(StreamTransport):
 
     # Closing
 
-    def loseConnection(self, _connDone=None):
+    cpdef loseConnection(self, _connDone=None):
         """Close once all that was written is sent and the peer has closed too; before the handshake, abort."""
         if not self.connected or self.disconnecting:
             return
@@ -753,7 +753,7 @@ cdef class TlsTransport(StreamTransport):
         self.hurried = True
         self.loseConnection()
 
-    def loseWriteConnection(self):
+    cpdef loseWriteConnection(self):
         """Send close_notify once all that was written is sent; go on reading."""
         if self.connected and not self.write_closing:
             self.write_closing = True
@@ -870,8 +870,12 @@ def secure(StreamTransport plain not None, creator, bint client, protocol):
     transport.protocol = protocol
     transport.start(creator, client)
     if plain.queued:
-        plain.queue[plain.first] = (<bytes>plain.queue[plain.first])[plain.offset:]
-        transport.raw = b"".join(plain.queue[plain.first:])
+        if plain.kept is not None:
+            transport.raw = plain.kept
+            plain.kept = None
+        else:
+            plain.queue[plain.first] = (<bytes>plain.queue[plain.first])[plain.offset:]
+            transport.raw = b"".join(plain.queue[plain.first:])
         plain.queue = []
         plain.queued = plain.first = plain.offset = 0
     transport.reactor = plain.reactor

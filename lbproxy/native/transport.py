@@ -20,9 +20,18 @@ from typing import TYPE_CHECKING
 from lbproxy.native.choice import available
 
 if TYPE_CHECKING or not available:
-    from lbproxy.native.pure.transport import Acceptor, Factory, Flow, StreamTransport, connect, relay, stream_address
+    from lbproxy.native.pure.transport import (
+        Acceptor,
+        Address,
+        Factory,
+        Flow,
+        StreamTransport,
+        connect,
+        relay,
+        stream_address,
+    )
 else:
     from lbproxy.native._stream import Acceptor, StreamTransport, connect, relay, stream_address
-    from lbproxy.native.pure.transport import Factory, Flow
+    from lbproxy.native.pure.transport import Address, Factory, Flow
 
-__all__ = ["Acceptor", "Factory", "Flow", "StreamTransport", "connect", "relay", "stream_address"]
+__all__ = ["Acceptor", "Address", "Factory", "Flow", "StreamTransport", "connect", "relay", "stream_address"]

@@ -6,15 +6,17 @@ A record with anything that needs an escape, or that is very long, goes to the f
 
 import time
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.math cimport floor
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
 from libc.stdio cimport snprintf
-from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
 from lbproxy.telemetry.records cimport HttpRecord, TcpRecord
 
 cdef extern from "Python.h":
+    PyObject* new_bytes "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size) except NULL
+    int resize_bytes "_PyBytes_Resize"(PyObject** data, Py_ssize_t size) except -1
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     unsigned char* PyUnicode_1BYTE_DATA(object text)
@@ -54,48 +56,85 @@ cdef extern from *:
         return 1;
     }
 
-    #define EIGHT(c) (0x0101010101010101u * (uint64_t)(c))
-    #define HAS_ZERO(v) (((v) - EIGHT(1)) & ~(v) & EIGHT(0x80))
+    typedef signed char Sixteen __attribute__((vector_size(16)));
 
-    /* Whether there is room, and nothing to escape; eight octets at a time. */
+    /* All ones where an octet needs an escape; those from 0x80 on are below zero. */
+    static inline Sixteen odd(Sixteen v) {
+        return (Sixteen)((v < 0x20) | (v == 0x7F) | (v == '"') | (v == '\\\\'));
+    }
+
+    static inline int none(Sixteen found) {
+        uint64_t halves[2];
+        memcpy(halves, &found, 16);
+        return (halves[0] | halves[1]) == 0;
+    }
+
+    /* Whether there is room, and nothing to escape.  Sixteen octets at a time, or what is less from both its ends. */
     static int put_plain(Line* line, const unsigned char* text, Py_ssize_t size) {
         char* out = line->text + line->size;
-        uint64_t odd = 0;
+        Sixteen v, found = {0};
+        uint64_t eights[2];
+        uint32_t fours[4];
+        Py_ssize_t at;
+        int odd_octets = 0;
         if (size > ROOM - FIXED - line->size)
             return 0;
         line->size += size;
-        while (size >= 8) {
-            uint64_t v;
-            memcpy(&v, text, 8);
-            odd |= (v & EIGHT(0x80)) | ((v - EIGHT(0x20)) & ~v & EIGHT(0x80));
-            odd |= HAS_ZERO(v ^ EIGHT(0x7F)) | HAS_ZERO(v ^ EIGHT('"')) | HAS_ZERO(v ^ EIGHT('\\\\'));
-            memcpy(out, &v, 8);
-            text += 8;
-            out += 8;
-            size -= 8;
+        if (size >= 16) {
+            for (at = 0; at < size - 16; at += 16) {
+                memcpy(&v, text + at, 16);
+                memcpy(out + at, &v, 16);
+                found |= odd(v);
+            }
+            memcpy(&v, text + size - 16, 16);
+            memcpy(out + size - 16, &v, 16);
+            return none(found | odd(v));
         }
-        while (size-- > 0) {
-            odd |= NEEDS_ESCAPE[*text];
-            *out++ = (char)*text++;
+        if (size >= 8) {
+            memcpy(eights, text, 8);
+            memcpy(eights + 1, text + size - 8, 8);
+            memcpy(out, eights, 8);
+            memcpy(out + size - 8, eights + 1, 8);
+            memcpy(&v, eights, 16);
+            return none(odd(v));
         }
-        return odd == 0;
+        if (size >= 4) {
+            memcpy(fours, text, 4);
+            memcpy(fours + 1, text + size - 4, 4);
+            memcpy(out, fours, 4);
+            memcpy(out + size - 4, fours + 1, 4);
+            memcpy(fours + 2, fours, 8);
+            memcpy(&v, fours, 16);
+            return none(odd(v));
+        }
+        for (at = 0; at < size; at++) {
+            odd_octets |= NEEDS_ESCAPE[text[at]];
+            out[at] = (char)text[at];
+        }
+        return odd_octets == 0;
     }
 
     static int put_digits(Line* line, uint64_t left) {
-        char digits[20];
-        int at = 20;
-        while (left >= 100) {
-            at -= 2;
-            memcpy(digits + at, PAIRS + 2 * (left % 100), 2);
+        char* out = line->text + line->size;
+        uint64_t bound = 10;
+        int digits = 1;
+        while (digits < 20 && left >= bound) {
+            digits++;
+            if (digits == 20)
+                break; /* the bound would not fit */
+            bound *= 10;
+        }
+        line->size += digits;
+        while (digits > 2) {
+            digits -= 2;
+            memcpy(out + digits, PAIRS + 2 * (left % 100), 2);
             left /= 100;
         }
-        if (left >= 10) {
-            at -= 2;
-            memcpy(digits + at, PAIRS + 2 * left, 2);
-        } else {
-            digits[--at] = (char)('0' + left);
-        }
-        return put(line, digits + at, 20 - at);
+        if (digits == 2)
+            memcpy(out, PAIRS + 2 * left, 2);
+        else
+            *out = (char)('0' + left);
+        return 1;
     }
 
     static inline int put_number(Line* line, int64_t value) {
@@ -158,7 +197,7 @@ cdef inline bint put_text(Line* line, str value) noexcept:
 
 cdef bint put_seconds(Line* line, double value) noexcept nogil:
     """As the format ``.6f`` has it: the nearest to what the double is exactly."""
-    cdef double scaled, whole, rest
+    cdef double scaled, rest
     cdef long long millionths
     cdef char text[32]
     cdef int size
@@ -166,12 +205,11 @@ cdef bint put_seconds(Line* line, double value) noexcept nogil:
         return put(line, b"-1.000000", 9)
     if 0.0 <= value < 1e6:
         scaled = value * 1e6
-        whole = floor(scaled)
-        rest = scaled - whole
+        millionths = <long long>scaled
+        rest = scaled - millionths
         # The product is at most 0.0001 off, so farther than that from the middle it is clear which is nearer.
         if rest < 0.499 or rest > 0.501:
-            millionths = <long long>whole + (rest > 0.5)
-            return put_millionths(line, millionths)
+            return put_millionths(line, millionths + (rest > 0.5))
     if not -1e15 < value < 1e15:
         return False
     size = snprintf(text, sizeof(text), b"%.6f", value)
@@ -255,18 +293,22 @@ cdef class Lines:
     """See `lbproxy.telemetry.lines.Lines`; the lines stand in memory as they will stand in the file."""
 
     def __dealloc__(self):
-        free(self.text)
+        Py_XDECREF(self.taking)
 
     cdef int reserve(self, Py_ssize_t size) except -1:
         """Make room for so many bytes more."""
         cdef Py_ssize_t capacity
-        cdef char* text
         if self.size + size > self.capacity:
-            capacity = max(self.size + size, self.capacity * 2)
-            text = <char*>realloc(self.text, capacity)
-            if text == NULL:
-                raise MemoryError
-            self.text = text
+            capacity = max(self.size + size, self.capacity * 2, self.usual)
+            if self.taking == NULL:
+                self.taking = new_bytes(NULL, capacity)
+            else:
+                try:
+                    resize_bytes(&self.taking, capacity)
+                except MemoryError:
+                    self.size = self.count = self.capacity = 0  # they are gone
+                    raise
+            self.text = PyBytes_AS_STRING(<object>self.taking)
             self.capacity = capacity
         return 0
 
@@ -298,9 +340,17 @@ cdef class Lines:
             self.append(pure_tcp_json(record))
 
     cpdef bytes take(self):
-        cdef bytes taken = PyBytes_FromStringAndSize(self.text, self.size)
-        self.size = self.count = 0
-        return taken
+        cdef PyObject* taken = self.taking
+        cdef Py_ssize_t size = self.size
+        if size == 0:
+            return b""
+        self.taking = NULL
+        self.size = self.count = self.capacity = 0
+        self.usual = size + ROOM  # most likely so many come again
+        resize_bytes(&taken, size)
+        lines = <bytes>taken
+        Py_XDECREF(taken)
+        return lines
 
 
 cdef bint write(Line* line, HttpRecord r) except -1:

@@ -3,7 +3,7 @@
 The code is the real one: connections, exchanges, retries, pools, balancers, health checks, outlier detection and the
 state that both planes go by.  Simulated are the network, the servers, the clients and time.  Everything
 random comes from one seed, so what happened once happens again: seconds of traffic and failures
-in milliseconds, and a failing seed replays.
+in some ten milliseconds, and a failing seed replays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from lbproxy.controlplane.health.checker import HealthService
@@ -43,6 +42,7 @@ from lbproxy.model.target import Target
 from lbproxy.model.target_group import TargetGroup
 from lbproxy.native.clock import turns
 from lbproxy.telemetry.counters import TargetCounters, WorkerCounters
+from lbproxy.testing.virtual_clock import VirtualClock
 
 _OWN = IPv4Address("TCP", "198.51.100.1", 80)
 _CLIENT = IPv4Address("TCP", "192.0.2.7", 40000)
@@ -69,7 +69,7 @@ class Wire:
     Bytes and the end of a connection arrive in order; what was under way when one side aborts is lost.
     """
 
-    def __init__(self, clock: Clock, random: Random, protocol: Any, peer: Any) -> None:
+    def __init__(self, clock: VirtualClock, random: Random, protocol: Any, peer: Any) -> None:
         self.connected = True
         self.disconnecting = False
         self._clock = clock
@@ -333,7 +333,7 @@ class Client:
         asked, self._asked = self._asked, None
         assert asked is not None
         self._world.answered(asked, status, body, self._world.clock.seconds() - self._since)
-        self._world.clock.callLater(self._world.random.random() * 0.02, self.ask)
+        self._world.clock.callLater(self._world.random.random() * self._world.think_seconds, self.ask)
 
 
 class Worker:
@@ -381,11 +381,21 @@ class Simulation:
     `run` lets it all happen; what clients saw is in ``answers`` and ``slowest``.
     """
 
-    def __init__(self, seed: int, group: TargetGroup, *, servers: int = 4, workers: int = 2, clients: int = 6) -> None:
+    def __init__(
+        self,
+        seed: int,
+        group: TargetGroup,
+        *,
+        servers: int = 4,
+        workers: int = 2,
+        clients: int = 6,
+        think_seconds: float = 0.02,
+    ) -> None:
+        """Clients think for at most so long after each answer."""
         turns.current = 0  # here is no reactor that counts them
         self.random = Random(seed)
-        self.clock = Clock()
-        self.clock.advance(1000.0)
+        self.clock = VirtualClock(1000.0)
+        self.think_seconds = think_seconds
         self.ends = 0.0
         self.answers: dict[int, int] = {}
         """How many answers with each status; 0 for a connection that broke off."""
@@ -433,10 +443,10 @@ class Simulation:
         self._pass(seconds + 1.0)
 
     def settle(self) -> None:
-        """Let time pass until every deadline of what may hang is over, then stop."""
-        self._pass(self.group.response_timeout_seconds + 15.0)
+        """Let time pass until every deadline of what may hang is over; nobody is checked any more."""
         self.health.stopService()
         self.outliers.stopService()
+        self._pass(self.group.response_timeout_seconds + 15.0)
         self.state.close()
 
     def in_flight(self) -> int:
@@ -456,16 +466,7 @@ class Simulation:
         return _Attempt(self, group, target, protocol)
 
     def _pass(self, seconds: float) -> None:
-        until = self.clock.seconds() + seconds
-        while True:
-            calls = self.clock.getDelayedCalls()
-            following = min((call.getTime() for call in calls), default=until)
-            if following > until:
-                break
-            self.clock.advance(max(0.0, following - self.clock.seconds()))
-            if following == until:
-                break
-        self.clock.advance(max(0.0, until - self.clock.seconds()))
+        self.clock.run_until(self.clock.seconds() + seconds)
 
     def _publish(self, snapshot: Snapshot) -> None:
         for worker in self.workers:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 from tests.integration.harness import HOST, free_port
@@ -106,7 +107,9 @@ class CheckedLoad:
     A connection that was closed while nothing was asked is no failure but counted in ``closed_idle``.
     """
 
-    def __init__(self, port: int, threads: int = 6, pause: float = 0.002) -> None:
+    def __init__(self, port: int, threads: int = 6, pause: float = 0.002, method: str = "GET") -> None:
+        self.outcomes: Counter[str] = Counter()
+        """How many requests ended with which status, or ``lost`` without one."""
         self.failures: list[str] = []
         self.seconds: list[float] = []
         """How long each answered request took."""
@@ -117,6 +120,7 @@ class CheckedLoad:
         self.threads = threads
         self._port = port
         self._pause = pause
+        self._method = method
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(threads)]
 
@@ -140,13 +144,15 @@ class CheckedLoad:
                 self.closed_idle += 1
             started = time.monotonic()
             try:
-                link.request("GET", path)
+                link.request(self._method, path)
                 response = link.getresponse()
                 body = response.read()
             except (OSError, http.client.HTTPException) as error:
+                self.outcomes["lost"] += 1
                 self.failures.append(f"{path}: {error!r} after {time.monotonic() - started:.3f} s")
                 link.close()
                 continue
+            self.outcomes[str(response.status)] += 1
             if response.status != 200 or body != path.encode():
                 self.failures.append(f"{path}: {response.status} {body[:80]!r}")
             else:

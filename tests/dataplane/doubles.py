@@ -329,9 +329,8 @@ class World:
         self.front = HttpFront(8080, self.deadlines, None, Http2Connection)
         self.front.runtime = self.runtime
 
-    def _retrying(self) -> Retrying | None:
-        policy = self.group.retry
-        return None if policy.is_default else Retrying(policy, 1, self.clock.callLater, self.clock.seconds)
+    def _retrying(self) -> Retrying:
+        return Retrying(self.group.retry, 1, self.clock.callLater, self.clock.seconds)
 
     def _pool(self, target: RegisteredTarget) -> Any:
         kind: Any = TargetPool if self.group.protocol_version is ProtocolVersion.HTTP1 else MultiplexPool

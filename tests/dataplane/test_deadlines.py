@@ -12,11 +12,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbproxy.dataplane.deadlines import NEVER, TICK_SECONDS, Deadlines
+from lbproxy.native.protocol import Expiring
 
 DUST = 1e-6
 
 
-class Item:
+class Item(Expiring):
     """Notes when its deadlines came; may set the next one, or do anything, when they do."""
 
     def __init__(self, then: Any = None) -> None:

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import subprocess
 import urllib.request
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
+from tests.certificate_authority import Authority
 from tests.integration.harness import HOST, free_port, wait_until
 
 
 class Etcd:
-    """One etcd; `stop` and `start` keep its data."""
+    """One etcd; `stop` and `start` keep its data.  ``options`` are more of its command line.
 
-    def __init__(self, folder: Path) -> None:
+    With ``tls`` it speaks TLS, with a certificate of that authority.
+    """
+
+    def __init__(self, folder: Path, *options: str, tls: Authority | None = None) -> None:
         self._folder = folder
+        self._options = options
+        self._token = ""
+        self._context = None
         self.url = f"http://{HOST}:{free_port()}"
+        if tls is not None:
+            self.url = self.url.replace("http:", "https:")
+            (folder / "etcd.pem").write_bytes(tls.pem(HOST))
+            self._options += ("--cert-file", str(folder / "etcd.pem"), "--key-file", str(folder / "etcd.pem"))
+            self._context = ssl.create_default_context(cadata=tls.root_pem.decode())
         self._peer = f"http://{HOST}:{free_port()}"
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -30,6 +43,7 @@ class Etcd:
                 *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
                 *("--listen-peer-urls", self._peer, "--initial-advertise-peer-urls", self._peer),
                 *("--initial-cluster", f"default={self._peer}"),
+                *self._options,
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -40,10 +54,10 @@ class Etcd:
         assert self._process is not None
         assert self._process.poll() is None, f"etcd ended with {self._process.returncode}"
         try:
-            self.ask("/v3/kv/range", key="x")
+            with urllib.request.urlopen(f"{self.url}/health", timeout=10, context=self._context) as response:
+                return bool(json.load(response)["health"] == "true")
         except OSError:
             return False
-        return True
 
     def ask(self, path: str, **body: Any) -> Any:
         """Ask the JSON gateway; keys and values are encoded here."""
@@ -51,9 +65,26 @@ class Etcd:
             name: b64encode(value.encode()).decode() if name in ("key", "value", "range_end") else value
             for name, value in body.items()
         }
-        request = urllib.request.Request(f"{self.url}{path}", json.dumps(encoded).encode(), method="POST")
-        with urllib.request.urlopen(request, timeout=10) as response:
+        headers = {"Authorization": self._token} if self._token else {}
+        request = urllib.request.Request(f"{self.url}{path}", json.dumps(encoded).encode(), headers, method="POST")
+        with urllib.request.urlopen(request, timeout=10, context=self._context) as response:
             return json.load(response)
+
+    def secure(self, user: str, password: str, prefix: str) -> None:
+        """Switch authentication on, with a user who may read these keys; we go on as root."""
+        for name, word, role in (("root", "root's", "root"), (user, password, "reader")):
+            self.ask("/v3/auth/user/add", name=name, password=word)
+            self.ask("/v3/auth/role/add", name=role)
+            self.ask("/v3/auth/user/grant", user=name, role=role)
+        key, end = (b64encode(text.encode()).decode() for text in (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)))
+        self.ask("/v3/auth/role/grant", name="reader", perm={"permType": "READ", "key": key, "range_end": end})
+        self.ask("/v3/auth/enable")
+        self.log_in()
+
+    def log_in(self) -> None:
+        """Get a token for root, after the one of before has ended."""
+        self._token = ""
+        self._token = self.ask("/v3/auth/authenticate", name="root", password="root's")["token"]
 
     def put(self, key: str, value: str) -> int:
         """Set a key; give the revision."""

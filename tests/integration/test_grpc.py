@@ -6,6 +6,7 @@ import queue
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,55 @@ def test_the_balancers_errors_have_a_status_of_grpc(tmp_path: Path) -> None:
         assert details == "ConnectRefused (502 Bad Gateway)"
         (line,) = wait_until(balancer.access_log)
         assert line["error_reason"] == "ConnectRefused"
+
+
+def test_what_the_balancer_answers_by_itself_too(tmp_path: Path) -> None:
+    """Fixed responses, redirects and rate limits, as a client of gRPC understands them."""
+    port = free_port()
+    text = (
+        configuration(port, free_port(), options="health-check = off\nprotocol = HTTP")
+        + """
+[rule:gone]
+listener = web
+priority = 1
+path = /test.Echo/Gone
+action = fixed-response 404 text/plain "no such call"
+
+[rule:signed]
+listener = web
+priority = 2
+path = /test.Echo/Signed
+action = fixed-response 200 text/plain "said otherwise"
+set-response-header.grpc-status = 16
+
+[rule:moved]
+listener = web
+priority = 3
+path = /test.Echo/Moved
+action = redirect https://example.com/ 302
+
+[rule:often]
+listener = web
+priority = 4
+path = /test.Echo/Often
+action = fixed-response 503 text/plain "once"
+
+[rate-limit:few]
+listener = web
+rule = often
+rate = 1/h
+"""
+    )
+    with Balancer(tmp_path, text, "workers = 1"), grpc.insecure_channel(f"{HOST}:{port}") as channel:
+        got = {name: error_of(partial(call, channel, name)) for name in ("Gone", "Signed", "Moved", "Often")}
+        assert got == {
+            "Gone": (grpc.StatusCode.UNIMPLEMENTED, "no such call (404 Not Found)"),
+            "Signed": (grpc.StatusCode.UNAUTHENTICATED, "said otherwise (200 OK)"),
+            "Moved": (grpc.StatusCode.UNKNOWN, "https://example.com/ (302 Found)"),
+            "Often": (grpc.StatusCode.UNAVAILABLE, "once (503 Service Unavailable)"),
+        }
+        limited = (grpc.StatusCode.RESOURCE_EXHAUSTED, "RateLimited (429 Too Many Requests)")
+        assert error_of(lambda: call(channel, "Often")) == limited
 
 
 def test_a_deadline_is_kept_also_by_the_balancer(tmp_path: Path) -> None:

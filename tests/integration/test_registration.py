@@ -180,6 +180,23 @@ def test_one_that_vanishes_is_drained_when_its_time_is_over(balancer: Balancer, 
         assert "has not renewed its registration in app for 1 s" in balancer.output()
 
 
+def test_when_nobody_can_renew_the_group_stays_but_for_those_that_fail(balancer: Balancer, port: int) -> None:
+    """As when the network between the targets and the admin API is cut."""
+    with contextlib.ExitStack() as stack:
+        targets = [stack.enter_context(HttpTarget(f"t{number}")) for number in range(4)]
+        for target in targets:
+            assert register(balancer, target, ttl=1.0) == 201
+            time.sleep(0.1)
+        balancer.wait_healthy("app", 4)
+        time.sleep(2.5)
+        assert list(balancer.states("app").values()) == ["healthy"] * 4
+        (group,) = balancer.status()["target_groups"]
+        assert [(each["state"], each["targets"]) for each in group["sources"]] == [("failing", 4)]
+        targets[3].health_status = 503
+        wait_until(lambda: len(balancer.states("app")) == 3, 20, "one that fails has gone")
+        assert {ask(port)[0] for _ in range(6)} == {200}
+
+
 def test_registrations_outlive_the_balancer(balancer: Balancer, port: int, tmp_path: Path) -> None:
     with Member(balancer, free_port(), "one", ttl=30):
         balancer.wait_healthy("app", 1)

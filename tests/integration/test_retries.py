@@ -80,6 +80,16 @@ def test_a_client_sees_nothing_of_a_target_in_trouble(tmp_path: Path, port: int)
     assert 'lbproxy_target_retries_total{cause="TargetClosed"' in metrics
 
 
+def test_a_rule_may_have_it_otherwise(tmp_path: Path, port: int) -> None:
+    rule = "[rule:api]\nlistener = web\npriority = 1\npath = /api/*\naction = forward app\nretry-on = 503\n"
+    with RawTarget(answering(BUSY)) as first, HttpTarget("good") as second:
+        text = configuration(port, first, second, "retry-on = off") + rule
+        with Balancer(tmp_path, text, "workers = 1") as balancer:
+            assert [curl(f"http://{HOST}:{port}{path}") for path in ("/api/1", "/")] == ["good\n", "busy\n"]
+            lines = wait_until(lambda: len(lines := balancer.access_log()) == 2 and lines)
+    assert [line["retry_reason"] for line in lines] == ["503", ""]
+
+
 def test_a_post_reaches_one_target_only(tmp_path: Path, port: int) -> None:
     with RawTarget(resets) as first, HttpTarget("good") as second:
         policy = "retry-on = connect-failure, reset, 502"

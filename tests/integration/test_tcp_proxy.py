@@ -144,9 +144,13 @@ class TcpProxyTests(TestCase):
         protocol = "TLS" if tls else "TCP"
         connector = Connector(reactor, self.deadlines)
         self.context = context = Context(
-            targets, protocol=protocol, connector=connector, deadlines=self.deadlines, **options
+            targets,
+            protocol=protocol,
+            connector=connector,
+            deadlines=self.deadlines,
+            target_tls=TargetTls(ca_pem=CA.root_pem),
+            **options,
         )
-        context.group = attrs.evolve(context.group, tls=TargetTls(ca_pem=CA.root_pem))
         factory: Any = TcpFactory(context)
         if tls:
             factory = TLSMemoryBIOFactory(ServerTls(with_certificate(context.listener, "127.0.0.1")), False, factory)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import re
+import select
 import signal
 import socket
 import ssl
@@ -136,11 +137,30 @@ health-check = off
             return
         skt.sendall(welcome)
         try:
+            if path == b"/flood":
+                self._flood(skt)
+                return
             self._echo(ServerEnd(skt, rest), path)
         except Ended:
             self.ends.append("closed")
         except OSError:
             self.ends.append("reset")
+
+    def _flood(self, skt: socket.socket) -> None:
+        """Send as fast as it goes until a close frame comes."""
+        piece = frame(BINARY, bytes(60000)) * 4
+        left = memoryview(piece)
+        skt.setblocking(False)
+        while True:
+            readable, writable, _ = select.select([skt], [skt], [], 15)
+            if writable:
+                left = left[skt.send(left) :] or memoryview(piece)
+            if readable:
+                skt.setblocking(True)
+                opcode, payload = ServerEnd(skt).receive()
+                assert opcode == CLOSE
+                self.ends.append(f"code {struct.unpack('!H', payload[:2])[0]}")
+                return
 
     def _echo(self, end: ServerEnd, path: bytes) -> None:
         while True:
@@ -307,6 +327,19 @@ def test_a_drain_takes_leave_of_both_ends(tmp_path: Path) -> None:
         assert 0.9 < time.monotonic() - began < 5
         wait_until(lambda: world.ends == ["code 1001"] * 3, 5, "the target was told")
         assert {line["error_reason"] for line in world.balancer.access_log()} == {"DrainDeadline"}
+    world.target.close()
+
+
+@pytest.mark.parametrize("way", ["http", "https"])
+def test_a_target_that_never_stops_sending_is_told_too(tmp_path: Path, way: str) -> None:
+    """It must find the close frame before any error, though the client takes nothing of what it sends."""
+    world = World(tmp_path, "workers = 1\ndrain-timeout = 1s")
+    with world.balancer:
+        client = world.connect(way, "/flood")
+        world.balancer.signal(signal.SIGTERM)
+        wait_until(lambda: world.ends, 10, "the target was told")
+        assert world.ends == ["code 1001"]
+        client.shutdown()
     world.target.close()
 
 

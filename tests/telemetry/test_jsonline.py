@@ -104,6 +104,17 @@ def test_nothing_goes_wrong_around_the_room_of_a_line() -> None:
         check(targets_tried=(("a" * size, 1),))
 
 
+def test_an_odd_octet_is_seen_at_each_place_of_a_text_of_each_size() -> None:
+    """Texts are looked at sixteen octets at a time, and their ends in other ways."""
+    for size in range(40):
+        check(user_agent=b"~" * size)
+        for place in range(size):
+            for octet in (0x00, 0x1F, 0x22, 0x5C, 0x7F, 0x80, 0xFF):
+                odd = bytearray(b"a" * size)
+                odd[place] = octet
+                check(user_agent=bytes(odd))
+
+
 def test_times_of_each_second_are_right() -> None:
     for started in (0.0, 0.999, 1.0, 1_700_000_000.9999, 1_700_000_001.0, 1_700_000_000.0, 253402300799.0):
         check(started=started)

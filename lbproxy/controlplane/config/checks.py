@@ -14,6 +14,7 @@ from lbproxy.controlplane.config.options import ENCRYPTED, HASHING, HTTP, TCP, D
 from lbproxy.controlplane.config.ratelimits import check_rate_limits
 from lbproxy.controlplane.config.sections import ReadSection, Report
 from lbproxy.controlplane.config.values import either
+from lbproxy.model.discovery import EtcdSource
 from lbproxy.model.listener import Bind
 from lbproxy.model.rule import Action, Forward, Redirect
 from lbproxy.model.target_group import HashPart, ProtocolVersion
@@ -130,6 +131,7 @@ def _check_rules(sections: Sections) -> None:
                     f"is taken by [{earlier.title}] in line {line}; give each rule of a listener its own", "priority"
                 )
         _check_action(rule, "action", listener, sections)
+        _check_rule_retries(rule)
 
 
 def _check_action(section: ReadSection, option: str, listener: ReadSection, sections: Sections) -> None:
@@ -204,6 +206,7 @@ def _check_group(group: ReadSection) -> None:
     _check_stickiness(group)
     _check_outliers(group)
     _check_queue(group)
+    _check_etcd(group)
     probe = group["health-check-protocol"] if group.protocol is not None else None
     if probe == "TCP":
         for option in _PROBE_OPTIONS:
@@ -225,7 +228,15 @@ def _check_matcher(group: ReadSection) -> None:
         group.fail(f"out of range; {what}", "matcher")
 
 
+_OF_TRIES = ("retry-on", "retry-attempts", "retry-methods", "try-timeout", "request-timeout", "hedge-delay")
 _SENDING_AGAIN = ("retry-attempts", "retry-methods", "retry-budget")
+
+
+def _check_rule_retries(rule: ReadSection) -> None:
+    if rule["action"] is not None and not isinstance(rule["action"], Forward):
+        for option in _OF_TRIES:
+            if option in rule:
+                rule.warn("has no effect, for the rule forwards nothing", option)
 
 
 def _check_retries(group: ReadSection) -> None:
@@ -324,6 +335,16 @@ def _check_outliers(group: ReadSection) -> None:
         group.fail(f"longer than outlier-max-ejection-time ({longest:g}s)", "outlier-base-ejection-time")
     if group.protocol in HTTP and group["anomaly-mitigation"] and group["algorithm"] not in (None, "weighted_random"):
         group.fail("needs algorithm = weighted_random", "anomaly-mitigation")
+
+
+def _check_etcd(group: ReadSection) -> None:
+    given = [option for option in ("etcd-user", "etcd-password", "etcd-ca") if option in group]
+    if group["discovery"] is not None and not any(isinstance(source, EtcdSource) for source in group["discovery"]):
+        for option in given:
+            group.warn("has no effect without an etcd: source in discovery", option)
+    for option, other in (("etcd-user", "etcd-password"), ("etcd-password", "etcd-user")):
+        if option in given and other not in given:
+            group.fail(f"needs {other}", option)
 
 
 def _check_queue(group: ReadSection) -> None:

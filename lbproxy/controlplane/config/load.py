@@ -21,11 +21,20 @@ from lbproxy.controlplane.config.errors import ConfigurationError, Problem, reas
 from lbproxy.controlplane.config.ingress import security_group
 from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, TargetText
 from lbproxy.controlplane.config.ratelimits import rate_limit
-from lbproxy.controlplane.config.retries import retry_policy
+from lbproxy.controlplane.config.retries import retry_change, retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
-from lbproxy.controlplane.config.tokens import tokens_of
+from lbproxy.controlplane.config.tokens import password_of, tokens_of
 from lbproxy.controlplane.config.transforms import error_pages_of, transform_of
-from lbproxy.model.discovery import Discovery, DockerSource, FileSource, NamesSource, RegistrationSource, Source
+from lbproxy.model.discovery import (
+    Discovery,
+    DockerSource,
+    EtcdSource,
+    FileSource,
+    NamesSource,
+    Protect,
+    RegistrationSource,
+    Source,
+)
 from lbproxy.model.health import GRPC_DEFAULT_PATH, GRPC_HEALTH_PATH, HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import (
     Bind,
@@ -230,6 +239,10 @@ class _Files:
     """By target group."""
     tokens: dict[str, tuple[str, ...]] = attrs.field(factory=dict, repr=False)
     """By target group."""
+    etcd_passwords: dict[str, str] = attrs.field(factory=dict, repr=False)
+    """By target group."""
+    etcd_authorities: dict[str, bytes] = attrs.Factory(dict)
+    """By target group."""
     settings: ControlSettings = attrs.field(init=False)
     access_log: str = "off"
 
@@ -246,7 +259,9 @@ class _Files:
         for rule in self.sections.rules.values():
             self._body(rule, "action")
         for group in self.sections.groups.values():
-            self._authorities(group)
+            self._authorities(group, "tls-ca", self.authorities)
+            self._authorities(group, "etcd-ca", self.etcd_authorities)
+            self._password(group, "etcd-password", self.etcd_passwords)
             self.tokens[group.name] = self._tokens(group, "registration-token")
 
     def absolute(self, path: str) -> str:
@@ -362,19 +377,35 @@ class _Files:
                 section.fail(str(error), option)
                 continue
             tokens.update(dict.fromkeys(found))
-            if os.stat(path).st_mode & stat.S_IROTH:
-                section.warn(f"{path} may be read by everybody on this machine; chmod o-r it", option)
+            self._warn_if_public(path, section, option)
         return tuple(tokens)
 
-    def _authorities(self, group: ReadSection) -> None:
-        written = group.values.get("tls-ca")
+    def _password(self, group: ReadSection, option: str, into: dict[str, str]) -> None:
+        written = group.values.get(option)
+        if written is None:
+            return
+        path = self.absolute(written)
+        self.read[path] = None
+        try:
+            into[group.name] = password_of(certificates.read_bytes(path), path)
+        except ValueError as error:
+            group.fail(str(error), option)
+            return
+        self._warn_if_public(path, group, option)
+
+    def _warn_if_public(self, path: str, section: ReadSection, option: str) -> None:
+        if os.stat(path).st_mode & stat.S_IROTH:
+            section.warn(f"{path} may be read by everybody on this machine; chmod o-r it", option)
+
+    def _authorities(self, group: ReadSection, option: str, into: dict[str, bytes]) -> None:
+        written = group.values.get(option)
         if written is None:
             return
         path = self.absolute(written)
         try:
-            self.authorities[group.name] = certificates.read_authorities(path)
+            into[group.name] = certificates.read_authorities(path)
         except ValueError as error:
-            group.fail(str(error), "tls-ca")
+            group.fail(str(error), option)
         self.read[path] = None
 
 
@@ -471,6 +502,7 @@ def _rule(section: ReadSection, files: _Files) -> Rule:
         transform=transform_of(section),
         action=_action(section["action"], files),
         queue_priority=section["queue-priority"],
+        retry=retry_change(section),
     )
 
 
@@ -580,14 +612,22 @@ def _discovery(section: ReadSection, files: _Files) -> Discovery:
     targets: tuple[TargetText, ...] | DemoTargets = section["targets"] or ()
     names = () if isinstance(targets, DemoTargets) else (each.target() for each in targets)
     named = tuple(target for target in names if not target.address)
+    protect: Protect = section["discovery-protect"]
     sources: list[Source] = [NamesSource(targets=named)] if named else []
     for source in section["discovery"] or ():
         if isinstance(source, FileSource | DockerSource):
             source = attrs.evolve(source, path=files.absolute(source.path))
+        elif isinstance(source, EtcdSource):
+            source = attrs.evolve(
+                source,
+                user=section["etcd-user"] or "",
+                password=files.etcd_passwords.get(section.name, ""),
+                authorities_pem=files.etcd_authorities.get(section.name),
+            )
         sources.append(source)
     if tokens := files.tokens.get(section.name):
-        sources.append(RegistrationSource(tokens=tokens))
-    return Discovery(sources=tuple(sources), protect=section["discovery-protect"])
+        sources.append(RegistrationSource(tokens=tokens, keeps=protect.count > 0))
+    return Discovery(sources=tuple(sources), protect=protect)
 
 
 def _health_check(section: ReadSection, protocol: TargetProtocol) -> HealthCheck:

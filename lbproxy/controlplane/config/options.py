@@ -16,7 +16,7 @@ import attrs
 from lbproxy.controlplane.config.actions import ACTION, WEIGHT, named_values
 from lbproxy.controlplane.config.retries import METHODS, RETRY_ON
 from lbproxy.controlplane.config.sources import PROTECT, sources
-from lbproxy.controlplane.config.tokens import TOKENS
+from lbproxy.controlplane.config.tokens import PASSWORD, TOKENS
 from lbproxy.controlplane.config.transforms import (
     FIELD_VALUE,
     RESPONSE_ATTRIBUTES,
@@ -109,6 +109,8 @@ class Option:
     required: bool = False
     protocols: tuple[str, ...] = ()
     """Protocols (of the listener or target group) that know it; empty for all."""
+    is_secret: bool = False
+    """Whether its value is a file with a secret; what else stands there is not shown."""
 
     @property
     def prefix(self) -> str | None:
@@ -397,6 +399,25 @@ def _change_rows(kind: str) -> Iterable[Option]:
         )
 
 
+def _rule_retry_rows() -> Iterable[Option]:
+    for name, form, example in (
+        ("retry-on", RETRY_ON, "connect-failure, reset, 503"),
+        ("retry-attempts", integer_from(0, 10), "1"),
+        ("retry-methods", METHODS, "GET, POST"),
+        ("try-timeout", duration_from("10ms", "1d"), "500ms"),
+        ("request-timeout", duration_from("10ms", "1d"), "3s"),
+        ("hedge-delay", duration_from("1ms", "1d"), "50ms"),
+    ):
+        yield Option(
+            kind="rule",
+            name=name,
+            form=form,
+            default_text="the target group's",
+            effect=f"For requests of this rule, in the place of the target group's `{name}`.",
+            example=example,
+        )
+
+
 def _response_attribute(name: str, form: Form[Any], example: str) -> Option:
     return Option(
         kind="listener",
@@ -445,6 +466,7 @@ OPTIONS: tuple[Option, ...] = (
         kind="lbproxy",
         name="admin-token",
         form=TOKENS,
+        is_secret=True,
         default_text="none",
         effect="Files with tokens, one a line. Who changes something by the admin API has to send one of them"
         " (`lbproxy` commands take it from `-c FILE` or `--token-file`). Without, changes are allowed at a loopback"
@@ -866,6 +888,7 @@ OPTIONS: tuple[Option, ...] = (
         " queue they take the place of lower ones.",
         example="9",
     ),
+    *_rule_retry_rows(),
     Option(
         kind="rule",
         name="action",
@@ -931,10 +954,37 @@ OPTIONS: tuple[Option, ...] = (
         kind="target-group",
         name="registration-token",
         form=TOKENS,
+        is_secret=True,
         default_text="none: no registration",
         effect="Files with tokens, one a line, with which targets may register themselves at the admin API; see"
         " [discovery.md](discovery.md).",
         example="file:app.token",
+    ),
+    Option(
+        kind="target-group",
+        name="etcd-user",
+        form=_text("name"),
+        default_text="none: etcd is asked without",
+        effect="The user of etcd that lbproxy logs in as, for an etcd with authentication; it needs to read the keys of"
+        " the `etcd:` sources of the group.",
+        example="lbproxy",
+    ),
+    Option(
+        kind="target-group",
+        name="etcd-password",
+        form=PASSWORD,
+        is_secret=True,
+        default_text="none",
+        effect="The file with the password of `etcd-user`, in one line.",
+        example="file:etcd.password",
+    ),
+    Option(
+        kind="target-group",
+        name="etcd-ca",
+        form=_text("path"),
+        default_text="the system's authorities",
+        effect="The authorities (PEM) that may have signed the certificate of an etcd at an `https://` URL.",
+        example="etcd-ca.pem",
     ),
     Option(
         kind="target-group",
@@ -1532,6 +1582,11 @@ def rows(kind: str, name: str) -> tuple[Option, ...]:
 def of_kind(kind: str, protocol: str | None) -> Iterable[Option]:
     """The rows that a section of this kind and protocol has."""
     return (option for option in OPTIONS if option.kind == kind and option.applies_to(protocol))
+
+
+def is_secret(kind: str, name: str) -> bool:
+    """Tell whether an option's value is not to be shown."""
+    return any(row.is_secret for row in rows(kind, name))
 
 
 def default_of(kind: str, name: str, protocol: str | None) -> Any:

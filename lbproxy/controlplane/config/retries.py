@@ -1,4 +1,4 @@
-"""A target group's options for retries, as text and as a policy."""
+"""The options for retries of target groups and rules, as text and as a policy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from lbproxy.controlplane.config.values import Form, items, list_of, method, ranges
-from lbproxy.model.retry import RetryPolicy
+from lbproxy.model.retry import RetryChange, RetryPolicy
 
 if TYPE_CHECKING:
     from lbproxy.controlplane.config.sections import ReadSection  # which reads the table that this is for
@@ -57,6 +57,21 @@ def retry_policy(section: ReadSection) -> RetryPolicy:
         attempts=section["retry-attempts"],
         methods=section["retry-methods"],
         budget_percent=section["retry-budget"],
+        try_timeout_seconds=section["try-timeout"],
+        request_timeout_seconds=section["request-timeout"],
+        hedge_delay_seconds=section["hedge-delay"],
+    )
+
+
+def retry_change(section: ReadSection) -> RetryChange:
+    """What a rule changes of the policy of its target groups."""
+    on: RetryOn | None = section["retry-on"]
+    return RetryChange(
+        on_connect_failure=None if on is None else on.connect_failure,
+        on_reset=None if on is None else on.reset,
+        statuses=None if on is None else on.statuses,
+        attempts=section["retry-attempts"],
+        methods=section["retry-methods"],
         try_timeout_seconds=section["try-timeout"],
         request_timeout_seconds=section["request-timeout"],
         hedge_delay_seconds=section["hedge-delay"],

@@ -69,12 +69,15 @@ class ReadSection:
 
     def _problem(self, message: str, option: str | None) -> Problem:
         entry = None if option is None else self.entries.get(option)
+        value = None if entry is None else entry.raw
+        if value is not None and option and options.is_secret(self.kind, option) and not value.startswith("file:"):
+            value = "(hidden)"
         return Problem(
             file=self.report.file,
             line=self.line if entry is None else entry.line,
             section=self.title,
             option=option,
-            value=None if entry is None else entry.raw,
+            value=value,
             message=message,
         )
 

@@ -1,4 +1,4 @@
-"""Tokens: secrets in files, so that they stand neither in the configuration nor in a process's environment."""
+"""Tokens and passwords: in files, so that they stand neither in the configuration nor in a process's environment."""
 
 from __future__ import annotations
 
@@ -19,6 +19,28 @@ def _files(text: str) -> tuple[str, ...]:
 
 TOKENS: Form[tuple[str, ...]] = Form("file:PATH, or several", _files)
 """Paths of the files."""
+
+
+def _file(text: str) -> str:
+    path = text.removeprefix("file:").strip()
+    if not text.startswith("file:") or not path:
+        raise ValueError("write file:PATH, with the password in that file")
+    return path
+
+
+PASSWORD: Form[str] = Form("file:PATH", _file)
+"""Path of the file."""
+
+
+def password_of(data: bytes, path: str) -> str:
+    """Give the password in a file: its one line.  Raises ValueError without showing it."""
+    try:
+        lines = data.decode("utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text") from None
+    if len(lines) != 1 or not lines[0]:
+        raise ValueError(f"{path} has {len(lines)} lines; it needs one, the password")
+    return lines[0]
 
 
 def tokens_of(data: bytes, path: str) -> list[str]:

@@ -13,10 +13,11 @@ from lbproxy.model.target import Target
 class Sink(Protocol):
     """Who is told what a source finds."""
 
-    def found(self, targets: Sequence[Target], is_meant: bool = False) -> None:
+    def found(self, targets: Sequence[Target], is_meant: bool = False, problem: str = "") -> None:
         """Take the whole set; a target's host may be a name.
 
-        ``is_meant`` says that those who are missing have asked for that, so nothing is to be protected.
+        ``is_meant`` says that those who are missing have asked for that, so nothing is to be protected.  ``problem`` is
+        what the operator should know though this set is in force.
         """
 
     def failed(self, problem: str) -> None:

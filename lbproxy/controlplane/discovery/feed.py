@@ -51,8 +51,9 @@ class Feed:
 
     # What the source says
 
-    def found(self, targets: Sequence[Target], is_meant: bool = False) -> None:
-        self._answer, self._problem, self.is_meant = tuple(targets), "", is_meant
+    def found(self, targets: Sequence[Target], is_meant: bool = False, problem: str = "") -> None:
+        self.failures += bool(problem) and problem != self._problem
+        self._answer, self._problem, self.is_meant = tuple(targets), problem, is_meant
         self._follow(tuple(dict.fromkeys(target.host for target in targets if not target.address)))
         self._changed(self)
 

@@ -13,7 +13,7 @@ from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wra
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
 from twisted.internet.interfaces import IConsumer, IProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
@@ -36,10 +36,13 @@ class ApiError(Exception):
 class JsonApi:
     """Asks one API, at ``http://host:port``, ``https://host:port`` or ``unix:/path``; a connection for each request."""
 
-    def __init__(self, reactor: Any, address: str) -> None:
+    def __init__(self, reactor: Any, address: str, authorities_pem: bytes | None = None) -> None:
+        """``authorities_pem`` says who may have signed the API's certificate, instead of those the system trusts."""
         self.address = address
+        self.authorization = ""
+        """Sent as the field of this name with each request, if there is one."""
         self._reactor = reactor
-        self._agent = Agent.usingEndpointFactory(reactor, _Always(_endpoint(reactor, address)))
+        self._agent = Agent.usingEndpointFactory(reactor, _Always(_endpoint(reactor, address, authorities_pem)))
         self._origin = "http://localhost" if address.startswith("unix:") else address.rstrip("/")
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
@@ -80,6 +83,8 @@ class JsonApi:
 
     def _request(self, method: str, path: str, body: Any) -> Deferred[IResponse]:
         headers = Headers({"User-Agent": ["lbproxy"], "Accept": ["application/json"]})
+        if self.authorization:
+            headers.setRawHeaders("Authorization", [self.authorization])
         producer = None
         if body is not None:
             headers.setRawHeaders("Content-Type", ["application/json"])
@@ -105,7 +110,7 @@ class _Always:
         return connected
 
 
-def _endpoint(reactor: Any, address: str) -> IStreamClientEndpoint:
+def _endpoint(reactor: Any, address: str, authorities_pem: bytes | None) -> IStreamClientEndpoint:
     if address.startswith("unix:"):
         return UNIXClientEndpoint(reactor, address.removeprefix("unix:"), timeout=CONNECT_SECONDS)
     parts = urlsplit(address)
@@ -113,7 +118,15 @@ def _endpoint(reactor: Any, address: str) -> IStreamClientEndpoint:
     endpoint = HostnameEndpoint(
         reactor, host.encode("ascii"), parts.port or (443 if parts.scheme == "https" else 80), CONNECT_SECONDS
     )
-    return wrapClientTLS(optionsForClientTLS(host), endpoint) if parts.scheme == "https" else endpoint
+    if parts.scheme != "https":
+        return endpoint
+    trust = None if authorities_pem is None else _trust(authorities_pem)
+    return wrapClientTLS(optionsForClientTLS(host, trustRoot=trust), endpoint)
+
+
+def _trust(pem: bytes) -> Any:
+    end = b"-----END CERTIFICATE-----"
+    return trustRootFromCertificates([Certificate.loadPEM(each + end) for each in pem.split(end)[:-1]])
 
 
 @implementer(IBodyProducer)

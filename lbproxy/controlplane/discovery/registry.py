@@ -1,5 +1,9 @@
 """Targets that register themselves, and are gone when they do not say again in time that they are there.
 
+When many fall silent together it is more likely that they cannot reach us than that they are gone, even if their times
+run out one after the other: so a registration runs out only while most others are renewed, or when health checks find
+that the target fails.
+
 Registrations are kept in the state directory; each starts its time anew when lbproxy does, for while that was away
 nobody could renew.
 """
@@ -33,19 +37,35 @@ class RegistryFull(OverflowError):
     """A group has `MAX_REGISTRATIONS` already."""
 
 
+PROBLEM = (
+    "registrations are not renewed, and so are less than half of the others; their targets stay while health checks "
+    "succeed"
+)
+
+
 @attrs.define(eq=False)
 class _Registration:
     target: Target
     ttl_seconds: float
+    renewed: float
     timer: IDelayedCall
+    """Fires when its time is over, and then each time that it would be again."""
+    is_overdue: bool = False
+    """Whether its time is over, but not for good."""
+
+    def is_fresh(self, now: float) -> bool:
+        """Tell whether it is renewed as it should be: three times in its time, so one may come late or get lost."""
+        return now - self.renewed <= self.ttl_seconds / 2
 
 
 class Registry:
     """The registrations of all groups."""
 
-    def __init__(self, clock: IReactorTime, journal: Journal) -> None:
+    def __init__(self, clock: IReactorTime, journal: Journal, fails_alone: Callable[[str, str], bool]) -> None:
+        """``fails_alone`` tells whether health checks fail at a target of a group while they succeed at another."""
         self._clock = clock
         self._journal = journal
+        self._fails_alone = fails_alone
         self._groups: dict[str, dict[str, _Registration]] = {}
         self._sources: dict[str, list[RegisteredTargets]] = {}
         """More than one of a group only while a reload is on its way."""
@@ -92,6 +112,8 @@ class Registry:
         if former is None or former.target != target:
             self._changed(group)
             _log.info("target {target} has registered in {group}", target=target.key, group=group)
+        elif former.is_overdue:
+            self._tell(group)
         return former is None
 
     def deregister(self, group: str, key: str) -> bool:
@@ -108,6 +130,10 @@ class Registry:
         """The registered targets of a group."""
         return [registration.target for registration in self._groups.get(group, {}).values()]
 
+    def problem(self, group: str) -> str:
+        """Say that some of them are overdue; empty when none is."""
+        return PROBLEM if any(each.is_overdue for each in self._groups.get(group, {}).values()) else ""
+
     def attach(self, group: str, source: RegisteredTargets) -> None:
         """This source speaks for the group, until `detach`."""
         self._sources.setdefault(group, []).append(source)
@@ -122,21 +148,44 @@ class Registry:
         if former is not None and former.timer.active():
             former.timer.cancel()
         timer = self._clock.callLater(ttl_seconds, self._expired, group, target.key)
-        registrations[target.key] = _Registration(target, ttl_seconds, timer)
+        registrations[target.key] = _Registration(target, ttl_seconds, self._clock.seconds(), timer)
 
     def _expired(self, group: str, key: str) -> None:
-        registration = self._groups[group].pop(key)
-        _log.warn(
-            "target {target} has not renewed its registration in {group} for {seconds:g} s",
-            target=key,
-            group=group,
-            seconds=registration.ttl_seconds,
-        )
-        self._changed(group)
+        registration = self._groups[group][key]
+        is_kept = not self._may_run_out(group, key)
+        if not registration.is_overdue or not is_kept:
+            _log.warn(
+                "target {target} has not renewed its registration in {group} for {seconds:.0f} s{stays}",
+                target=key,
+                group=group,
+                seconds=self._clock.seconds() - registration.renewed,
+                stays=", nor have most others theirs: it stays" if is_kept else "",
+            )
+        if not is_kept:
+            del self._groups[group][key]
+            self._changed(group)
+            return
+        registration.timer = self._clock.callLater(registration.ttl_seconds, self._expired, group, key)
+        if not registration.is_overdue:
+            registration.is_overdue = True
+            self._tell(group)
+
+    def _may_run_out(self, group: str, key: str) -> bool:
+        """Tell whether it is this target's own fault that it is not renewed."""
+        if not any(source.keeps for source in self._sources.get(group, ())):
+            return True
+        now = self._clock.seconds()
+        others = [each for other, each in self._groups[group].items() if other != key]
+        if others and 2 * sum(each.is_fresh(now) for each in others) >= len(others):
+            return True
+        return self._fails_alone(group, key)
 
     def _changed(self, group: str, is_meant: bool = False) -> None:
         if self._writing is None or not self._writing.active():
             self._writing = self._clock.callLater(WRITE_DELAY_SECONDS, self._write)
+        self._tell(group, is_meant)
+
+    def _tell(self, group: str, is_meant: bool = False) -> None:
         for source in tuple(self._sources.get(group, ())):
             source.tell(is_meant)
 
@@ -155,6 +204,7 @@ class RegisteredTargets:
 
     def __init__(self, registry: Registry, settings: RegistrationSource, sink: Sink, group: str) -> None:
         self.digests = [sha256(token.encode()).digest() for token in settings.tokens]
+        self.keeps = settings.keeps
         self._registry = registry
         self._sink = sink
         self._group = group
@@ -168,7 +218,7 @@ class RegisteredTargets:
 
     def tell(self, is_meant: bool = False) -> None:
         """Pass on who is registered; ``is_meant`` when who is missing has deregistered."""
-        self._sink.found(self._registry.targets(self._group), is_meant)
+        self._sink.found(self._registry.targets(self._group), is_meant, self._registry.problem(self._group))
 
 
 def source_of(registry: Registry) -> Callable[[RegistrationSource, Context, Sink, str], RegisteredTargets]:

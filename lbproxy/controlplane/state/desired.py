@@ -26,7 +26,7 @@ from lbproxy.controlplane.state.registration import (
 )
 from lbproxy.model.availability import is_fail_open, serving_group
 from lbproxy.model.snapshot import Configuration, Snapshot
-from lbproxy.model.target import Override, OverrideState, Target, TargetHealth
+from lbproxy.model.target import Override, OverrideState, Target, TargetHealth, TargetState
 from lbproxy.model.target_group import TargetGroup
 
 _log = Logger()
@@ -218,6 +218,12 @@ class ControlState:
         """Requests or TCP connections in flight to a target now, over all workers."""
         registrations = self._groups.get(group)
         return registrations.in_flight(key) if registrations is not None else 0
+
+    def fails_alone(self, group: str, key: str) -> bool:
+        """Tell whether health checks fail at this target of the group while they succeed at another."""
+        state = self._snapshot.groups.get(group)
+        found = {each.target.key: each.probed.state for each in state.targets} if state is not None else {}
+        return found.get(key) is TargetState.UNHEALTHY and TargetState.HEALTHY in found.values()
 
     def fail_open(self, group: str) -> bool:
         """Tell whether the group has too few healthy targets and so is served by its unhealthy ones, too."""

@@ -122,7 +122,7 @@ def make_supervisor(
     metrics = MetricsStore(state)
     pool = WorkerPool(reactor, launch, sockets, cells.fd, metrics, allocator.zero_slot, stickiness=_key_ring(directory))
     state.version_in_force = lambda: pool.version_in_force
-    registry = Registry(reactor, Journal(folder, "registrations.json"))
+    registry = Registry(reactor, Journal(folder, "registrations.json"), state.fails_alone)
     discovery = DiscoveryService(
         state,
         Context(reactor=reactor, lookup=Resolver(reactor), parse_target=parse_target),

@@ -58,13 +58,14 @@ class Hashing(Balancer):
         self, first: RegisteredTarget, request: RoutableRequest | None, source: str
     ) -> Iterator[RegisteredTarget]:
         """On in the key's order, so that a key has the same second target each time."""
-        if not self.targets:
-            return
         tried = {first.cell}
-        for index in self.order(self._hash(request, source)):
-            target = self.targets[index]
+        left = sum(target.cell != first.cell for target in self.targets)
+        order = self.order(self._hash(request, source)) if left else iter(())
+        while left:  # a table has many places of each, so its end is not what to wait for
+            target = self.targets[next(order)]
             if target.cell not in tried:
                 tried.add(target.cell)
+                left -= 1
                 yield target
 
     def _hash(self, request: RoutableRequest | None, source: str) -> int:

@@ -1,28 +1,34 @@
+cimport cython
+
 cdef class TcpFront
 
+from lbproxy.dataplane.l4.tcp cimport TcpClientSide, TcpContext
+from lbproxy.dataplane.proxy.runtime cimport GroupRuntime
 from lbproxy.dataplane.router.table cimport Table as CTable
 from lbproxy.native._clock cimport Clock as CClock
 from lbproxy.telemetry.accesslog cimport AccessLog as CAccessLog
-from lbproxy.telemetry.counters cimport ListenerCounters as CListenerCounters
+from lbproxy.telemetry.counters cimport TargetCounters as CTargetCounters
 
 
 cdef CClock _WALL
 
 
-cdef class TcpRuntime:
-    cdef readonly object listener, deadlines, connector, cells
-    cdef readonly CListenerCounters counters
-    cdef readonly int slot
-    cdef readonly set connections
+cdef class TcpRuntime(TcpContext):
     cdef CTable _table
-    cdef dict _by_cell
+    cdef dict _by_cell, _groups
     cdef TcpFront _front
-    cdef object _groups, _worker_counters
+    cdef object _worker_counters
     cdef CAccessLog _access_log
+
+    @cython.locals(counters=CTargetCounters)
+    cpdef CTargetCounters target_counters(self, GroupRuntime group, registered)
 
 
 cdef class TcpFront:
     cdef readonly set connections
     cdef readonly object admission
     cdef public bint draining
-    cdef public object runtime
+    cdef public TcpRuntime runtime
+
+    @cython.locals(connection=TcpClientSide)
+    cpdef buildProtocol(self, addr)

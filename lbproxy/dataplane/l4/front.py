@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lbproxy.dataplane.balancer.base import Cells
 from lbproxy.dataplane.deadlines import Deadlines
-from lbproxy.dataplane.l4.tcp import TcpClientSide
+from lbproxy.dataplane.l4.tcp import TcpClientSide, TcpContext
 from lbproxy.dataplane.listener.admission import Admission, replace
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.runtime import GroupRuntime
@@ -16,39 +15,24 @@ from lbproxy.dataplane.router.table import Table
 from lbproxy.dataplane.upstream.connector import Connector
 from lbproxy.model.listener import Listener
 from lbproxy.model.target import RegisteredTarget
-from lbproxy.model.target_group import TargetGroup
 from lbproxy.native.clock import Clock
 from lbproxy.telemetry.accesslog import AccessLog
-from lbproxy.telemetry.counters import ListenerCounters, TargetCounters, WorkerCounters
+from lbproxy.telemetry.counters import TargetCounters, WorkerCounters
 from lbproxy.telemetry.records import TcpRecord
 
 _WALL = Clock(time.time)
 
 
-class TcpRuntime:
-    """What connections of one listener work with, as one snapshot has it (`lbproxy.dataplane.l4.tcp.TcpContext`)."""
+class TcpRuntime(TcpContext):
+    """What connections of one listener work with, as one snapshot has it."""
 
-    __slots__ = (
-        "_access_log",
-        "_by_cell",
-        "_front",
-        "_groups",
-        "_table",
-        "_worker_counters",
-        "cells",
-        "connections",
-        "connector",
-        "counters",
-        "deadlines",
-        "listener",
-        "slot",
-    )
+    __slots__ = ("_access_log", "_by_cell", "_front", "_groups", "_table", "_worker_counters")
 
     def __init__(
         self,
         listener: Listener,
         table: Table,
-        groups: Mapping[str, GroupRuntime],
+        groups: dict[str, GroupRuntime],
         counters: WorkerCounters,
         deadlines: Deadlines,
         connector: Connector,
@@ -57,13 +41,9 @@ class TcpRuntime:
         access_log: AccessLog | None,
         front: TcpFront,
     ) -> None:
-        self.listener = listener
-        self.counters: ListenerCounters = counters.listener(listener.name)
-        self.deadlines = deadlines
-        self.connector = connector
-        self.cells = cells
-        self.slot = slot
-        self.connections = front.connections
+        super().__init__(
+            listener, connector, deadlines, cells, slot, counters.listener(listener.name), front.connections
+        )
         self._front = front
         self._table = table
         self._groups = groups
@@ -71,19 +51,21 @@ class TcpRuntime:
         self._access_log = access_log
         self._by_cell: dict[int, TargetCounters] = {}
 
-    @property
-    def admission(self) -> Admission | None:
-        return self._front.admission
+    def entered(self, host: str) -> None:
+        if self._front.admission is not None:
+            self._front.admission.entered(host)
 
-    def choose(self, source: str) -> tuple[TargetGroup, Iterator[RegisteredTarget]]:
-        """A target group by weight, and its targets in the order to try for a client at this address."""
+    def left(self, host: str) -> None:
+        if self._front.admission is not None:
+            self._front.admission.left(host)
+
+    def choose(self) -> GroupRuntime:
+        """A target group by weight."""
         forward = self._table.default.forward
         assert forward is not None
-        group = self._groups[forward.pick()]
-        return group.group, group.balancer.candidates(None, source)
+        return self._groups[forward.pick()]
 
-    def target_counters(self, group: TargetGroup, registered: RegisteredTarget) -> TargetCounters:
-        """The counters of a target in its group, which also know its key."""
+    def target_counters(self, group: GroupRuntime, registered: RegisteredTarget) -> TargetCounters:
         counters = self._by_cell.get(registered.cell)
         if counters is None:
             counters = self._worker_counters.target(group.name, registered.target.key)
@@ -111,7 +93,9 @@ class TcpFront:
     def buildProtocol(self, addr: Any) -> TcpClientSide | None:
         if self.admission is not None and self.admission.refuses(addr.host):
             return None
-        return TcpClientSide(self.runtime, addr)
+        connection = TcpClientSide.__new__(TcpClientSide)
+        connection.begin(self.runtime, addr)
+        return connection
 
     def admit(self, admission: Admission | None) -> None:
         """Ask this of connections to come, and count those that are open."""

@@ -24,30 +24,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from twisted.internet import protocol
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
-from lbproxy.dataplane.deadlines import NEVER
-from lbproxy.dataplane.listener.admission import Admission
+from lbproxy.dataplane.deadlines import NEVER, Deadlines
 from lbproxy.dataplane.listener.tls import TlsDetails, describe
 from lbproxy.dataplane.proxy.faults import Fault, Side
+from lbproxy.dataplane.proxy.runtime import GroupRuntime
 from lbproxy.model.listener import Listener
 from lbproxy.model.target import RegisteredTarget, Target
 from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup
-from lbproxy.native.clock import Clock
-from lbproxy.native.transport import Flow, relay
+from lbproxy.native.protocol import StreamProtocol
+from lbproxy.native.transport import Address, Flow, StreamTransport, relay
 from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
 from lbproxy.telemetry.records import TcpRecord
 from lbproxy.wire.proxyprotocol import encode_v1, encode_v2
 
 _log = Logger(__name__)  # compiled, it could not see where it is made
-
-_NO_HEADER = ProxyProtocolVersion.OFF  # a member of an enumeration costs a call to look up
 
 _NO_TLS = TlsDetails("", "", "", b"", False)
 
@@ -69,17 +65,6 @@ class Connector(Protocol):
         """
 
 
-class Deadlines(Protocol):
-    """The worker's deadlines (`lbproxy.dataplane.deadlines`)."""
-
-    @property
-    def clock(self) -> Clock: ...
-
-    def set(self, item: TcpClientSide, at: float) -> None: ...
-
-    def clear(self, item: TcpClientSide) -> None: ...
-
-
 class Cells(Protocol):
     """The counters that all workers share."""
 
@@ -88,53 +73,82 @@ class Cells(Protocol):
     def __setitem__(self, index: int, value: int, /) -> None: ...
 
 
-class TcpContext(Protocol):
-    """What the connections of one listener need of their worker."""
+class TcpContext:
+    """What the connections of one listener need of their worker.
 
-    @property
-    def listener(self) -> Listener: ...
+    A base, not a protocol, so that the compiled build calls it directly.
+    """
 
-    @property
-    def connector(self) -> Connector: ...
+    __slots__ = (
+        "cells",
+        "connections",
+        "connector",
+        "counters",
+        "deadlines",
+        "encrypted",
+        "handshake_seconds",
+        "idle_seconds",
+        "listener",
+        "name",
+        "slot",
+    )
 
-    @property
-    def deadlines(self) -> Deadlines: ...
-
-    @property
-    def cells(self) -> Cells: ...
-
-    @property
-    def slot(self) -> int:
+    def __init__(
+        self,
+        listener: Listener,
+        connector: Connector,
+        deadlines: Deadlines,
+        cells: Cells,
+        slot: int,
+        counters: ListenerCounters,
+        connections: set[TcpClientSide],
+    ) -> None:
+        self.listener = listener
+        self.name = listener.name
+        self.encrypted = listener.protocol.is_encrypted
+        self.handshake_seconds = listener.request_header_timeout_seconds
+        self.idle_seconds = listener.idle_timeout_seconds
+        self.connector = connector
+        self.deadlines = deadlines
+        self.cells = cells
+        self.slot = slot
         """The worker's slot, its index in every target's run of cells."""
-
-    @property
-    def counters(self) -> ListenerCounters: ...
-
-    @property
-    def admission(self) -> Admission | None:
-        """What the listener asks of those that want in, and who they are; None for nothing."""
-
-    @property
-    def connections(self) -> set[TcpClientSide]:
+        self.counters = counters
+        self.connections = connections
         """Those open now; a connection adds and removes itself."""
 
-    def choose(self, source: str) -> tuple[TargetGroup, Iterator[RegisteredTarget]]:
-        """Choose a target group and, for a client at this address, its targets in the order to try, none twice."""
+    def entered(self, host: str) -> None:
+        """A connection from this address is open."""
+        raise NotImplementedError  # interface
 
-    def target_counters(self, group: TargetGroup, registered: RegisteredTarget) -> TargetCounters: ...
+    def left(self, host: str) -> None:
+        """It is closed."""
+        raise NotImplementedError  # interface
 
-    def unix_time(self) -> float: ...
+    def choose(self) -> GroupRuntime:
+        """Choose a target group."""
+        raise NotImplementedError  # interface
+
+    def target_counters(self, group: GroupRuntime, registered: RegisteredTarget) -> TargetCounters:
+        """The counters of a target in its group, which also know its key."""
+        raise NotImplementedError  # interface
+
+    def unix_time(self) -> float:
+        raise NotImplementedError  # interface
 
     def log(self, record: TcpRecord) -> None:
         """Take the record of a connection that ended."""
+        raise NotImplementedError  # interface
 
 
-class _Side:
+class _Side(StreamProtocol):
     """What the two ends have in common; each produces for the other's transport."""
 
-    __slots__ = ("_fed", "encrypted", "finished", "lost", "transport")
+    __slots__ = ("_fed", "encrypted", "finished", "lost", "stream", "transport")
 
     transport: Any
+    stream: StreamTransport | None
+    """The transport, if it is a compiled one or its stand-in: its methods are called in C."""
     encrypted: bool
     """Whether TLS is spoken at this end."""
     finished: bool
@@ -146,6 +160,7 @@ class _Side:
 
     def makeConnection(self, transport: Any) -> None:
         self.transport = transport
+        self.stream = transport if isinstance(transport, StreamTransport) else None
         self.connectionMade()
 
     def connectionMade(self) -> None:
@@ -154,19 +169,30 @@ class _Side:
     def feed_from(self, source: _Side) -> None:
         """Let this end's transport slow the other end down."""
         self._fed = True
-        self.transport.registerProducer(source, True)
+        stream = self.stream
+        if stream is not None:
+            stream.registerProducer(source, True)
+        else:
+            self.transport.registerProducer(source, True)
 
     def end_of_feed(self) -> None:
         """Nothing more comes from the other end."""
         if self._fed:
             self._fed = False
-            self.transport.unregisterProducer()
+            stream = self.stream
+            if stream is not None:
+                stream.unregisterProducer()
+            else:
+                self.transport.unregisterProducer()
 
     def close_writing(self) -> None:
         """Flush, then tell this end that nothing more comes; what it sends is still read."""
         self.end_of_feed()
+        stream = self.stream
+        if stream is not None:
+            stream.loseWriteConnection()
         # Asked of the class: Twisted's TLS passes the method on to the TCP transport below, past what TLS itself holds.
-        if hasattr(type(self.transport), "loseWriteConnection"):
+        elif hasattr(type(self.transport), "loseWriteConnection"):
             self.transport.loseWriteConnection()
         else:
             self.close()
@@ -177,7 +203,11 @@ class _Side:
         if self.encrypted and not self.transport.disconnecting:
             # Twisted's TLS closes when it has read the peer's close_notify.
             self.transport.resumeProducing()
-        self.transport.loseConnection()
+        stream = self.stream
+        if stream is not None:
+            stream.loseConnection()
+        else:
+            self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
         """`close_writing` is done."""
@@ -198,9 +228,7 @@ class TcpClientSide(_Side):
 
     __slots__ = (
         "_accepted",
-        "_addr",
         "_began_connecting",
-        "_candidates",
         "_clock",
         "_concluded",
         "_connecting",
@@ -211,40 +239,44 @@ class TcpClientSide(_Side):
         "_fault",
         "_held_cell",
         "_idle_seconds",
+        "_others",
         "_ready",
         "_record",
         "_relaying",
         "_target",
         "_up",
-        "armed",
         "context",
-        "deadline",
         "group",
         "host",
+        "port",
         "registered",
     )
 
-    def __init__(self, context: TcpContext, addr: IPv4Address | IPv6Address) -> None:
-        listener = context.listener
+    def __init__(self, context: TcpContext, addr: Address) -> None:
+        self.begin(context, addr)
+
+    def begin(self, context: TcpContext, addr: Address) -> None:
+        """What `__init__` does; compiled, it is cheaper to call this on a new object than to have Python do so."""
         self.context = context
-        self.group: TargetGroup | None = None
+        self.group: GroupRuntime | None = None
         self.registered: RegisteredTarget | None = None
         """The target that it is connected or connecting to, or was last."""
-        self.encrypted = listener.protocol.is_encrypted
+        self.encrypted = context.encrypted
         self.finished = self.lost = self._fed = False
         self.armed = 0
         self.deadline = NEVER
         self.host = addr.host
-        self._addr = addr
+        self.port = addr.port
         self._counters = context.counters
         self._clock = context.deadlines.clock
-        self._idle_seconds = listener.idle_timeout_seconds
-        self._record = TcpRecord(listener.name, self.host, addr.port, context.unix_time())
+        self._idle_seconds = context.idle_seconds
+        self._record = TcpRecord(context.name, self.host, self.port, context.unix_time())
         self._accepted = self._clock.now()
         self._ready = False
         """The TLS handshake, if there is one, is done."""
         self._began_connecting = 0.0
-        self._candidates: Iterator[RegisteredTarget] | None = None
+        self._others: Iterator[RegisteredTarget] | None = None
+        """Those to try after the first, once that has failed."""
         self._connecting: Connecting | None = None
         self._early: list[bytes] = []
         """Received before the target was connected: no more than was read when reading was paused."""
@@ -263,14 +295,12 @@ class TcpClientSide(_Side):
 
     def connectionMade(self) -> None:
         self.context.connections.add(self)
-        if self.context.admission is not None:
-            self.context.admission.entered(self.host)
+        self.context.entered(self.host)
         self._counters.connections += 1
         self._counters.active += 1
         self.transport.setTcpNoDelay(True)
         if self.encrypted:
-            seconds = self.context.listener.request_header_timeout_seconds
-            self.context.deadlines.set(self, self._accepted + seconds)
+            self.context.deadlines.set(self, self._accepted + self.context.handshake_seconds)
         else:
             self._choose()
 
@@ -291,33 +321,38 @@ class TcpClientSide(_Side):
         self._began_connecting = self._clock.now()
         self.context.deadlines.set(self, self._began_connecting + self._idle_seconds)
         self.transport.pauseProducing()
-        self.group, self._candidates = self.context.choose(self.host)
-        self._record.target_group = self.group.name
-        self._try_next()
+        group = self.group = self.context.choose()
+        self._record.target_group = group.name
+        self._try(group.pick(None, self.host))
 
-    def _try_next(self) -> None:
-        assert self.group is not None
-        assert self._candidates is not None
-        registered = next(self._candidates, None)
+    def _try(self, registered: RegisteredTarget | None) -> None:
         if registered is None:
             self._give_up()
             return
+        group = self.group
+        assert group is not None
         self.registered = registered
         self._hold(registered.cell + self.context.slot)
-        counters = self.context.target_counters(self.group, registered)
+        counters = self.context.target_counters(group, registered)
         self._record.target = counters.key
         counters.requests += 1
-        self._target = side = TcpTargetSide(self, counters, self.group.protocol.is_encrypted)
-        self._connecting = self.context.connector.connect(
-            self.group, registered.target, side, self._proxy_header(self.group)
-        )
+        self._target = side = TcpTargetSide.__new__(TcpTargetSide)
+        side.begin(self, counters, group.encrypted)
+        header = self._proxy_header(group.group) if group.sends_header else b""
+        self._connecting = self.context.connector.connect(group.group, registered.target, side, header)
+
+    def _next(self) -> RegisteredTarget | None:
+        """The target to try after those that have failed."""
+        if self._others is None:
+            assert self.group is not None
+            assert self.registered is not None
+            self._others = iter(self.group.balancer.others(self.registered, None, self.host))
+        return next(self._others, None)
 
     def _proxy_header(self, group: TargetGroup) -> bytes:
-        if group.proxy_protocol is _NO_HEADER:
-            return b""
         local = self.transport.getHost()
         encode = encode_v1 if group.proxy_protocol is ProxyProtocolVersion.V1 else encode_v2
-        return encode((self.host, self._addr.port), (local.host, local.port))
+        return encode((self.host, self.port), (local.host, local.port))
 
     def connect_failed(self, side: TcpTargetSide, fault: Fault, detail: str) -> None:
         """The connection to a candidate was not made."""
@@ -328,7 +363,7 @@ class TcpClientSide(_Side):
         side.counters.faults[fault.reason] += 1
         self._failure = fault
         self._forget_target()
-        self._try_next()
+        self._try(self._next())
 
     def _give_up(self) -> None:
         """No candidate is left."""
@@ -411,7 +446,7 @@ class TcpClientSide(_Side):
         else:
             sink.close_writing()
 
-    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+    def connectionLost(self, reason: Failure) -> None:
         self.lost = True
         if self._relaying:
             self._carry_loss(self, self._target, reason)
@@ -552,8 +587,7 @@ class TcpClientSide(_Side):
         context = self.context
         context.deadlines.clear(self)
         context.connections.discard(self)
-        if context.admission is not None:
-            context.admission.left(self.host)
+        context.left(self.host)
         self._counters.active -= 1
         record = self._record
         record.duration = self._clock.now() - self._accepted
@@ -568,7 +602,8 @@ class TcpTargetSide(_Side):
 
     __slots__ = ("_client", "counters")
 
-    def __init__(self, client: TcpClientSide, counters: TargetCounters, encrypted: bool) -> None:
+    def begin(self, client: TcpClientSide, counters: TargetCounters, encrypted: bool) -> None:
+        """In the place of ``__init__``, as for the other side."""
         self.finished = self.lost = self._fed = False
         self._client = client
         self.counters = counters
@@ -588,7 +623,7 @@ class TcpTargetSide(_Side):
     def readConnectionLost(self) -> None:
         self._client.target_finished(self)
 
-    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+    def connectionLost(self, reason: Failure) -> None:
         self._client.target_lost(self, reason)
 
 

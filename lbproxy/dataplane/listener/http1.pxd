@@ -3,11 +3,13 @@ cimport cython
 cdef class HttpFront
 cdef class ClientConnection
 
+from lbproxy.dataplane.deadlines cimport Deadlines as CDeadlines
 from lbproxy.dataplane.proxy.exchange cimport Downstream, Exchange
 from lbproxy.dataplane.proxy.forwarded cimport ForwardedFields
 from lbproxy.dataplane.proxy.runtime cimport HttpRuntime
 from lbproxy.native._clock cimport Clock as CClock
 from lbproxy.native._http1 cimport Codec as CCodec, RequestHead as CRequestHead
+from lbproxy.native._stream cimport StreamTransport as CStreamTransport
 
 
 cdef double NEVER, TICK_SECONDS
@@ -23,7 +25,7 @@ cpdef classify(Exchange exchange, int desync)
 cdef class HttpFront:
     cdef public HttpRuntime runtime
     cdef readonly int port
-    cdef readonly object deadlines
+    cdef readonly CDeadlines deadlines
     cdef public bint draining
     cdef readonly set connections
     cdef readonly object admission
@@ -35,11 +37,10 @@ cdef class HttpFront:
 
 cdef class ClientConnection(Downstream):
     cdef public bint secure
-    cdef public long long armed
-    cdef public double deadline
     cdef HttpFront _front
     cdef HttpRuntime _runtime
     cdef object _transport, _chunks, _forwarded_for, _tls, _giving, _taking
+    cdef CStreamTransport _stream
     cdef ForwardedFields _forwarded
     cdef bytes _buffer
     cdef double _began, _age_limit
@@ -48,12 +49,13 @@ cdef class ClientConnection(Downstream):
     cdef Exchange _exchange
     cdef bint _starting, _keep, _chunked_out, _half_closed, _write_paused, _reading_paused, _unlooked, _may_switch
 
-    cpdef dataReceived(self, bytes data)
     @cython.locals(framing="long long", connection=int, minor=int, exchange=Exchange, message=bytes)
     cpdef send_response(
         self, int status, bytes reason, bytes fields, long long content_length, bint has_body, bytes data, bint ended
     )
     cdef double _first_patience(self) except? -1
+    @cython.locals(stream=CStreamTransport)
+    cdef _write(self, bytes data)
     cdef _read_buffered(self)
     @cython.locals(start=Py_ssize_t, size=Py_ssize_t, head=CRequestHead, runtime=HttpRuntime)
     cdef _read_requests(self, bytes data)
@@ -66,6 +68,7 @@ cdef class ClientConnection(Downstream):
     cdef _switch_to_http2(self, bytes data)
     cdef _describe_tls(self, Exchange exchange)
     cdef _await_head(self, bytes part, HttpRuntime runtime)
+    @cython.locals(patience=double)
     cdef _await_request(self)
     cdef _read_length(self, bytes data)
     cdef _read_chunks(self, bytes data)

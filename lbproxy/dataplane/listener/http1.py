@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IProtocol, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -26,6 +25,7 @@ from lbproxy.dataplane.proxy.forwarded import ForwardedFields
 from lbproxy.dataplane.proxy.runtime import HttpRuntime
 from lbproxy.native.clock import Clock
 from lbproxy.native.tls import finish
+from lbproxy.native.transport import Address, StreamTransport
 from lbproxy.telemetry import ledger
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http.desync import REASONS, classification, number_of
@@ -138,7 +138,7 @@ class HttpFront:
         self.http2 = http2
         """Makes what takes a connection over when the client turns out to speak HTTP/2."""
 
-    def buildProtocol(self, addr: IPv4Address | IPv6Address) -> ClientConnection | None:
+    def buildProtocol(self, addr: Address) -> ClientConnection | None:
         """A connection from ``addr``, which is the client's also where a PROXY header gave it; None to refuse it."""
         if self.admission is not None and self.admission.refuses(addr.host):
             return None
@@ -188,14 +188,13 @@ class ClientConnection(Downstream):
         "_requests_left",
         "_runtime",
         "_starting",
+        "_stream",
         "_taking",
         "_tls",
         "_transport",
         "_unlooked",
         "_untaken",
         "_write_paused",
-        "armed",
-        "deadline",
         "secure",
     )
 
@@ -211,6 +210,7 @@ class ClientConnection(Downstream):
         self.armed = 0
         self.deadline = NEVER
         self._transport: Any = None
+        self._stream: StreamTransport | None = None
         self._buffer = b""
         self._began = 0.0
         self._reading = _HEAD
@@ -238,6 +238,8 @@ class ClientConnection(Downstream):
 
     def makeConnection(self, transport: Any) -> None:
         self._transport = transport
+        if isinstance(transport, StreamTransport):
+            self._stream = transport
         self.connectionMade()
 
     def connectionMade(self) -> None:
@@ -645,7 +647,7 @@ class ClientConnection(Downstream):
         self._runtime.counters.faults[reason] += 1
         self._runtime.finished(refused)
         if not (self._may_switch and reason == "BadVersion" and status == 400):
-            self._transport.write(message)
+            self._write(message)
         self._linger()
 
     # The exchange calls
@@ -694,7 +696,7 @@ class ClientConnection(Downstream):
         if exchange.head.minor >= 1:
             message = b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, fields)
             exchange.sent_bytes += len(message)
-            self._transport.write(message)
+            self._write(message)
 
     def send_response(
         self, status: int, reason: bytes, fields: bytes, content_length: int, has_body: bool, data: bytes, ended: bool
@@ -728,7 +730,7 @@ class ClientConnection(Downstream):
             connection = CONNECTION_KEEP_ALIVE
         message = _CODEC.response(status, reason, fields, framing, connection, data)
         exchange.sent_bytes += len(message)
-        self._transport.write(message)
+        self._write(message)
 
     def send_data(self, data: bytes) -> None:
         exchange = self._exchange
@@ -736,14 +738,21 @@ class ClientConnection(Downstream):
         if self._chunked_out:
             data = encode_chunk(data)
         exchange.sent_bytes += len(data)
-        self._transport.write(data)
+        self._write(data)
 
     def send_end(self, trailers: bytes) -> None:
         if self._chunked_out:
             assert self._exchange is not None
             end = last_chunk(trailers)
             self._exchange.sent_bytes += len(end)
-            self._transport.write(end)
+            self._write(end)
+
+    def _write(self, data: bytes) -> None:
+        stream = self._stream
+        if stream is not None:  # compiled, a call in C
+            stream.write(data)
+        else:
+            self._transport.write(data)
 
     def cut(self) -> None:
         self._abort()
@@ -755,7 +764,7 @@ class ClientConnection(Downstream):
         self._keep = False
         message = b"HTTP/1.1 101 %b\r\n%bConnection: upgrade\r\nUpgrade: %b\r\n\r\n" % (reason, fields, protocol)
         exchange.sent_bytes += len(message)
-        self._transport.write(message)
+        self._write(message)
         self.resume_request()
         if self._buffer:
             data, self._buffer = self._buffer, b""
@@ -880,7 +889,7 @@ class SecureClientConnection(ClientConnection):
         if self._tls is None:
             self._runtime.counters.tls_failures += 1
             self._runtime.counters.faults[Fault.CLIENT_TLS_FAILED.reason] += 1
-        super().connectionLost(reason)
+        ClientConnection.connectionLost(self, reason)  # compiled, these are C methods, which `super` does not know
 
     def _abort(self) -> None:
         # Below Twisted's TLS, which would say close_notify first: an answer up to the close would pass for whole.

@@ -9,6 +9,7 @@ from lbproxy.dataplane.proxy.forwarded cimport ForwardedFields
 from lbproxy.dataplane.proxy.runtime cimport HttpRuntime
 from lbproxy.native._clock cimport Clock as CClock, Turns as CTurns
 from lbproxy.native._http1 cimport RequestHead as CRequestHead
+from lbproxy.native.protocol cimport StreamProtocol
 from lbproxy.wire.http2.connection cimport Connection
 from lbproxy.wire.http2.events cimport Event
 from lbproxy.wire.http2.stream cimport Stream
@@ -21,9 +22,7 @@ cdef int _SERVING, _LEAVING, _LEFT, _CLOSING
 cdef int CLOSED
 
 
-cdef class Http2Connection:
-    cdef public long long armed
-    cdef public double deadline
+cdef class Http2Connection(StreamProtocol):
     cdef readonly bint secure
     cdef readonly str host, scheme
     cdef readonly int port, listener_port
@@ -62,7 +61,7 @@ cdef class Http2Connection:
     cdef _describe_tls(self, Exchange exchange)
     cdef bint _is_misdirected(self, bytes host) except -1
     @cython.locals(body=bytes, fields=bytes, alone=cython.bint, refused=Exchange)
-    cdef _refuse(self, Stream stream, error, CRequestHead head, double now)
+    cdef _refuse(self, Stream stream, error, CRequestHead head, double now, bint is_call)
     cdef _note_malformed(self, Stream stream, error, double now)
     @cython.locals(noted=Exchange)
     cdef Exchange _note(self, Stream stream, error, CRequestHead head, double now)

@@ -21,10 +21,12 @@ from lbproxy.dataplane.deadlines import NEVER, TICK_SECONDS
 from lbproxy.dataplane.listener.http1 import DRAIN_GRACE_SECONDS, HttpFront, TlsDescription, classify, unreadable
 from lbproxy.dataplane.listener.http2stream import ClientStream
 from lbproxy.dataplane.listener.pace import Pace
+from lbproxy.dataplane.proxy.answers import is_grpc, is_grpc_call
 from lbproxy.dataplane.proxy.exchange import Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields
 from lbproxy.native.clock import Clock, turns
+from lbproxy.native.protocol import StreamProtocol
 from lbproxy.telemetry import ledger
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http.desync import REASONS, number_of
@@ -59,7 +61,7 @@ _LEFT = 2  # the final one is: what is in flight may end
 _CLOSING = 3
 
 
-class Http2Connection:
+class Http2Connection(StreamProtocol):
     """One client connection of HTTP/2."""
 
     __slots__ = (
@@ -86,10 +88,8 @@ class Http2Connection:
         "_transport",
         "_unread",
         "_untaken",
-        "armed",
         "clock",
         "codec",
-        "deadline",
         "host",
         "listener_port",
         "port",
@@ -197,7 +197,7 @@ class Http2Connection:
         elif kind == kinds.GOAWAY:
             self._leave_at_once()
         elif kind == kinds.REFUSED:
-            self._refuse(event.stream, event.error, _UNREADABLE, now)
+            self._refuse(event.stream, event.error, _UNREADABLE, now, is_grpc(event.content_types))
         elif event.stream is not None and kind != kinds.NOTHING:
             client = event.stream.owner
             if client is None:
@@ -301,7 +301,8 @@ class Http2Connection:
         runtime = self._runtime
         desync = head.desync
         if desync and desync >= runtime.desync_refuses:
-            self._refuse(stream, RemoteProtocolError("refused by its class", reason=REASONS[desync]), head, now)
+            error = RemoteProtocolError("refused by its class", reason=REASONS[desync])
+            self._refuse(stream, error, head, now, is_grpc_call(head))
             return
         if head.odd_names and runtime.drop_odd_names:
             head.forwarded = without_odd_names(head.forwarded)
@@ -359,10 +360,18 @@ class Http2Connection:
         self._known_host = host
         return False
 
-    def _refuse(self, stream: Stream | None, error: RemoteProtocolError, head: RequestHead, now: float) -> None:
-        """Answer a request that could not be read, or must not be sent on."""
+    def _refuse(
+        self, stream: Stream | None, error: RemoteProtocolError, head: RequestHead, now: float, is_call: bool
+    ) -> None:
+        """Answer a request that could not be read, or must not be sent on; ``is_call`` by gRPC."""
         assert stream is not None
         refused = self._note(stream, error, head, now)
+        if is_call:
+            fields = self._runtime.call_refusal(refused, error.status, _WALL.now())
+            refused.status = 200
+            refused.sent_bytes = self.codec.send_response(stream, 200, fields, -1, True)
+            self._runtime.finished(refused)
+            return
         fields, body = self._runtime.refusal(refused, error.status, _WALL.now())
         alone = head.method == b"HEAD"
         refused.sent_bytes = self.codec.send_response(stream, error.status, fields, len(body), alone)
@@ -475,7 +484,7 @@ class Http2Connection:
             client.deadline = now + self._runtime.idle_timeout
         else:
             client.deadline = NEVER
-            client.expired()
+            client.timed_out()
 
     def _is_taking(self) -> bool:
         """Tell whether the client, which reads slowly, has taken something since the last look."""

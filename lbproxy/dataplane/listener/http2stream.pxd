@@ -14,7 +14,6 @@ cdef int CLOSED
 
 
 cdef class ClientStream(Downstream):
-    cdef public double deadline
     cdef public long long seen_sent
     cdef public bint paused, tunnel
     cdef public Exchange exchange
@@ -28,6 +27,6 @@ cdef class ClientStream(Downstream):
     cpdef received(self, Event event)
     cpdef was_reset(self, bint faulty)
     cpdef writable(self)
-    cpdef expired(self)
+    cpdef timed_out(self)
     cdef _send(self, bytes data, bint ended)
     cdef _reset(self, int code)

@@ -34,7 +34,6 @@ class ClientStream(Downstream):
         "_connection",
         "_early",
         "_key",
-        "deadline",
         "exchange",
         "paused",
         "seen_sent",
@@ -112,7 +111,7 @@ class ClientStream(Downstream):
             self.paused = False
             exchange.resume_response()
 
-    def expired(self) -> None:
+    def timed_out(self) -> None:
         """The deadline has come and nothing has moved."""
         exchange = self.exchange
         if exchange is not None:

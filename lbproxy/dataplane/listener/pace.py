@@ -11,12 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 from lbproxy.dataplane.deadlines import NEVER
+from lbproxy.native.protocol import Expiring
 
 _SLACK_SECONDS = 0.05
 """A wait as long as the grace but for this counts as such: deadlines may be a trifle early."""
 
 
-class Pace:
+class Pace(Expiring):
     """Judges one direction of one connection each time it has been waited for ``grace`` seconds altogether.
 
     ``progress`` gives the bytes so far, from any start.  ``too_slow`` is called when they grew by less than the rate
@@ -33,8 +34,6 @@ class Pace:
         "_since",
         "_too_slow",
         "_waited",
-        "armed",
-        "deadline",
     )
 
     def __init__(self, deadlines: Any, progress: Callable[[], int], too_slow: Callable[[], None]) -> None:

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactor
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from lbproxy.native.transport import Address
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.proxyprotocol import Endpoint, ProxyHeaderReader
 
@@ -61,7 +62,7 @@ class ProxyProtocolFactory(Factory):
         super().doStop()
 
     def buildProtocol(self, addr: Any) -> Any:
-        if isinstance(addr, IPv4Address | IPv6Address) and self.trusts(addr.host):
+        if self.trusts(addr.host):
             return ProxyProtocolFront(self, addr)
         return self.wrapped_factory.buildProtocol(addr)
 
@@ -77,7 +78,7 @@ class ProxyProtocolFactory(Factory):
 class ProxyProtocolFront(Protocol):
     """Reads the header of one connection and makes room for the protocol that serves it."""
 
-    def __init__(self, factory: ProxyProtocolFactory, addr: IPv4Address | IPv6Address) -> None:
+    def __init__(self, factory: ProxyProtocolFactory, addr: Address) -> None:
         self._factory = factory
         self._addr = addr
         self._reader = ProxyHeaderReader()
@@ -99,9 +100,10 @@ class ProxyProtocolFront(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stop_timeout()
 
-    def _hand_over(self, addr: IPv4Address | IPv6Address, rest: bytes) -> None:
+    def _hand_over(self, addr: Address, rest: bytes) -> None:
         transport: Any = self.transport
-        wrapped: IProtocol | None = self._factory.wrapped_factory.buildProtocol(addr)
+        factory: Any = self._factory.wrapped_factory
+        wrapped: IProtocol | None = factory.buildProtocol(addr)
         if wrapped is None:
             transport.abortConnection()
             return

@@ -6,7 +6,9 @@ import functools
 from collections.abc import Sequence
 from email.utils import formatdate
 from http import HTTPStatus
+from urllib.parse import quote
 
+from lbproxy.dataplane.router.request import RoutableRequest
 from lbproxy.model.transform import ErrorPage
 
 _OWN_REASONS = {
@@ -29,11 +31,31 @@ def reason_phrase(status: int) -> bytes:
         return b"Unknown"
 
 
-_GRPC_STATUSES = {400: 13, 401: 16, 403: 7, 404: 12, 408: 4, 413: 8, 429: 14, 431: 8, 500: 13, 504: 4}
+_GRPC_STATUSES = {
+    400: 13,
+    401: 16,
+    403: 7,
+    404: 12,
+    408: 4,
+    413: 8,
+    421: 14,
+    429: 8,
+    431: 8,
+    500: 13,
+    501: 12,
+    502: 14,
+    503: 14,
+    504: 4,
+}
 """As gRPC maps the statuses of HTTP ("HTTP to gRPC Status Code Mapping"), but a timeout is a deadline that was not met,
-a failure of ours is internal, and what is too large exhausts something."""
+a failure of ours is internal, what is too large or over a rate limit exhausts something (of UNAVAILABLE, clients would
+try again at once), and 421 asks for another connection."""
 
-_GRPC_UNAVAILABLE = 14
+_GRPC_UNKNOWN = 2
+_IN_GRPC_MESSAGES = "".join(chr(octet) for octet in range(0x20, 0x7F) if octet != 0x25)
+
+_MAX_GRPC_MESSAGE = 1000
+"""Characters; the message is a header field."""
 
 
 def is_grpc(content_types: Sequence[bytes]) -> bool:
@@ -44,15 +66,19 @@ def is_grpc(content_types: Sequence[bytes]) -> bool:
     return essence == b"application/grpc" or essence.startswith(b"application/grpc+")
 
 
-def grpc_fields(status: int, reason: str) -> bytes:
-    """The fields that make a head a whole gRPC answer: this HTTP status as gRPC says it."""
-    code = _GRPC_STATUSES.get(status, _GRPC_UNAVAILABLE)
-    return b"grpc-status: %d\r\ngrpc-message: %b (%d %b)\r\n" % (
-        code,
-        reason.encode("ascii"),
-        status,
-        reason_phrase(status),
-    )
+def is_grpc_call(request: RoutableRequest) -> bool:
+    """Tell whether this request is a call of gRPC."""
+    return request.method == b"POST" and is_grpc(request.field_values(b"content-type"))
+
+
+def grpc_fields(status: int, text: str) -> bytes:
+    """The fields that make a head a whole gRPC answer: this HTTP status as gRPC says it, with a message for people."""
+    code = _GRPC_STATUSES.get(status, _GRPC_UNKNOWN)
+    phrase = f"{status} {reason_phrase(status).decode('ascii')}"
+    text = text[:_MAX_GRPC_MESSAGE].strip()
+    # "gRPC over HTTP2": percent-encoded but for visible ASCII and spaces
+    message = quote(f"{text} ({phrase})" if text else phrase, safe=_IN_GRPC_MESSAGES)
+    return b"grpc-status: %d\r\ngrpc-message: %b\r\n" % (code, message.encode("ascii"))
 
 
 ALLOW = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"

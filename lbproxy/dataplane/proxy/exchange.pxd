@@ -10,11 +10,12 @@ from lbproxy.dataplane.router.groups cimport GroupChoice
 from lbproxy.dataplane.router.table cimport Match
 from lbproxy.native._clock cimport Clock as CClock
 from lbproxy.native._http1 cimport Codec as CCodec, RequestHead as CRequestHead, ResponseHead as CResponseHead
+from lbproxy.native.protocol cimport StreamProtocol
 from lbproxy.telemetry.records cimport HttpRecord
 from lbproxy.wire.websocket cimport FrameTracker
 
 
-cdef class Downstream:
+cdef class Downstream(StreamProtocol):
     cdef public str host, scheme
     cdef public int port, listener_port
     cdef public CClock clock
@@ -38,7 +39,7 @@ cdef class Downstream:
     cpdef exchange_done(self)
 
 
-cdef class Upstream:
+cdef class Upstream(StreamProtocol):
     cdef public bint may_refuse, reused
     cdef public Exchange exchange
 
@@ -54,6 +55,7 @@ cdef class Upstream:
 
 cdef CCodec _CODEC
 cdef frozenset _IDEMPOTENT
+cdef Py_ssize_t _MAX_KEPT_BODY
 
 
 cdef class Exchange(HttpRecord):
@@ -79,7 +81,7 @@ cdef class Exchange(HttpRecord):
     cdef bint _connecting, _counted, _queued, _paused_request, _paused_response, _refusable, _repeatable
 
     cpdef begin_exchange(self, Downstream client, HttpRuntime runtime, CRequestHead head, double began)
-    @cython.locals(client=Downstream, head=CRequestHead)
+    @cython.locals(client=Downstream, head=CRequestHead, tried=tuple)
     cpdef complete_record(self)
     @cython.locals(head=CRequestHead, runtime=HttpRuntime, match=Match, group=GroupRuntime)
     cpdef start(self, bytes data, bint ended, bytes trailers=*)
@@ -130,7 +132,8 @@ cdef class Exchange(HttpRecord):
     cdef str _choose_group(self, GroupChoice forward)
     cdef _bound_target(self)
     cdef bytes _with_cookies(self, CResponseHead head)
-    cdef _respond(self, int status, bytes content_type, bytes body, bytes fields=*)
+    @cython.locals(head=CRequestHead)
+    cdef _respond(self, int status, bytes content_type, bytes body, str text, bytes fields=*)
     @cython.locals(pool=Pool, upstream=Upstream)
     cdef _try(self, chosen)
     cdef _part(self, fault)
@@ -145,6 +148,7 @@ cdef class Exchange(HttpRecord):
     cdef _prepare(self)
     cdef double _patience(self) except? -1
     cdef bint _may_retry(self, fault, bint reused) except -1
+    @cython.locals(method=bytes)
     cdef bint _may_repeat(self) except -1
     cdef _peek(self)
     cdef _count_target_fault(self, fault)

@@ -19,7 +19,7 @@ from lbproxy.dataplane.proxy.answers import (
     date_line,
     error_body,
     grpc_fields,
-    is_grpc,
+    is_grpc_call,
     own_fields,
     reason_phrase,
 )
@@ -29,6 +29,7 @@ from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.transform import is_preflight
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import FixedResponse, Redirect
+from lbproxy.native.protocol import StreamProtocol
 from lbproxy.telemetry.records import HttpRecord
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http.fields import with_max_forwards
@@ -55,8 +56,11 @@ _MAX_KEPT_BODY = 65536
 the target group has a policy for retries."""
 
 
-class Downstream:
-    """The client's end, one request of it.  A base, not a protocol, so that the compiled build calls it directly."""
+class Downstream(StreamProtocol):
+    """The client's end, one request of it.  A base, not a protocol, so that the compiled build calls it directly.
+
+    It is a `StreamProtocol` for those that are a connection as well; compiled, a class has one base only.
+    """
 
     __slots__ = ("clock", "host", "listener_port", "port", "scheme")
 
@@ -121,8 +125,8 @@ class Downstream:
         raise NotImplementedError  # interface
 
 
-class Upstream:
-    """A target's end, while it serves one exchange."""
+class Upstream(StreamProtocol):
+    """A target's end, while it serves one exchange; a `StreamProtocol` as a `Downstream` is."""
 
     __slots__ = ("exchange", "may_refuse", "reused")
 
@@ -235,7 +239,7 @@ class Exchange(HttpRecord):
         self.alone = False
         """The target's connection serves no other request after this one."""
         self.tries: Tries | None = None
-        """What the group's policy for retries leaves, where it has one."""
+        """What the policy for retries leaves, where the group or the rule has one."""
         self._others: Iterator[RegisteredTarget] | None = None
         self._following: RegisteredTarget | None = None
         self._chosen: RegisteredTarget | None = None
@@ -282,7 +286,8 @@ class Exchange(HttpRecord):
         self.user_agent = head.user_agent
         self.referer = head.referer
         if self.target:
-            self.targets_tried = (*self._earlier_tries, (self.target, self.target_status))
+            tried = (self.target, self.target_status)
+            self.targets_tried = (*self._earlier_tries, tried) if self._earlier_tries else (tried,)
 
     # The client's side calls
 
@@ -302,7 +307,7 @@ class Exchange(HttpRecord):
             return
         if runtime.preflight and is_preflight(head):
             self.action = "cors-preflight"
-            self._respond(204, b"text/plain", b"")
+            self._respond(204, b"text/plain", b"", "")
             self._finish()
             return
         match = runtime.table.match(head, self.client.host)
@@ -330,7 +335,9 @@ class Exchange(HttpRecord):
         if chosen is None:
             self.fail(Fault.NO_TARGETS)
             return
-        if group.retrying is not None:
+        if match.retry is not None:
+            self.tries = group.retrying_for(match.retry).begin(self)
+        elif group.retrying is not None:
             self.tries = group.retrying.begin(self)
         if group.gate is None:
             self._try(chosen)
@@ -676,16 +683,8 @@ class Exchange(HttpRecord):
         self._finish()
 
     def _tell(self, fault: Fault) -> None:
-        head = self.head
-        if head.method == b"POST" and is_grpc(head.field_values(b"content-type")):
-            # a head that is all of the answer, with the status that counts in it ("Trailers-Only")
-            self.status = 200
-            self.response_started = True
-            fields = own_fields(self.client.wall_time(), b"application/grpc") + grpc_fields(fault.status, fault.reason)
-            self.client.send_response(200, b"OK", fields, -1, True, b"", True)
-            return
         content_type, body = self.runtime.error_pages.page(fault.status, self.trace_id)
-        self._respond(fault.status, content_type, body)
+        self._respond(fault.status, content_type, body, fault.reason)
 
     def _is_limited(self, head: RequestHead, rule: str) -> bool:
         """Refuse the request if it is over a rate limit (RFC 6585 section 4), and tell whether it was."""
@@ -701,7 +700,8 @@ class Exchange(HttpRecord):
         self.error_reason = Fault.RATE_LIMITED.reason
         self.runtime.counters.faults[Fault.RATE_LIMITED.reason] += 1
         content_type, body = self.runtime.error_pages.page(429, self.trace_id)
-        self._respond(429, content_type, body, b"Retry-After: %d\r\n" % over.retry_after_seconds)
+        again = b"Retry-After: %d\r\n" % over.retry_after_seconds
+        self._respond(429, content_type, body, Fault.RATE_LIMITED.reason, again)
         self._finish()
         return True
 
@@ -759,14 +759,16 @@ class Exchange(HttpRecord):
         """Carry out an action that needs no target."""
         action = match.action
         if isinstance(action, FixedResponse):
-            self._respond(action.status, action.content_type.encode("latin-1"), action.body.encode())
+            text = action.body if action.content_type.startswith("text/plain") else ""
+            self._respond(action.status, action.content_type.encode("latin-1"), action.body.encode(), text)
         else:
             assert isinstance(action, Redirect)
             host = self.head.host or _local_host(self.client)
             location = expand(action, self.head, self.client.scheme, self.client.listener_port, host)
             self.redirect_url = location.decode("latin-1")
             body = error_body(action.status, b"")
-            self._respond(action.status, b"text/plain; charset=utf-8", body, b"Location: %b\r\n" % location)
+            where = b"Location: %b\r\n" % location
+            self._respond(action.status, b"text/plain; charset=utf-8", body, self.redirect_url, where)
         self._finish()
 
     def _may_go_on(self, head: RequestHead) -> bool:
@@ -776,7 +778,7 @@ class Exchange(HttpRecord):
             return True
         left = int(found[0])
         if left == 0:
-            self._respond(204, b"text/plain", b"", ALLOW)
+            self._respond(204, b"text/plain", b"", "", ALLOW)
             self._finish()
             return False
         head.forwarded = with_max_forwards(head.forwarded, left - 1)
@@ -824,13 +826,24 @@ class Exchange(HttpRecord):
             fields += self.group.stickiness.fields(self.head, head, self._chosen, now)
         return fields
 
-    def _respond(self, status: int, content_type: bytes, body: bytes, fields: bytes = b"") -> None:
-        self.status = status
+    def _respond(self, status: int, content_type: bytes, body: bytes, text: str, fields: bytes = b"") -> None:
+        """Answer for ourselves; ``text`` is what a caller by gRPC, who sees no body, is told instead."""
+        head = self.head
         self.response_started = True
-        fields = own_fields(self.client.wall_time(), content_type) + fields
+        wall = self.client.wall_time()
+        if is_grpc_call(head):
+            # a head that is all of the answer, with the status that counts in it ("Trailers-Only")
+            self.status = 200
+            fields = own_fields(wall, b"application/grpc") + grpc_fields(status, text) + fields
+            if self._transform is not None:
+                fields = self._changed(fields)
+            self.client.send_response(200, b"OK", fields, -1, True, b"", True)
+            return
+        self.status = status
+        fields = own_fields(wall, content_type) + fields
         if self._transform is not None:
             fields = self._changed(fields)
-        has_body = status not in (204, 304) and self.head.method != b"HEAD"
+        has_body = status not in (204, 304) and head.method != b"HEAD"
         length = len(body) if status not in (204, 304) else -1
         self.client.send_response(
             status, reason_phrase(status), fields, length, has_body, body if has_body else b"", True
@@ -982,9 +995,10 @@ class Exchange(HttpRecord):
         """Whether the request, sent now, can be sent once more and means the same then."""
         if len(self._data) > _MAX_KEPT_BODY:
             return False
+        method = self.head.method
         if self.tries is not None:
-            return self.head.method in self.tries.methods
-        return self.request_ended and self.head.method in _IDEMPOTENT
+            return method in self.tries.methods
+        return self.request_ended and (method == b"GET" or method in _IDEMPOTENT)
 
     def _peek(self) -> RegisteredTarget | None:
         """The next target to try, without taking it."""

@@ -1,6 +1,6 @@
 """When another target is tried: a group's policy at work, its budget, and the clockwork of one exchange.
 
-An exchange has a `Tries` only where its group has a policy that asks for one.
+An exchange has a `Tries` only where its group or its rule has a policy that asks for one.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from lbproxy.dataplane.proxy.hedge import Hedge
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.proxy.exchange import Exchange
-    from lbproxy.model.retry import RetryPolicy
+    from lbproxy.model.retry import RetryChange, RetryPolicy
 
 _MEMORY_SECONDS = 10.0
 """What is recent: requests and retries are forgotten at this pace."""
 
 _LEAST_PER_SECOND = 3.0
 """Retries that a group may always make, however little traffic it has; all workers together."""
+
+_MAX_CHANGES = 1000
 
 
 class RetryBudget:
@@ -77,18 +79,37 @@ class Retrying:
         call_later: Callable[..., Any],
         seconds: Callable[[], float],
         is_grpc: bool = False,
+        budget: RetryBudget | None = None,
     ) -> None:
         """``call_later`` is a reactor's, ``seconds`` a clock; with ``is_grpc`` requests may bring their deadlines."""
         self.is_grpc = is_grpc
         self.policy = policy
         self._workers = workers
-        self.budget = RetryBudget(policy.budget_percent, workers, seconds)
+        self._seconds = seconds
+        self._changed: dict[RetryChange, Retrying] = {}
+        self.budget = RetryBudget(policy.budget_percent, workers, seconds) if budget is None else budget
         self.methods = frozenset(method.encode("ascii") for method in policy.methods)
         self.call_later = call_later
 
     def follows(self, policy: RetryPolicy, workers: int, is_grpc: bool) -> bool:
         """Tell whether this was made of the same."""
         return self.policy == policy and self._workers == workers and self.is_grpc == is_grpc
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to keep account of; a request by gRPC may bring its own deadline."""
+        return self.policy.is_default and not self.is_grpc
+
+    def changed(self, change: RetryChange) -> Retrying:
+        """The same with what a rule has otherwise, and with the same budget."""
+        found = self._changed.get(change)
+        if found is None:
+            if len(self._changed) >= _MAX_CHANGES:
+                self._changed.clear()  # of rules of long ago
+            policy = change.applied_to(self.policy)
+            found = Retrying(policy, self._workers, self.call_later, self._seconds, self.is_grpc, self.budget)
+            self._changed[change] = found
+        return found
 
     def begin(self, exchange: Exchange) -> Tries:
         """Keep account of this request from now on."""

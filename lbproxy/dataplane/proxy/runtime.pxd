@@ -29,7 +29,9 @@ cdef class GroupRuntime:
     cdef readonly object group, balancer, gate, retrying, stickiness
     cdef readonly dict pools
     cdef readonly double response_timeout
+    cdef readonly bint encrypted, sends_header
     cdef list _order
+    cdef object _retrying
     cdef long long[::1] _cells
     cdef Py_ssize_t _position_cell
 

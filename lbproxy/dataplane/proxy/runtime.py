@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lbproxy.dataplane.proxy.answers import ALLOW, ErrorPages, own_fields
+from lbproxy.dataplane.proxy.answers import ALLOW, ErrorPages, grpc_fields, own_fields
 from lbproxy.model.listener import DesyncMitigationMode, PathNormalization
+from lbproxy.model.target_group import ProxyProtocolVersion
 from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT, FIRST_AMBIGUOUS, FIRST_SEVERE
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.proxy.retry import Retrying
     from lbproxy.dataplane.router.table import Table
     from lbproxy.model.listener import Listener
+    from lbproxy.model.retry import RetryChange
     from lbproxy.model.target import RegisteredTarget
     from lbproxy.model.target_group import TargetGroup
     from lbproxy.telemetry.accesslog import AccessLog
@@ -74,13 +76,16 @@ class GroupRuntime:
         "_cells",
         "_order",
         "_position_cell",
+        "_retrying",
         "balancer",
+        "encrypted",
         "gate",
         "group",
         "name",
         "pools",
         "response_timeout",
         "retrying",
+        "sends_header",
         "stickiness",
     )
 
@@ -95,6 +100,8 @@ class GroupRuntime:
     ) -> None:
         self.name = group.name
         self.group = group
+        self.encrypted = group.protocol.is_encrypted
+        self.sends_header = group.proxy_protocol is not ProxyProtocolVersion.OFF
         self.balancer = balancer
         self.pools = pools
         """By the target's cell."""
@@ -103,8 +110,9 @@ class GroupRuntime:
         self.gate = gate
         """Where requests wait while the targets are given no more, if that is bounded."""
         self.response_timeout = group.response_timeout_seconds
-        self.retrying = retrying
-        """None where the policy is the default one, for which there is nothing to keep account of."""
+        self._retrying = retrying
+        self.retrying = None if retrying is None or retrying.is_idle else retrying
+        """None where there is nothing to keep account of, unless a rule says otherwise."""
         self._order: list[RegisteredTarget] | None = None
         self._cells: Cells | None = None
         self._position_cell = 0
@@ -112,8 +120,8 @@ class GroupRuntime:
         if rotation is not None:
             self._order, self._cells, self._position_cell = rotation
 
-    def pick(self, request: RequestHead, source: str) -> RegisteredTarget | None:
-        """The target for the next request, or None when there is none at all."""
+    def pick(self, request: RequestHead | None, source: str) -> RegisteredTarget | None:
+        """The target for the next request (None: for a TCP connection), or None when there is none at all."""
         order = self._order
         if order is None:
             return self.balancer.pick(request, source)
@@ -123,6 +131,11 @@ class GroupRuntime:
         position = cells[cell]
         cells[cell] = position + 1
         return order[position % len(order)]
+
+    def retrying_for(self, change: RetryChange) -> Retrying:
+        """The policy for requests of a rule that has some of it otherwise."""
+        assert self._retrying is not None
+        return self._retrying.changed(change)
 
 
 class HttpRuntime:
@@ -207,9 +220,18 @@ class HttpRuntime:
         fields = own_fields(wall, content_type)
         if status == 405:
             fields += ALLOW
+        return self._changed(refused, fields), body
+
+    def call_refusal(self, refused: Exchange, status: int, wall: float) -> bytes:
+        """The same for a call of gRPC: field lines of an answer that is a head alone, with the status 200."""
+        fields = own_fields(wall, b"application/grpc") + grpc_fields(status, refused.error_reason)
+        return self._changed(refused, fields)
+
+    def _changed(self, refused: Exchange, fields: bytes) -> bytes:
         if self.transform is not None and self.transform.response is not None:
-            fields = self.transform.response.apply(fields, refused.value_of)
-        return fields, body
+            changed: bytes = self.transform.response.apply(fields, refused.value_of)
+            return changed
+        return fields
 
     def finished(self, exchange: Exchange) -> None:
         """Account for an exchange that is over."""

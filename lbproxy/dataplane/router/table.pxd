@@ -4,7 +4,7 @@ from lbproxy.dataplane.router.groups cimport GroupChoice
 cdef class Match:
     cdef readonly str rule_name, action_text
     cdef readonly int priority, queue_priority
-    cdef readonly object action, transform
+    cdef readonly object action, transform, retry
     cdef readonly GroupChoice forward
 
 

@@ -28,6 +28,7 @@ from lbproxy.dataplane.router.patterns import split_wildcard
 from lbproxy.dataplane.router.request import RoutableRequest
 from lbproxy.dataplane.router.transform import CompiledTransform, compile_transform
 from lbproxy.model.listener import Listener
+from lbproxy.model.retry import RetryChange
 from lbproxy.model.rule import (
     DEFAULT_QUEUE_PRIORITY,
     Action,
@@ -49,7 +50,7 @@ class Match:
     Made when the table is, and the same object for every request; do not change it.
     """
 
-    __slots__ = ("action", "action_text", "forward", "priority", "queue_priority", "rule_name", "transform")
+    __slots__ = ("action", "action_text", "forward", "priority", "queue_priority", "retry", "rule_name", "transform")
 
     rule_name: str
     """``default`` for the default action."""
@@ -64,6 +65,8 @@ class Match:
     """For a forward action: which target group."""
     transform: CompiledTransform | None
     """What the listener and the rule change; None for nothing."""
+    retry: RetryChange | None
+    """What the rule changes of its target groups' retries; None for nothing."""
 
     def __init__(
         self,
@@ -73,7 +76,9 @@ class Match:
         random: Random,
         queue_priority: int = DEFAULT_QUEUE_PRIORITY,
         transform: CompiledTransform | None = None,
+        retry: RetryChange | None = None,
     ) -> None:
+        self.retry = retry
         self.transform = transform
         self.rule_name = rule_name
         self.priority = priority
@@ -191,14 +196,15 @@ class Table:
         base = listener.transform
         default = compile_transform(base)
 
+        def match(rule: Rule) -> Match:
+            retry = rule.retry if rule.retry != RetryChange() else None
+            return Match(rule.name, rule.priority, rule.action, random, rule.queue_priority, transform(rule), retry)
+
         def transform(rule: Rule) -> CompiledTransform | None:
             return compile_transform(base.followed_by(rule.transform)) if rule.transform != Transform() else default
 
         return cls(
-            [
-                (rule, Match(rule.name, rule.priority, rule.action, random, rule.queue_priority, transform(rule)))
-                for rule in rules
-            ],
+            [(rule, match(rule)) for rule in rules],
             Match(DEFAULT_RULE_NAME, 0, listener.default_action, random, transform=default),
         )
 

@@ -16,6 +16,7 @@ from lbproxy.dataplane.upstream.tls import ClientTls, explain_failure
 from lbproxy.model.errors import InvalidModel
 from lbproxy.model.target import Target
 from lbproxy.model.target_group import ProtocolVersion, TargetGroup, TargetTls
+from lbproxy.native.protocol import StreamProtocol
 from lbproxy.native.tls import start_client_tls
 from lbproxy.native.transport import connect
 
@@ -44,6 +45,8 @@ class Connector:
         self._reactor = reactor
         self._deadlines = deadlines
         self._tls: dict[tuple[TargetTls, tuple[bytes, ...]], ClientTls] = {}
+        self._known: dict[int, tuple[TargetGroup, bool, float]] = {}
+        """What a connection needs of a group, by its identity; an entry keeps its group, so that it stays its own."""
 
     def connect(self, group: TargetGroup, target: Target, protocol: TargetProtocol, header: bytes = b"") -> Attempt:
         """Connect to ``target`` as ``group`` says; send ``header`` (a PROXY protocol header) ahead of all else.
@@ -51,15 +54,25 @@ class Connector:
         Later, never at once, exactly one of ``protocol.makeConnection`` (TLS handshake done) and
         ``protocol.connectFailed`` is called, unless `Attempt.cancel` comes first.
         """
+        known = self._known.get(id(group))
+        if known is None or known[0] is not group:
+            known = self._learn(group)
         creator = None
-        if group.protocol.is_encrypted:
+        if known[1]:
             try:
                 creator = self._client_tls(group).creator_for(target)
             except InvalidModel as problem:
                 return _Impossible(self._reactor, protocol, str(problem))
-        attempt = Connecting(self._reactor, self._deadlines, target, protocol, header, creator)
-        self._deadlines.set(attempt, self._deadlines.clock.now() + group.connect_timeout_seconds)
+        attempt = Connecting.__new__(Connecting)
+        attempt.begin(self._reactor, self._deadlines, target, protocol, header, creator)
+        self._deadlines.set(attempt, self._deadlines.clock.now() + known[2])
         return attempt
+
+    def _learn(self, group: TargetGroup) -> tuple[TargetGroup, bool, float]:
+        if len(self._known) >= 256:  # of snapshots that are long gone
+            self._known.clear()
+        known = self._known[id(group)] = (group, group.protocol.is_encrypted, group.connect_timeout_seconds)
+        return known
 
     def _client_tls(self, group: TargetGroup) -> ClientTls:
         alpn = () if group.protocol_version is ProtocolVersion.HTTP1 else (b"h2",)
@@ -83,7 +96,7 @@ class _Impossible:
             self._call.cancel()
 
 
-class Connecting:
+class Connecting(StreamProtocol):
     """One attempt to connect; the transport's protocol until the connection is ready for use."""
 
     __slots__ = (
@@ -95,11 +108,9 @@ class Connecting:
         "_stream",
         "_tls_creator",
         "_transport",
-        "armed",
-        "deadline",
     )
 
-    def __init__(
+    def begin(
         self,
         reactor: Any,
         deadlines: Deadlines,
@@ -108,6 +119,7 @@ class Connecting:
         header: bytes,
         tls_creator: Any,
     ) -> None:
+        """In the place of ``__init__``: compiled, a call in C."""
         self.armed = 0
         self.deadline = NEVER
         self._over = False

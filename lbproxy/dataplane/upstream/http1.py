@@ -14,9 +14,10 @@ from lbproxy.dataplane.deadlines import NEVER
 from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.native.clock import turns
+from lbproxy.native.transport import StreamTransport
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http1.body import ChunkedReader, encode_chunk, last_chunk
-from lbproxy.wire.http1.codec import CHUNKED, NO_BODY, codec
+from lbproxy.wire.http1.codec import CHUNKED, codec
 from lbproxy.wire.http1.head import ResponseHead
 
 if TYPE_CHECKING:
@@ -65,10 +66,9 @@ class TargetConnection(Upstream):
         "_request_ended",
         "_seen",
         "_sent_in",
+        "_stream",
         "_transport",
         "_untaken",
-        "armed",
-        "deadline",
         "waiting",
     )
 
@@ -83,6 +83,7 @@ class TargetConnection(Upstream):
         self.armed = 0
         self.deadline = NEVER
         self._transport: Any = None
+        self._stream: StreamTransport | None = None
         self._untaken = 0
         self._buffer = b""
         self._chunks: ChunkedReader | None = None
@@ -104,6 +105,8 @@ class TargetConnection(Upstream):
 
     def makeConnection(self, transport: Any) -> None:
         self._transport = transport
+        if isinstance(transport, StreamTransport):
+            self._stream = transport
         self.connectionMade()
 
     def connectionMade(self) -> None:
@@ -131,31 +134,36 @@ class TargetConnection(Upstream):
         self._sent_in = _TURNS.current
         self._request_chunked = False
         self.deadline = NEVER
-        if framing == NO_BODY:
-            self._transport.write(block + b"\r\n")
-        elif framing == CHUNKED:
+        if framing == CHUNKED:
             self._request_chunked = True
             pieces = [block, b"Transfer-Encoding: chunked\r\n\r\n"]
             if data:
                 pieces.append(encode_chunk(data))
             if ended:
                 pieces.append(b"0\r\n\r\n")
-            self._transport.write(b"".join(pieces))
+            self._write(b"".join(pieces))
         else:
-            self._transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (block, framing, data))
+            self._write(_CODEC.request(block, framing, data))
         self._pool.counters.sent_bytes += len(data)
 
     def send_data(self, data: bytes) -> None:
         """Send a piece of the request's body, or through the tunnel."""
         if data:
             self._pool.counters.sent_bytes += len(data)
-            self._transport.write(encode_chunk(data) if self._request_chunked else data)
+            self._write(encode_chunk(data) if self._request_chunked else data)
 
     def send_end(self, trailers: bytes) -> None:
         """The request's body is whole."""
         self._request_ended = True
         if self._request_chunked:
-            self._transport.write(last_chunk(trailers))
+            self._write(last_chunk(trailers))
+
+    def _write(self, data: bytes) -> None:
+        stream = self._stream
+        if stream is not None:  # compiled, a call in C
+            stream.write(data)
+        else:
+            self._transport.write(data)
 
     def pause_response(self) -> None:
         """Read no more for now."""
@@ -173,12 +181,23 @@ class TargetConnection(Upstream):
         self._transport.abortConnection()
 
     def close(self) -> None:
-        """Close in order: what was written is still sent, within a little time."""
+        """Close in order: what was written is still sent, within a little time.
+
+        A tunnel's target may be sending yet. What it sends is taken in until it closes too, for else a reset would
+        overtake our last frame; TLS does that by itself.
+        """
         self.exchange = None
+        half = self._reading == _TUNNEL and not self._pool.group.protocol.is_encrypted
         self._reading = _CLOSING
         self._pool.closing(self)
-        self._transport.unregisterProducer()
-        self._transport.loseConnection()
+        transport = self._transport
+        transport.unregisterProducer()
+        if self._paused:
+            self.resume_response()
+        if half:
+            transport.loseWriteConnection()
+        else:
+            transport.loseConnection()
 
     def is_taking(self) -> bool:
         """Tell whether the target, which reads slowly, has taken something since the last look."""

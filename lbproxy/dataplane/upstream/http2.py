@@ -14,6 +14,7 @@ from lbproxy.dataplane.deadlines import NEVER
 from lbproxy.dataplane.proxy.answers import reason_phrase
 from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
 from lbproxy.dataplane.proxy.faults import Fault
+from lbproxy.native.protocol import StreamProtocol
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http1.codec import NO_BODY
 from lbproxy.wire.http2 import events as kinds
@@ -161,13 +162,12 @@ class TargetStream(Upstream):
 
 
 @implementer(IProtocol, IPushProducer)
-class Http2Connection:
+class Http2Connection(StreamProtocol):
     """The protocol of a transport, and its producer for back-pressure on requests."""
 
-    armed = 0
-    deadline = NEVER
-
     def __init__(self, pool: MultiplexPool) -> None:
+        self.armed = 0
+        self.deadline = NEVER
         self.pool = pool
         self.codec = Connection(client=True)
         self.served = False

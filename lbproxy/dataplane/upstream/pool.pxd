@@ -1,5 +1,8 @@
+cimport cython
+
 cdef class TargetPool
 
+from lbproxy.dataplane.deadlines cimport Deadlines
 from lbproxy.dataplane.proxy.exchange cimport Exchange, Upstream
 from lbproxy.dataplane.proxy.runtime cimport Pool
 from lbproxy.dataplane.upstream.http1 cimport TargetConnection
@@ -14,7 +17,8 @@ cdef class TargetPool(Pool):
     cdef readonly list idle
     cdef readonly set connections
     cdef readonly bint retired
-    cdef object _connector, _deadlines
+    cdef object _connector
+    cdef Deadlines _deadlines
     cdef long long[::1] _cells
     cdef long long _cell
     cdef dict _waiting
@@ -22,6 +26,8 @@ cdef class TargetPool(Pool):
     cdef double _keep_seconds
     cdef Py_ssize_t _max_idle
 
+    @cython.locals(connection=TargetConnection)
+    cpdef Upstream take(self, bint repeatable)
     cpdef connected(self, TargetConnection connection, Exchange exchange)
     cpdef connect_failed(self, fault, Exchange exchange)
     cpdef bint put(self, TargetConnection connection) except -1

@@ -140,6 +140,11 @@ class TargetPool(Pool):
         if waiting is not None:
             waiting.cancel()
 
+    @property
+    def in_use(self) -> int:
+        """How many connections stand that do not wait for a request."""
+        return len(self.connections) - len(self.idle)
+
     # A connection calls
 
     def connected(self, connection: TargetConnection, exchange: Exchange) -> None:

@@ -34,10 +34,21 @@ _ACCEPT_PAUSE_SECONDS = 0.5
 _DONE = Failure(main.CONNECTION_DONE)
 
 
+class Address(Protocol):
+    """The other end of an accepted connection: Twisted's address, or a cheaper one that looks like it so far."""
+
+    @property
+    def host(self) -> str:
+        """An IP literal, without brackets."""
+
+    @property
+    def port(self) -> int: ...
+
+
 class Factory(Protocol):
     """The part of a Twisted factory that `Acceptor` needs."""
 
-    def buildProtocol(self, addr: IPv4Address | IPv6Address) -> IProtocol | None: ...
+    def buildProtocol(self, addr: Address) -> IProtocol | None: ...
 
 
 def stream_address(sockaddr: tuple[Any, ...]) -> IPv4Address | IPv6Address:

@@ -62,6 +62,13 @@ class Codec:
         )
 
     @staticmethod
+    def request(block: bytes, framing: int, data: bytes) -> bytes:
+        """Finish a request's head and append the first piece of its body; ``framing`` is a length or `NO_BODY`."""
+        if framing == NO_BODY:
+            return b"%b\r\n%b" % (block, data)
+        return b"%bContent-Length: %d\r\n\r\n%b" % (block, framing, data)
+
+    @staticmethod
     def response(status: int, reason: bytes, fields: bytes, framing: int, connection: int, data: bytes) -> bytes:
         """Write a response's head and the first piece of its body, which is framed already.
 

@@ -46,7 +46,7 @@ cdef class Connection(Control):
     @cython.locals(head=CRequestHead, event=Event)
     cdef _receive_request(self, Stream stream, list fields, bint ended, bint too_large, Py_ssize_t size)
     @cython.locals(event=Event)
-    cdef _refuse(self, Stream stream, error)
+    cdef _refuse(self, Stream stream, error, list fields)
     @cython.locals(head=CResponseHead, event=Event, bodiless=cython.bint)
     cdef _receive_response(self, Stream stream, list fields, bint ended, bint too_large)
     @cython.locals(event=Event)

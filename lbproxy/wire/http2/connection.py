@@ -314,14 +314,14 @@ class Connection(Control):
         if ended:
             stream.state = next_state(stream.state, RECEIVE_END)
         if too_large:
-            self._refuse(stream, _too_large())
+            self._refuse(stream, _too_large(), fields)
             return
         try:
             head = request_head(fields, ended)
         except StreamFault:
             raise
         except RemoteProtocolError as error:
-            self._refuse(stream, error)
+            self._refuse(stream, error, fields)
             return
         stream.awaited = head.content_length
         event = self._event(kinds.REQUEST, stream)
@@ -329,9 +329,10 @@ class Connection(Control):
         event.head_bytes = size
         event.ended = ended
 
-    def _refuse(self, stream: Stream, error: RemoteProtocolError) -> None:
+    def _refuse(self, stream: Stream, error: RemoteProtocolError, fields: list[FieldLine]) -> None:
         event = self._event(kinds.REFUSED, stream)
         event.error = error
+        event.content_types = tuple([field.value for field in fields if field.name == b"content-type"])
 
     def _receive_response(self, stream: Stream, fields: list[FieldLine], ended: bool, too_large: bool) -> None:
         if too_large:

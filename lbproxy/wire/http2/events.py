@@ -13,7 +13,8 @@ REQUEST = 1
 """A client asks: ``head`` is a `RequestHead`, ``data`` what is there of its content, ``ended`` whether that is all,
 ``trailers`` what came at the end."""
 REFUSED = 2
-"""A client asks for what no version of HTTP takes: ``error`` has the status to answer with."""
+"""A client asks for what no version of HTTP takes: ``error`` has the status to answer with,
+``content_types`` what the request is about."""
 RESPONSE = 3
 """A server answers: ``head`` is a `ResponseHead`, else as `REQUEST`."""
 INFORMATIONAL = 4
@@ -36,6 +37,7 @@ class Event:
 
     __slots__ = (
         "code",
+        "content_types",
         "data",
         "ended",
         "error",
@@ -62,3 +64,5 @@ class Event:
         self.code = 0
         self.last_id = 0
         self.error: Any = None
+        self.content_types: tuple[bytes, ...] = ()
+        """Of a request that is refused."""

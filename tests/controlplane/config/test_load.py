@@ -28,7 +28,7 @@ from lbproxy.model.discovery import (
 )
 from lbproxy.model.health import HealthCheck, HealthCheckProtocol
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol, XffMode
-from lbproxy.model.retry import RetryPolicy
+from lbproxy.model.retry import RetryChange, RetryPolicy
 from lbproxy.model.rule import (
     FixedResponse,
     Forward,
@@ -350,7 +350,11 @@ def test_tokens_come_from_files(path: Path) -> None:
     )
     assert loaded.settings.admin_tokens == ("0123456789abcdef",)
     (source,) = loaded.discovery["app"].sources
-    assert source == RegistrationSource(tokens=("first-token-16-long", "second-token-16-long", "0123456789abcdef"))
+    tokens = ("first-token-16-long", "second-token-16-long", "0123456789abcdef")
+    assert source == RegistrationSource(tokens=tokens)
+    assert read(path, WEB + APP + "registration-token = file:admin\ndiscovery-protect = off\n").discovery[
+        "app"
+    ].sources == (RegistrationSource(tokens=tokens[2:], keeps=False),)
     assert "token-16" not in repr(loaded)
     assert "0123456789abcdef" not in repr(loaded.settings)
     assert set(loaded.files) == {str(path.parent / "admin"), str(path.parent / "app")}
@@ -375,8 +379,62 @@ def test_files_that_are_no_tokens(path: Path, content: str | None, message: str)
     assert content is None or not content or content not in found
 
 
-def test_a_token_in_the_configuration_itself_is_refused(path: Path) -> None:
-    assert "write file:PATH" in mistake(path, WEB + APP + "registration-token = 0123456789abcdef\n")
+@pytest.mark.parametrize("option", ["registration-token", "etcd-user = lb\netcd-password"])
+def test_a_secret_in_the_configuration_itself_is_refused_and_not_shown(path: Path, option: str) -> None:
+    found = mistake(path, WEB + APP + f"discovery = etcd:http://e:2379/app/\n{option} = 0123456789abcdef\n")
+    assert "= (hidden): write file:PATH" in found
+    assert "0123456789abcdef" not in found
+
+
+def test_the_user_of_etcd(path: Path) -> None:
+    for name, text in (("password", "s3cret word\n"), ("ca.pem", make_certificate("authority", make_key()).decode())):
+        (path.parent / name).write_text(text)
+        (path.parent / name).chmod(0o600)
+    loaded = read(
+        path,
+        WEB
+        + APP
+        + "discovery = etcd:https://e:2379/app/\netcd-user = lb\netcd-password = file:password\netcd-ca = ca.pem\n",
+    )
+    (source,) = loaded.discovery["app"].sources
+    assert isinstance(source, EtcdSource)
+    assert (source.user, source.password) == ("lb", "s3cret word")
+    assert source.authorities_pem is not None
+    assert b"BEGIN CERTIFICATE" in source.authorities_pem
+    assert "s3cret" not in repr(loaded)
+    assert set(loaded.files) == {str(path.parent / "password"), str(path.parent / "ca.pem")}
+    assert not loaded.warnings
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "password cannot be read: No such file or directory"),
+        (b"", "password has 0 lines; it needs one, the password"),
+        (b"hush\nhush\n", "password has 2 lines; it needs one, the password"),
+        (b"hush\xff", "password is not UTF-8 text"),
+    ],
+)
+def test_files_that_are_no_passwords(path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (path.parent / "password").write_bytes(content)
+    found = mistake(
+        path, WEB + APP + "discovery = etcd:http://e:2379/app/\netcd-user = lb\netcd-password = file:password\n"
+    )
+    assert message in found
+    assert "hush" not in found
+
+
+@pytest.mark.parametrize(("option", "other"), [("etcd-user", "etcd-password"), ("etcd-password", "etcd-user")])
+def test_a_user_of_etcd_needs_a_password(path: Path, option: str, other: str) -> None:
+    (path.parent / "x").write_text("hush")
+    assert f"needs {other}" in mistake(path, WEB + APP + f"discovery = etcd:http://e:2379/app/\n{option} = file:x\n")
+
+
+def test_a_user_of_etcd_without_etcd_has_no_effect(path: Path) -> None:
+    (path.parent / "ca.pem").write_bytes(make_certificate("authority", make_key()))
+    (warning,) = read(path, WEB + APP + "discovery = docker\netcd-ca = ca.pem\n").warnings
+    assert "has no effect without an etcd: source" in str(warning)
 
 
 def test_a_token_that_everybody_may_read_is_told(path: Path) -> None:
@@ -475,6 +533,35 @@ tls-ca = ca.pem
 def test_what_is_retried(path: Path, words: str, policy: RetryPolicy) -> None:
     (group,) = read(path, WEB + APP + words + "\n").configuration.target_groups
     assert group.retry == policy
+
+
+RULE = "[rule:api]\nlistener = web\npriority = 1\npath = /api/*\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        ("", RetryChange()),
+        ("retry-on = off", RetryChange(on_connect_failure=False, on_reset=False, statuses=())),
+        (
+            "retry-on = reset, 503\nretry-attempts = 0\nretry-methods = POST\ntry-timeout = 1s\nrequest-timeout = 2s\n"
+            "hedge-delay = 10ms",
+            RetryChange(
+                on_connect_failure=False,
+                on_reset=True,
+                statuses=((503, 503),),
+                attempts=0,
+                methods=("POST",),
+                try_timeout_seconds=1.0,
+                request_timeout_seconds=2.0,
+                hedge_delay_seconds=0.01,
+            ),
+        ),
+    ],
+)
+def test_what_a_rule_has_otherwise(path: Path, words: str, change: RetryChange) -> None:
+    (listener,) = read(path, WEB + APP + RULE + "action = forward app\n" + words + "\n").configuration.listeners
+    assert listener.rules[0].retry == change
 
 
 @pytest.mark.parametrize(
@@ -600,6 +687,10 @@ def test_source_stands_for_the_file(path: Path) -> None:
         ("[lbproxy]\nadmin = 0.0.0.0:9901\n" + WEB + APP, "and changes are refused without admin-token"),
         (WEB + "proxy-protocol-trusted = 10.0.0.0/8\n" + APP, "has no effect without proxy-protocol = on"),
         (WEB + "xff-mode = remove\nxff-client-port = on\n" + APP, "has no effect unless xff-mode = append"),
+        (
+            WEB + APP + RULE + "action = fixed-response 404\nretry-attempts = 1\n",
+            "has no effect, for the rule forwards nothing",
+        ),
         (WEB + APP + "retry-attempts = 1\n", "has no effect; add reset or status codes to retry-on"),
         (WEB + APP + "try-timeout = 90s\n", "has no effect; it is not less than response-timeout (60s)"),
         (WEB + APP + "cross-zone = spill\n", "has no effect without zone in [lbproxy]"),

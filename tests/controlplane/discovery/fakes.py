@@ -54,7 +54,7 @@ class FakeSink:
     def __init__(self) -> None:
         self.told: list[list[str] | str] = []
 
-    def found(self, targets: Sequence[Target], is_meant: bool = False) -> None:
+    def found(self, targets: Sequence[Target], is_meant: bool = False, problem: str = "") -> None:
         self.told.append([f"{each.key}{'' if each.weight == 1 else f' weight={each.weight}'}" for each in targets])
 
     def failed(self, problem: str) -> None:
@@ -68,6 +68,11 @@ class FakeState:
         self.targets: dict[str, Sequence[Target]] = {}
         self.sources: dict[str, tuple[SourceStatus, ...]] = {}
         self.error: Exception | None = None
+        self.failing: set[str] = set()
+        """Targets at which health checks fail while they succeed at others."""
+
+    def fails_alone(self, group: str, key: str) -> bool:
+        return key in self.failing
 
     def set_discovered(self, group: str, targets: Sequence[Target]) -> None:
         if self.error is not None:

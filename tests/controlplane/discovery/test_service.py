@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbproxy.controlplane.discovery import registry
@@ -62,7 +64,7 @@ class DiscoveryTests(SynchronousTestCase):
         """Start the service, as after a restart."""
         self.state = FakeState()
         self.files: list[FakeFile] = []
-        self.registry = Registry(self.clock, Journal(self.folder, "registrations.json"))
+        self.registry = Registry(self.clock, Journal(self.folder, "registrations.json"), self.state.fails_alone)
         self.service = DiscoveryService(
             self.state,
             context(self.clock, self.lookup),
@@ -257,14 +259,76 @@ class DiscoveryTests(SynchronousTestCase):
         self.clock.advance(2)
         self.assertEqual(self.state.keys(), ["10.0.0.2:80"])
 
-    def test_when_nobody_renews_any_more_the_last_stays(self) -> None:
+    def fleet(self, count: int, *, ttl: float = 30.0, protect: Protect = PROTECT) -> list[str]:
+        """Register targets, each a second after the one before, so that their times run out one after the other."""
+        self.use(attrs.evolve(REGISTRATION, keeps=protect.count > 0), protect=protect)
+        keys = [f"10.0.0.{number}:80" for number in range(1, count + 1)]
+        for key in keys:
+            self.registry.register("app", target(key), ttl)
+            self.clock.advance(1)
+        return keys
+
+    def pass_renewing(self, seconds: float, *keys: str, ttl: float = 30.0) -> None:
+        """Let time pass while these renew three times in their time."""
+        for _ in range(round(seconds / (ttl / 3))):
+            for key in keys:
+                self.registry.register("app", target(key), ttl)
+            self.clock.advance(ttl / 3)
+
+    def test_when_nobody_renews_any_more_all_stay(self) -> None:
         """It is more likely that we cannot be reached than that all are gone."""
-        self.use(REGISTRATION)
-        self.registry.register("app", target("10.0.0.1:80"), 10)
-        self.clock.advance(11)
-        self.assertEqual((self.state.keys(), self.status()), (["10.0.0.1:80"], [("registration", "held", 1)]))
-        self.registry.register("app", target("10.0.0.2:80"), 10)
-        self.assertEqual((self.state.keys(), self.status()), (["10.0.0.2:80"], [("registration", "ok", 1)]))
+        keys = self.fleet(10)
+        self.clock.pump([1] * 200)
+        self.assertEqual((self.state.keys(), self.status()), (keys, [("registration", "failing", 10)]))
+        (problem,) = self.service.problems()
+        self.assertIn("less than half of the others; their targets stay while health checks succeed", problem)
+        self.pass_renewing(30, *keys)
+        self.assertEqual((self.state.keys(), self.status()), (keys, [("registration", "ok", 10)]))
+
+    def test_those_that_do_not_come_back_with_the_others_are_gone(self) -> None:
+        keys = self.fleet(10)
+        self.clock.pump([1] * 100)
+        self.pass_renewing(60, *keys[:5])
+        self.assertEqual((self.state.keys(), self.status()), (keys[:5], [("registration", "ok", 5)]))
+
+    def test_one_that_stops_renewing_while_others_go_on_is_gone_on_time(self) -> None:
+        keys = self.fleet(3)
+        self.pass_renewing(30, *keys[1:])
+        self.assertEqual(self.state.keys(), keys[1:])
+
+    def test_while_less_than_half_renew_the_others_stay(self) -> None:
+        keys = self.fleet(10)
+        self.pass_renewing(300, *keys[:4])
+        self.assertEqual((self.state.keys(), self.status()), (keys, [("registration", "failing", 10)]))
+
+    def test_one_that_also_fails_health_checks_is_gone(self) -> None:
+        keys = self.fleet(4)
+        self.state.failing = set(keys[:2])
+        self.clock.pump([1] * 60)
+        self.assertEqual((self.state.keys(), self.status()), (keys[2:], [("registration", "failing", 2)]))
+
+    def test_a_stay_is_told_once_for_each(self) -> None:
+        keys = self.fleet(3)
+        told: list[str] = []
+        globalLogPublisher.addObserver(observer := lambda event: told.append(formatEvent(event)))
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.clock.pump([1] * 200)
+        stays = "target {} has not renewed its registration in app for 30 s, nor have most others theirs: it stays"
+        self.assertEqual(sorted(line for line in told if "renewed its" in line), [stays.format(key) for key in keys])
+        self.assertEqual(len([line for line in told if "health checks succeed" in line]), 1)
+
+    def test_without_protection_every_registration_runs_out(self) -> None:
+        self.fleet(3, protect=Protect(count=0))
+        self.clock.advance(30)
+        self.assertEqual((self.state.keys(), self.status()), ([], [("registration", "ok", 0)]))
+
+    def test_the_last_of_a_group_stays_even_when_health_checks_fail(self) -> None:
+        keys = self.fleet(1)
+        self.state.failing = set(keys)
+        self.clock.advance(30)
+        self.assertEqual((self.state.keys(), self.status()), (keys, [("registration", "held", 1)]))
+        self.registry.register("app", target("10.0.0.9:80"), 10)
+        self.assertEqual((self.state.keys(), self.status()), (["10.0.0.9:80"], [("registration", "ok", 1)]))
 
     def test_the_last_may_leave_by_itself(self) -> None:
         self.use(REGISTRATION)

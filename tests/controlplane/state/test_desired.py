@@ -76,6 +76,19 @@ def test_the_same_configuration_again_publishes_nothing(bench: Bench) -> None:
     assert bench.state.configured_at == 5
 
 
+def test_a_target_fails_alone_while_another_one_is_healthy(bench: Bench) -> None:
+    bench.configure(make_group(ONE, TWO))
+    bench.state.set_health("app", ONE.key, UNHEALTHY)
+    bench.clock.advance(1)
+    assert not bench.state.fails_alone("app", ONE.key)
+    bench.state.set_health("app", TWO.key, HEALTHY)
+    bench.clock.advance(1)
+    assert bench.state.fails_alone("app", ONE.key)
+    assert not bench.state.fails_alone("app", TWO.key)
+    assert not bench.state.fails_alone("app", THREE.key)
+    assert not bench.state.fails_alone("nobody", ONE.key)
+
+
 def test_discovered_targets_join_the_configured_ones(bench: Bench) -> None:
     bench.configure(make_group(ONE))
     bench.make_healthy()

@@ -137,6 +137,17 @@ def test_hash_key(key: HashKey, expected: bytes | None) -> None:
     assert key_function(key)(None, SOURCE) == (expected if key.part is HashPart.SOURCE else None)
 
 
-def test_candidates_end_when_all_targets_were_tried() -> None:
+@both
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_candidates_end_when_all_targets_were_tried(algorithm: str, count: int) -> None:
+    found = balancer(algorithm, weighted([1] * count))
+    assert len(list(islice(found.candidates(None, SOURCE), 10))) == count
+
+
+def test_the_last_candidate_is_not_looked_for_in_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each request of an outage would cost milliseconds."""
     found = balancer("maglev", weighted([1] * 3))
-    assert len(list(islice(found.candidates(None, SOURCE), 10))) == 3
+    order, steps = found.order, []
+    monkeypatch.setattr(type(found), "order", lambda self, key: (steps.append(each) or each for each in order(key)))
+    assert len(list(found.candidates(None, SOURCE))) == 3
+    assert len(steps) < 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,12 +12,13 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from lbproxy.dataplane.l4.tcp import TcpClientSide
+from lbproxy.dataplane.deadlines import Deadlines
+from lbproxy.dataplane.l4.tcp import TcpClientSide, TcpContext
+from lbproxy.dataplane.proxy.runtime import GroupRuntime
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Forward, WeightedGroup
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetState
-from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup, TargetProtocol
-from lbproxy.native.clock import Clock as NativeClock
+from lbproxy.model.target_group import ProxyProtocolVersion, TargetGroup, TargetProtocol, TargetTls
 from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
 from lbproxy.telemetry.records import TcpRecord
 
@@ -84,13 +86,12 @@ class FakeConnector:
         return self.attempts[-1]
 
 
-class FakeDeadlines:
+class FakeDeadlines(Deadlines):
     """Deadlines by a test's clock, looked at when time is advanced."""
 
     def __init__(self) -> None:
         self._reactor = Clock()
-        self.now = self._reactor.seconds
-        self.clock = NativeClock(self.now)
+        super().__init__(self._reactor.callLater, self._reactor.seconds)
         self.items: list[Any] = []
 
     def set(self, item: Any, at: float) -> None:
@@ -110,7 +111,22 @@ class FakeDeadlines:
                 item.expired(self.now())
 
 
-class FakeContext:
+class InOrder:
+    """Hands out targets as they stand."""
+
+    rotation = None
+
+    def __init__(self, targets: list[RegisteredTarget]) -> None:
+        self.targets = targets
+
+    def pick(self, request: None, source: str) -> RegisteredTarget | None:
+        return next(iter(self.targets), None)
+
+    def others(self, first: RegisteredTarget, request: None, source: str) -> Iterator[RegisteredTarget]:
+        return (target for target in self.targets if target is not first)
+
+
+class FakeContext(TcpContext):
     """A worker with one listener and one target group."""
 
     def __init__(
@@ -122,18 +138,20 @@ class FakeContext:
         proxy_protocol: str = "off",
         connector: Any = None,
         deadlines: Any = None,
+        target_tls: TargetTls | None = None,
     ) -> None:
-        self.listener = Listener(
+        listener = Listener(
             name="db",
             protocol=ListenerProtocol(protocol),
             binds=(Bind("127.0.0.1", 0),),
             default_action=Forward((WeightedGroup("group"),)),
             idle_timeout_seconds=350.0,
         )
-        self.group = TargetGroup(
+        group = TargetGroup(
             name="group",
             protocol=TargetProtocol(target_protocol),
             proxy_protocol=ProxyProtocolVersion(proxy_protocol),
+            tls=target_tls or TargetTls(),
         )
         if isinstance(targets, int):
             targets = [Target(host=f"10.0.0.{n}", port=80, address=f"10.0.0.{n}") for n in range(1, targets + 1)]
@@ -141,20 +159,29 @@ class FakeContext:
             RegisteredTarget(target=target, health=TargetHealth(state=TargetState.HEALTHY), cell=10 * n)
             for n, target in enumerate(targets)
         ]
-        self.connector = connector or FakeConnector()
-        self.deadlines = deadlines or FakeDeadlines()
-        self.cells = [0] * (10 * len(targets) + 10)
-        self.slot = SLOT
-        self.counters = ListenerCounters("db")
-        self.connections: set[Any] = set()
-        self.admission: Any = None
+        self.chosen = GroupRuntime(group, InOrder(self.targets), {})  # type: ignore[arg-type]
+        super().__init__(
+            listener,
+            connector or FakeConnector(),
+            deadlines or FakeDeadlines(),
+            array("q", [0] * (10 * len(targets) + 10)),
+            SLOT,
+            ListenerCounters("db"),
+            set(),
+        )
         self.by_target: dict[str, TargetCounters] = {}
         self.records: list[TcpRecord] = []
 
-    def choose(self, source: str) -> tuple[TargetGroup, Iterator[RegisteredTarget]]:
-        return self.group, iter(self.targets)
+    def entered(self, host: str) -> None:
+        pass
 
-    def target_counters(self, group: TargetGroup, registered: RegisteredTarget) -> TargetCounters:
+    def left(self, host: str) -> None:
+        pass
+
+    def choose(self) -> GroupRuntime:
+        return self.chosen
+
+    def target_counters(self, group: GroupRuntime, registered: RegisteredTarget) -> TargetCounters:
         key = registered.target.key
         return self.by_target.setdefault(key, TargetCounters(group.name, key))
 

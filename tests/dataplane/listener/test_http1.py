@@ -1052,7 +1052,9 @@ def test_what_a_client_sends_last_through_a_tunnel_arrives(how: str) -> None:
     assert not target.ended
     target.drain()
     assert target.sent == b"last words"
-    assert target.ended == "closed"
+    assert target.write_closed
+    target.deliver_eof()
+    assert not target.connected
     assert world.in_flight == 0
 
 
@@ -1092,7 +1094,8 @@ def test_a_drain_takes_leave_of_both_ends_of_a_websocket() -> None:
     target.take()
     client.full = True
     assert world.front.end() == 1
-    assert (len(target.take()), target.disconnecting) == (8, True)
+    world.turn()
+    assert (len(target.take()), target.write_closed) == (8, True)
     client.deliver(b"\x81\x80mask")
     assert not client.ended
     client.drain()
@@ -1104,6 +1107,39 @@ def test_a_drain_takes_leave_of_both_ends_of_a_websocket() -> None:
     assert world.counters.faults == {"DrainDeadline": 1}
     assert world.log.records[0].error_reason == "DrainDeadline"
     assert world.in_flight == 0
+
+
+def test_a_target_that_still_sends_is_heard_out_when_its_websocket_ends() -> None:
+    """To close with unread data would be a reset, which may overtake the close frame."""
+    world = World()
+    client = world.client()
+    client.deliver(UPGRADE)
+    target = world.target()
+    client.full = True
+    target.deliver(SWITCHING + b"\x81\x02hi")
+    assert not target.reading
+    world.front.end()
+    world.turn()
+    target.deliver(b"\x81\x05")
+    target.deliver(b"hello")
+    assert (target.write_closed, target.reading, target.ended) == (True, True, "")
+    target.deliver_eof()
+    assert target.ended == "lost"
+    assert not world.pool.connections
+
+
+def test_a_target_that_never_ends_its_websocket_is_cut() -> None:
+    world = World()
+    client = world.client()
+    client.deliver(UPGRADE)
+    target = world.target()
+    target.deliver(SWITCHING)
+    world.front.end()
+    world.wait(4)
+    target.deliver(b"\x81\x00")
+    assert not target.ended
+    world.wait(2)
+    assert target.ended == "aborted"
 
 
 def test_a_drain_cuts_a_client_that_does_not_take_its_leave() -> None:

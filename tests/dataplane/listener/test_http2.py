@@ -13,6 +13,7 @@ from zope.interface.verify import verifyObject
 
 from lbproxy.dataplane.listener.http1 import DRAIN_GRACE_SECONDS
 from lbproxy.dataplane.listener.http2 import Http2Connection
+from lbproxy.model.listener import DesyncMitigationMode, PathNormalization
 from lbproxy.wire.http2.connection import STREAM_WINDOW
 from lbproxy.wire.http2.errors import CANCEL, ENHANCE_YOUR_CALM, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR
 from lbproxy.wire.http2.frames import GOAWAY, PING, PREFACE
@@ -259,6 +260,30 @@ def test_what_http1_refuses_is_answered_alike() -> None:
     [record] = world.log.records
     assert (record.status, record.error_reason, record.version) == (405, "MethodNotAllowed", b"HTTP/2.0")
     assert world.counters.faults == {"MethodNotAllowed": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "told", "reason"),
+    [
+        ("/fixed", "X: y", [b"grpc-status: 2", b"grpc-message: fixed (200 OK)"], ""),
+        ("/old", "X: y", [b"grpc-status: 2", b"grpc-message: http://example.com:8080/new (301 "], ""),
+        ("/", f"X: {'y' * 66000}", [b"grpc-status: 13", b"message: HeadersTooLarge (400 "], "HeadersTooLarge"),
+        ("/%ff%", "X: y", [b"grpc-status: 13", b"message: BadPath (400 "], "BadPath"),
+        ("/", "X: é", [b"grpc-status: 13", b"message: NonCompliantHeader (400 "], "NonCompliantHeader"),
+    ],
+)
+def test_a_call_of_grpc_gets_answers_of_grpc(path: str, field: str, told: list[bytes], reason: str) -> None:
+    """Whatever we say by ourselves: a head that is all of the answer."""
+    world, client = connect(
+        desync_mitigation_mode=DesyncMitigationMode.STRICTEST, path_normalization=PathNormalization.STRICT
+    )
+    stream = client.request(path, "Content-Type: application/grpc", field, method="POST", ended=False)
+    got = client.answer_to(stream)
+    assert (got.status, got.ended, got.body) == (200, True, b"")
+    for each in [b"content-type: application/grpc", *told]:
+        assert each in got.fields
+    [record] = world.log.records
+    assert (record.status, record.error_reason) == (200, reason)
 
 
 def test_what_is_malformed_is_reset_and_logged() -> None:
@@ -630,7 +655,8 @@ def test_a_websocket() -> None:
     target.deliver(b"pong")
     assert client.answer_to(stream).body == b"hellopong"
     client.send(stream, b"", True)
-    assert target.disconnecting
+    world.turn()
+    assert target.write_closed
     assert client.answer_to(stream).ended
     [record] = world.log.records
     assert (record.kind, record.status, record.version) == ("ws", 101, b"HTTP/2.0")
@@ -655,12 +681,12 @@ def test_a_drain_takes_leave_of_both_ends_of_a_websocket() -> None:
     client.move()
     busy = client.request()
     assert world.front.end() == 2
-    assert (len(target.take()), target.disconnecting) == (8, True)
     got = client.answer_to(stream)
     assert (got.body, got.ended, got.reset) == (b"\x81\x02hi\x88\x02\x03\xe9", True, NO_ERROR)
     assert client.answer_to(busy).status == 503
     assert client.goaways[-1] == (busy.id, NO_ERROR)
     world.turn()
+    assert (len(target.take()), target.write_closed) == (8, True)
     assert client.transport.write_closed
     assert not client.transport.ended, "it may still be sending"
     assert world.front.end() == 0

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import pytest
 
-from lbproxy.dataplane.proxy.answers import error_body, own_fields, reason_phrase
+from lbproxy.dataplane.proxy.answers import error_body, grpc_fields, own_fields, reason_phrase
 from lbproxy.dataplane.proxy.faults import Fault, Retry, Side
 
 
@@ -43,6 +43,31 @@ def test_own_fields() -> None:
 def test_an_error_page_names_the_trace() -> None:
     assert error_body(503, b"") == b"503 Service Unavailable\n"
     assert error_body(504, b"Root=1-2-3") == b"504 Gateway Timeout\n\nTrace: Root=1-2-3\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(200, 2), (302, 2), (400, 13), (401, 16), (403, 7), (404, 12), (418, 2), (421, 14), (429, 8), (503, 14), (504, 4)],
+)
+def test_a_status_as_grpc_says_it(status: int, code: int) -> None:
+    assert grpc_fields(status, "why").startswith(b"grpc-status: %d\r\ngrpc-message: why (%d " % (code, status))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", b"403 Forbidden"),
+        ("NoTargets", b"NoTargets (403 Forbidden)"),
+        ("100 % no\n", b"100 %25 no (403 Forbidden)"),
+        ("a\r\nb\x7f", b"a%0D%0Ab%7F (403 Forbidden)"),
+        ("für", b"f%C3%BCr (403 Forbidden)"),
+        ("~!\"$&'()*+,/:;<=>?@[]^`{|}", b"~!\"$&'()*+,/:;<=>?@[]^`{|} (403 Forbidden)"),
+        ("x" * 5000, b"x" * 1000 + b" (403 Forbidden)"),
+    ],
+)
+def test_a_message_of_grpc_is_a_header_field(text: str, message: bytes) -> None:
+    """ "gRPC over HTTP2", Status-Message."""
+    assert grpc_fields(403, text) == b"grpc-status: 7\r\ngrpc-message: %b\r\n" % message
 
 
 # Faults

@@ -22,7 +22,7 @@ from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime, Pool
 from lbproxy.dataplane.router.table import Table
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.retry import RetryPolicy
-from lbproxy.model.rule import Forward, WeightedGroup
+from lbproxy.model.rule import Forward, Rule, WeightedGroup
 from lbproxy.model.snapshot import GroupState
 from lbproxy.model.target_group import TargetGroup, TargetProtocol
 from lbproxy.native.clock import Clock
@@ -249,7 +249,13 @@ class FakePool(Pool):
 class Scene:
     """One exchange with its surroundings; `ask` starts it."""
 
-    def __init__(self, targets: int = 1, retry: RetryPolicy | None = None, is_grpc: bool = False) -> None:
+    def __init__(
+        self,
+        targets: int = 1,
+        retry: RetryPolicy | None = None,
+        is_grpc: bool = False,
+        rules: tuple[Rule, ...] = RULES,
+    ) -> None:
         self.client = FakeClient()
         self.log = Log()
         self.timers = TimerClock()
@@ -265,7 +271,7 @@ class Scene:
             protocol=ListenerProtocol.HTTP,
             binds=(Bind("198.51.100.1", 8080),),
             default_action=Forward((WeightedGroup("app"),)),
-            rules=RULES,
+            rules=rules,
             idle_timeout_seconds=IDLE,
         )
         self.counters = ListenerCounters("web")

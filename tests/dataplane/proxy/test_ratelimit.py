@@ -69,6 +69,18 @@ def test_requests_over_the_limit_are_answered_with_429_and_when_to_come_again() 
     assert world.statuses(2) == [200, 429]
 
 
+def test_a_limited_call_of_grpc_has_a_status_of_its_own() -> None:
+    world = Limited(limit(burst=1))
+    assert world.statuses(1) == [200]
+    client = world.client()
+    client.deliver(b"POST /fixed HTTP/1.1\r\nHost: x\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n")
+    answer = client.take()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\ngrpc-status: 8\r\ngrpc-message: RateLimited (429 Too Many Requests)\r\nRetry-After: 1\r\n" in answer
+    record = world.log.records[-1]
+    assert (record.status, record.error_reason, record.rate_limit) == (200, "RateLimited", "few")
+
+
 def test_retry_after_is_never_too_early() -> None:
     world = Limited(limit(requests=10, burst=1))
     assert world.statuses(2) == [200, 429]

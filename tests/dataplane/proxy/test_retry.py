@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -12,9 +13,10 @@ from twisted.internet.task import Clock
 
 from lbproxy.dataplane.proxy.exchange import Exchange
 from lbproxy.dataplane.proxy.faults import Fault
-from lbproxy.dataplane.proxy.retry import RetryBudget
-from lbproxy.model.retry import RetryPolicy
-from tests.dataplane.doubles import request
+from lbproxy.dataplane.proxy.retry import RetryBudget, Retrying
+from lbproxy.model.retry import RetryChange, RetryPolicy
+from lbproxy.model.rule import Forward, WeightedGroup
+from tests.dataplane.doubles import RULES, request
 from tests.dataplane.proxy.test_exchange import (
     CHUNKS,
     GET,
@@ -580,6 +582,38 @@ def test_an_interim_answer_of_the_second_is_kept_from_the_client() -> None:
     assert second.gone == "aborted", "the client has heard of the first"
     answer(first)
     scene.check_over()
+
+
+# Of a rule
+
+
+def test_a_rule_may_have_it_otherwise() -> None:
+    """And what its requests take of the budget is the group's."""
+    retrying = Retrying(RetryPolicy(request_timeout_seconds=3.0), 1, (clock := Clock()).callLater, clock.seconds)
+    changed = retrying.changed(RetryChange(on_reset=True, methods=("POST",)))
+    assert changed is retrying.changed(RetryChange(on_reset=True, methods=("POST",)))
+    assert changed.policy == RetryPolicy(on_reset=True, methods=("POST",), request_timeout_seconds=3.0)
+    assert changed.methods == {b"POST"}
+    assert changed.budget is retrying.budget
+
+
+@pytest.mark.parametrize("policy", [RetryPolicy(), RetryPolicy(on_reset=True, methods=("GET",))])
+def test_requests_of_the_rule_go_by_it(policy: RetryPolicy) -> None:
+    rule = attrs.evolve(RULES[0], action=Forward((WeightedGroup("app"),)), retry=RetryChange(on_reset=True, attempts=1))
+    scene = Scene(3, policy, rules=(rule,))
+    scene.ask(request("/fixed"))
+    sent(scene).let_go().upstream_failed(Fault.TARGET_RESET, False)
+    sent(scene).let_go().upstream_failed(Fault.TARGET_RESET, False)
+    assert tried(scene) == [(ONE, 0), (TWO, 0)], "and no third"
+    scene.check_over()
+
+
+def test_what_was_remembered_for_rules_of_long_ago_is_let_go() -> None:
+    retrying = Retrying(RetryPolicy(), 1, (clock := Clock()).callLater, clock.seconds)
+    first = retrying.changed(RetryChange(attempts=0))
+    for number in range(1, 1001):
+        retrying.changed(RetryChange(request_timeout_seconds=float(number)))
+    assert retrying.changed(RetryChange(attempts=0)) is not first
 
 
 # The budget

@@ -45,6 +45,17 @@ def test_a_request(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", BOTH)
+def test_the_rest_of_a_request(kind: Any) -> None:
+    block = b"GET / HTTP/1.1\r\nHost: a\r\n"
+    assert kind().request(block, NO_BODY, b"") == block + b"\r\n"
+    assert kind().request(block, 0, b"") == block + b"Content-Length: 0\r\n\r\n"
+    assert kind().request(block, 10**17, b"piece") == block + b"Content-Length: 100000000000000000\r\n\r\npiece"
+    for missing in ((None, 0, b""), (block, 0, None)):
+        with pytest.raises(TypeError):
+            kind().request(*missing)
+
+
+@pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.parametrize(
     ("framing", "connection", "expected"),
     [
