@@ -116,7 +116,7 @@ def test_7_1_7_a_client_that_fails_the_connection_takes_the_server_along() -> No
     walk.client.reset()
     walk.world.turn()
     assert target.sent.endswith(SENT)
-    assert target.ended == "closed"
+    assert target.write_closed
 
 
 def test_7_2_1_a_server_that_fails_the_connection_takes_the_client_along() -> None:

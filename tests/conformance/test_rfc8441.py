@@ -186,7 +186,7 @@ def test_5_the_end_of_the_stream_ends_the_targets_connection(end: bytes) -> None
         client.deliver(end)
         walk.turn()
         assert target.sent.endswith(b"\r\n\r\n" + close())
-        assert target.ended == "closed"
+        assert target.write_closed
 
 
 def test_5_1_a_target_without_websockets_answers_as_to_any_request() -> None:
