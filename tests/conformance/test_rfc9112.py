@@ -11,7 +11,7 @@ from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT
 from lbproxy.wire.http.framing import response_has_body
 from lbproxy.wire.http1.body import ChunkedReader, encode_chunk
 from lbproxy.wire.http1.head import RequestHead, ResponseHead, scan_request, scan_response
-from tests.conformance.exchanges import Outcome, outcomes
+from tests.conformance.exchanges import Outcome, Walk, outcomes
 from tests.wire.http1.cases import (
     ACCEPTED_BODIES,
     ACCEPTED_REQUESTS,
@@ -289,3 +289,60 @@ def test_rfc9110_10_1_1_100_continue_in_http_1_0_is_ignored() -> None:
 
 def test_rfc9110_15_6_6_unsupported_major_version_is_505() -> None:
     assert status_of(b"GET / HTTP/3.0\r\nHost: a\r\n\r\n") == 505
+
+
+# 9.5, 9.6: either side may end at any time
+
+POSTED = get(b"Content-Length: 5\r\n", method=b"POST") + b"hello"
+
+
+def ended_at(cut: int, asked: bytes, answered: bytes, side: str, how: str) -> Walk:
+    """A walk in which one side ends the connection after so many octets of what it sends."""
+    walk = Walk({})
+    walk.client.deliver(asked[:cut] if side == "client" else asked)
+    walk.world.turn()
+    target = walk.target
+    walk.world.turn()
+    ending = walk.client if side == "client" else target
+    assert ending is not None
+    if side == "target":
+        ending.deliver(answered[:cut])
+    if how == "end":
+        ending.deliver_eof()
+    else:
+        ending.reset()
+    walk.world.wait(0.2)
+    if side == "client" and how == "end" and target is not None and not target.ended:
+        target.deliver(answered)
+    walk.world.wait(3)
+    assert walk.world.in_flight == 0
+    return walk
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+@pytest.mark.parametrize("asked", [POSTED, CHUNKED_REQUEST + b"5\r\nhello\r\n0\r\n\r\n"], ids=["length", "chunked"])
+def test_9_5_a_client_may_end_at_any_octet(asked: bytes, how: str) -> None:
+    for cut in range(len(asked) + 1):
+        walk = ended_at(cut, asked, OK, "client", how)
+        assert not walk.client.connected, cut
+        target = walk.target
+        if cut < len(asked):
+            assert target is None or target.ended == "aborted", "half a request must not look whole"
+            assert b"200 OK" not in walk.client.sent
+        elif how == "end":
+            assert walk.client.sent.endswith(b"\r\n\r\nok")
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+@pytest.mark.parametrize("answered", [OK, CHUNKED_ANSWER + b"5\r\nhello\r\n0\r\n\r\n"], ids=["length", "chunked"])
+def test_9_5_a_target_may_end_at_any_octet(answered: bytes, how: str) -> None:
+    head = answered.index(b"\r\n\r\n") + 4
+    for cut in range(len(answered) + 1):
+        client = ended_at(cut, POSTED, answered, "target", how).client
+        if cut < head:
+            assert client.sent.startswith(b"HTTP/1.1 502 "), cut
+        elif cut < len(answered):
+            assert client.sent.startswith(b"HTTP/1.1 200 "), cut
+            assert client.ended == "aborted", "a cut answer must look cut"
+        else:
+            assert client.connected
