@@ -134,7 +134,6 @@ protocol = HTTP
 bind = {HOST}:{p["http2"]}
 http2 = on
 request-header-timeout = 3s
-idle-timeout = 5s
 default-action = forward http
 
 [rule:announcing]

@@ -615,6 +615,26 @@ def test_a_client_that_has_sent_all_gets_its_answers() -> None:
     assert client.transport.ended == "closed"
 
 
+@pytest.mark.parametrize("length", [50, 100])
+def test_a_client_that_has_sent_all_opens_no_window_any_more(length: int) -> None:
+    """Whether the target still has more, or all of the answer is here; whichever comes first."""
+    for answer_first in (True, False):
+        world, client = connect()
+        client.transport.deliver(settings((4, 10)) + headers(1, GET))
+        target = world.target()
+        ends = [target.deliver, client.transport.deliver]
+        for deliver in ends if answer_first else reversed(ends):
+            if deliver == target.deliver:
+                deliver(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + bytes(50))
+            else:
+                client.transport.deliver_eof()
+            world.turn()
+        world.wait(0.2)
+        assert 3 in {f.kind for f in frames(client.transport.take())}
+        assert client.transport.ended == "closed"
+        assert world.in_flight == 0
+
+
 def test_streams_beyond_the_option_are_refused() -> None:
     world, client = connect(http2_max_concurrent_streams=2)
     assert client.codec.peer_max_streams == 2
