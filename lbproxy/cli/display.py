@@ -50,7 +50,8 @@ class _Trimmed:
 
 def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
     """A table without rules.  A column whose name starts with ``>`` is aligned to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False)
+    whole = Text(title, no_wrap=True, overflow="ignore")  # it may be wider than the table
+    table = Table(title=whole, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False)
     for column in columns:
         table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
     for row in rows:

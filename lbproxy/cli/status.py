@@ -102,6 +102,9 @@ def _group_table(group: Mapping[str, Any]) -> Table:
         title += f"  {group['protocol']}, {group['algorithm']}"
     if group["fail_open"]:
         title += "  fails open: too few targets are healthy"
+    for what, circuit in group.get("circuits", {}).items():
+        if circuit["open"]:
+            title += f"  circuit open: {circuit['now']} of {circuit['limit']} ({what})"
     if group.get("serving", group["name"]) != group["name"]:
         title += f"  served by its backup {group['serving']}"
     return make_table(

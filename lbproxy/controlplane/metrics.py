@@ -50,6 +50,10 @@ class MetricsState(Protocol):
 
     def in_flight(self, group: str, key: str) -> int:
         """Requests or TCP connections in flight to a target, all workers together."""
+        ...
+
+    def circuits(self, group: str) -> Mapping[str, tuple[int, int]]:
+        """What of a group is bounded: (how many now, the limit) by name."""
 
 
 class MetricsStore:
@@ -275,7 +279,11 @@ _TARGET_COUNTERS = (
     ("connects", "connects", "Connections made to the target"),
     ("connect_failures", "connect_failures", "Connections to the target that failed"),
     ("reused", "connection_reuses", "Requests that found a connection in the pool"),
-    ("retries_over_budget", "retries_over_budget", "Retries that the target group's budget did not allow"),
+    (
+        "retries_over_budget",
+        "retries_over_budget",
+        "Retries that the group's budget or circuit breaker did not allow",
+    ),
     ("sent_bytes", "sent_bytes", "Bytes sent to the target"),
     ("received_bytes", "received_bytes", "Bytes received from the target"),
 )
@@ -427,6 +435,15 @@ class _Collector(Collector):
         backup = GaugeMetricFamily(
             "lbproxy_target_group_on_backup", "1 while the backup does the group's work", labels=["target_group"]
         )
+        labels_of_circuits = ["target_group", "circuit"]
+        load = GaugeMetricFamily(
+            "lbproxy_circuit_load", "Requests in flight, in the queue or in a retry", labels=labels_of_circuits
+        )
+        limits = GaugeMetricFamily(
+            "lbproxy_circuit_limit",
+            "With how many the circuit is open",
+            labels=labels_of_circuits,
+        )
         share = GaugeMetricFamily(
             "lbproxy_target_share_percent", "How much of its weight a target gets now", labels=labels
         )
@@ -443,6 +460,9 @@ class _Collector(Collector):
             healthy.add_metric([group], count)
             open_.add_metric([group], state.fail_open(group))
             backup.add_metric([group], state.serving(group) != group)
+            for what, (now, limit) in state.circuits(group).items():
+                load.add_metric([group, what], now)
+                limits.add_metric([group, what], limit)
         expiry = GaugeMetricFamily(
             "lbproxy_certificate_expiry_timestamp_seconds",
             "Unix time at which a certificate ends",
@@ -451,7 +471,7 @@ class _Collector(Collector):
         for listener in snapshot.configuration.listeners:
             for certificate in listener.certificates:
                 expiry.add_metric([listener.name, certificate.source], _expiry(certificate.pem))
-        yield from (states, flight, share, members, healthy, open_, backup, expiry)
+        yield from (states, flight, share, members, healthy, open_, backup, load, limits, expiry)
         yield from _discovery(state)
 
 

@@ -14,8 +14,9 @@ from lbproxy.dataplane.balancer import OBSERVING, Circumstances, Observation, ma
 from lbproxy.dataplane.balancer.seal import Seal
 from lbproxy.dataplane.balancer.stickiness import target_stickiness
 from lbproxy.dataplane.proxy.gate import Gate
-from lbproxy.dataplane.proxy.retry import Retrying
+from lbproxy.dataplane.proxy.retry import RetryBudget, Retrying
 from lbproxy.dataplane.proxy.runtime import GroupRuntime
+from lbproxy.dataplane.proxy.tally import Tally
 from lbproxy.dataplane.upstream.multiplex import MultiplexPool
 from lbproxy.dataplane.upstream.pool import TargetPool
 from lbproxy.model.availability import serving_group
@@ -145,30 +146,37 @@ class Groups:
             )
         )
         stickiness = target_stickiness(group, balancer.targets, self._seal)
-        gate = self._gate(group)
-        runtime = GroupRuntime(group, balancer, pools, self._retrying(group, snapshot.worker_slots), stickiness, gate)
+        slots = snapshot.worker_slots
+        gate = self._gate(group, state, slots)
+        runtime = GroupRuntime(group, balancer, pools, self._retrying(group, state, slots), stickiness, gate)
         if gate is not None:
             gate.use(runtime)
         for pool in pools.values():
             pool.gate = gate
         return runtime
 
-    def _gate(self, group: TargetGroup) -> Gate | None:
-        if not group.max_concurrent_requests:
+    def _gate(self, group: TargetGroup, state: GroupState, slots: int) -> Gate | None:
+        if not group.max_concurrent_requests and not group.circuit_breaker_max_requests:
             self._gates.pop(group.name, None)
             return None
         gate = self._gates.get(group.name)
         if gate is None:
-            gate = self._gates[group.name] = Gate(self._deadlines.call_later, self._deadlines.now)
+            waiting = Tally(self._cells, state.waiting, self._slot, slots)
+            gate = self._gates[group.name] = Gate(self._deadlines.call_later, self._deadlines.now, waiting)
+        gate.waiting.follow(state.waiting, slots)
         return gate
 
-    def _retrying(self, group: TargetGroup, slots: int) -> Retrying:
+    def _retrying(self, group: TargetGroup, state: GroupState, slots: int) -> Retrying:
         """The group's policy at work; what it remembers of the traffic outlives changes of the targets."""
         is_grpc = group.protocol_version is ProtocolVersion.GRPC
         known = self._policies.get(group.name)
         if known is None or not known.follows(group.retry, slots, is_grpc):
-            known = Retrying(group.retry, slots, self._deadlines.call_later, self._deadlines.now, is_grpc)
+            now = self._deadlines.now
+            active = Tally(self._cells, state.retrying, self._slot, slots) if known is None else known.budget.active
+            budget = RetryBudget(group.retry.budget_percent, slots, now, active, group.retry.most_at_once)
+            known = Retrying(group.retry, slots, self._deadlines.call_later, now, budget, is_grpc)
             self._policies[group.name] = known
+        known.budget.active.follow(state.retrying, slots)
         return known
 
     def _pool(self, group: TargetGroup, target: Target, cell: int) -> TargetPool | MultiplexPool:

@@ -18,6 +18,9 @@ from lbproxy.ipc.tables import SLOTS, TABLE_BYTES, SharedTables, choose_secret
 SLOT_LIMIT = SLOTS
 """Cells in a target's run, and so the most workers there can be."""
 
+GROUP_CELLS = 1 + 2 * SLOT_LIMIT
+"""Cells in a group's run: its place in the rotation, then by slot the requests that wait, then retries under way."""
+
 CELL_BYTES = 8
 
 DEFAULT_BYTES = 8 << 20
@@ -117,9 +120,9 @@ class CellAllocator:
         self._free.setdefault(length, deque()).append(index)
 
     def zero_slot(self, slot: int) -> int:
-        """Zero one worker's cell in every target's run: what a dead worker had in flight is over.
+        """Zero one worker's cells in every target's and group's run: what a dead worker had in flight is over.
 
-        Gives how much that was.
+        Gives how much that was, by the runs of the targets.
         """
         view = self._cells.view
         in_flight = 0
@@ -127,6 +130,8 @@ class CellAllocator:
             if length == SLOT_LIMIT:
                 in_flight += max(0, view[index + slot])
                 view[index + slot] = 0
+            elif length == GROUP_CELLS:
+                view[index + 1 + slot] = view[index + 1 + SLOT_LIMIT + slot] = 0
         self._cells.tables.zero_slot(slot)
         return in_flight
 

@@ -29,6 +29,8 @@ class RetryPolicy:
     """Requests with other methods are not sent a second time once a byte of them was sent."""
     budget_percent: int = 20
     """Retries of requests that were sent, as a part of the group's recent requests; 0 for none at all."""
+    most_at_once: int = 0
+    """How many requests may be in a retry at a time, over all workers; 0 for any number."""
     try_timeout_seconds: float | None = None
     """Without the start of an answer for so long, another target is tried; the last one has the response timeout."""
     request_timeout_seconds: float | None = None

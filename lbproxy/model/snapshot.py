@@ -43,6 +43,10 @@ class GroupState:
     targets: tuple[RegisteredTarget, ...] = ()
     cell: int = 0
     """Index of the group's round-robin position in the shared cells."""
+    waiting: int = 0
+    """Index of the first of the cells that count, by worker slot, the requests that wait for a target."""
+    retrying: int = 0
+    """The same for those that are being retried."""
 
 
 @attrs.frozen(kw_only=True)

@@ -171,11 +171,14 @@ class TargetGroup:
     max_concurrent_requests: int = 0
     """How many requests a target is given at a time, over all workers; 0 for any number."""
 
-    queue_length: int = 128
-    """How many requests each worker lets wait while all targets have that many."""
+    queue_length: int = 1024
+    """How many requests wait, at all workers together, while all targets have that many."""
 
     queue_timeout_seconds: float = 5.0
     """How long one may wait."""
+
+    circuit_breaker_max_requests: int = 0
+    """With so many requests in flight to all targets of the group further ones are refused; 0 for any number."""
 
     cross_zone: CrossZone = CrossZone.ON
     """Matters where lbproxy and the targets have zones."""

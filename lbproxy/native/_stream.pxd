@@ -29,6 +29,7 @@ cdef class StreamTransport(Descriptor):
     cdef bytes kept  # the only piece that waits, until this turn's end; or None
     cdef Py_ssize_t first, offset, queued
     cdef Py_ssize_t read_size
+    cdef int full_reads
     cdef int number
     cdef Flow flow  # set while what comes is relayed: the account of it,
     cdef StreamTransport sink  # where it goes,
@@ -50,6 +51,7 @@ cdef class StreamTransport(Descriptor):
     cdef int give(self, bytes data) except -1
     cdef int receive(self, bint hung_up) except -1
     cdef int read_ended(self) except -1
+    cdef void read_more(self, Py_ssize_t size) noexcept
     cdef int relay_received(self, bint hung_up) except -1
     cdef Py_ssize_t splice_to(self, StreamTransport sink) except? -1
     cdef int take(self, const char* data, Py_ssize_t size) except -1

@@ -109,7 +109,9 @@ cdef extern from *:
 
 cdef enum:
     SMALL_READ = 16384  # of an ordinary connection: a request or answer with room to spare
-    LARGE_READ = 262144  # of one that fills what it is given
+    MEDIUM_READ = 65536  # of one that fills what it is given
+    LARGE_READ = 262144  # of one that goes on doing so
+    MEDIUM_READS = 16  # filled until then: what a reader that never takes its answer costs is known before
     RELAY_READ = 65536  # relayed at once where splice cannot be had
     SPLICED = 1048576  # moved by one splice at most
     FULL_QUEUE = 65536  # bytes queued beyond which a producer is paused, as in Twisted
@@ -419,14 +421,23 @@ cdef class StreamTransport(Descriptor):
             if count == 0:
                 return ENDED
             if count == size:
-                if size < LARGE_READ:
-                    self.read_size = size * 4
+                self.read_more(size)
             elif count <= SMALL_READ // 2:
                 self.read_size = SMALL_READ
+                self.full_reads = 0
             self.give(data)
             if not hung_up or self.fd < 0 or not self.wanted & EPOLLIN:
                 return FINE
         return FINE
+
+    cdef void read_more(self, Py_ssize_t size) noexcept:
+        """There was more than this."""
+        if size < MEDIUM_READ:
+            self.read_size = MEDIUM_READ
+        elif size < LARGE_READ:
+            self.full_reads += 1
+            if self.full_reads >= MEDIUM_READS:
+                self.read_size = LARGE_READ
 
     cdef int give(self, bytes data) except -1:
         """Give the protocol what came."""

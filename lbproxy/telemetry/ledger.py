@@ -47,6 +47,7 @@ _TARGET = {
     "BadResponse": "the answer is malformed",
     "UnaskedResponse": "the target answered what nobody asked",
     "ResponseTimeout": "no answer in response-timeout",
+    "CircuitOpen": "the target group had circuit-breaker-max-requests in flight",
     "QueueFull": "every target has max-concurrent-requests, and the queue is full",
     "QueueTimeout": "every target had max-concurrent-requests for queue-timeout",
     "RequestTimeout": "no answer in request-timeout, all tries together",

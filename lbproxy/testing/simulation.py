@@ -450,9 +450,13 @@ class Simulation:
         self.state.close()
 
     def in_flight(self) -> int:
-        """What the shared cells say is in flight."""
-        groups = self.state.snapshot.groups.values()
-        return sum(sum(self.cells.view[one.cell : one.cell + SLOT_LIMIT]) for group in groups for one in group.targets)
+        """What the shared cells say is in flight, waits or is in a retry."""
+        runs = [
+            first
+            for group in self.state.snapshot.groups.values()
+            for first in (group.waiting, group.retrying, *(one.cell for one in group.targets))
+        ]
+        return sum(sum(self.cells.view[first : first + SLOT_LIMIT]) for first in runs)
 
     def answered(self, asked: bytes, status: int, body: bytes, seconds: float) -> None:
         """A client has its answer."""

@@ -32,6 +32,26 @@ def test_status_shows_workers_listeners_and_targets(stub: AdminStub, capsys: pyt
     assert "\x1b" not in out, "plain where there is no terminal"
 
 
+def test_an_open_circuit_shows_in_one_line(stub: AdminStub, capsys: pytest.CaptureFixture[str]) -> None:
+    circuits = {
+        "requests": {"now": 100, "limit": 100, "open": True},
+        "retries": {"now": 1, "limit": 2, "open": False},
+    }
+    group = {
+        "name": "app",
+        "protocol": "HTTP",
+        "algorithm": "first",
+        "fail_open": False,
+        "removed": False,
+        "targets": [],
+        "circuits": circuits,
+    }
+    stub.answers["/status"] = lambda: (200, make_status(target_groups=[group]))
+    assert run_cli(status, "--admin", stub.address) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "Target group app  HTTP, first  circuit open: 100 of 100 (requests)" in lines
+
+
 def test_status_as_json(stub: AdminStub, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(status, "--admin", stub.address, "--json") == 0
     assert json.loads(capsys.readouterr().out) == make_status()

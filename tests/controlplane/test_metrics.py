@@ -68,6 +68,9 @@ class FakeState:
     def serving(self, group: str) -> str:
         return "spare" if group == "app" else group
 
+    def circuits(self, group: str) -> dict[str, tuple[int, int]]:
+        return {"requests": (7, 100)}
+
     def sources(self, group: str) -> tuple[SourceStatus, ...]:
         return (SourceStatus(source="file:app.yaml", state="held", targets=2, updates=4, failures=3),)
 
@@ -221,6 +224,8 @@ def test_exposition() -> None:
         ("lbproxy_target_group_targets", "app"): 2,
         ("lbproxy_target_group_healthy_targets", "app"): 1,
         ("lbproxy_target_group_fail_open", "app"): 1,
+        ("lbproxy_circuit_load", "requests", "app"): 7,
+        ("lbproxy_circuit_limit", "requests", "app"): 100,
         ("lbproxy_discovery_state", "file:app.yaml", "held", "app"): 1,
         ("lbproxy_discovery_state", "file:app.yaml", "ok", "app"): 0,
         ("lbproxy_discovery_targets", "file:app.yaml", "app"): 2,

@@ -23,12 +23,14 @@ from lbproxy.dataplane.listener.http2 import Http2Connection
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import TraceIds
 from lbproxy.dataplane.proxy.gate import Gate
-from lbproxy.dataplane.proxy.retry import Retrying
+from lbproxy.dataplane.proxy.retry import RetryBudget, Retrying
 from lbproxy.dataplane.proxy.runtime import GroupRuntime, HttpRuntime
+from lbproxy.dataplane.proxy.tally import Tally
 from lbproxy.dataplane.router.table import Table
 from lbproxy.dataplane.upstream.multiplex import MultiplexPool
 from lbproxy.dataplane.upstream.pool import TargetPool
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
+from lbproxy.model.retry import RetryPolicy
 from lbproxy.model.rule import FixedResponse, Forward, PathCondition, Pattern, Redirect, Rule, WeightedGroup
 from lbproxy.model.snapshot import GroupState
 from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetState
@@ -253,6 +255,15 @@ class Log:
         self.records.append(record)
 
 
+def make_budget(percent: int, clock: Any, workers: int = 1, most_at_once: int = 0) -> RetryBudget:
+    return RetryBudget(percent, workers, clock.seconds, Tally(array("q", [0] * 4), 0, 0, 4), most_at_once)
+
+
+def make_retrying(policy: RetryPolicy, clock: Any, is_grpc: bool = False) -> Retrying:
+    budget = make_budget(policy.budget_percent, clock, most_at_once=policy.most_at_once)
+    return Retrying(policy, 1, clock.callLater, clock.seconds, budget, is_grpc)
+
+
 def registered(number: int) -> RegisteredTarget:
     """Target ``10.0.0.<number>:80`` with cell ``number``."""
     address = f"10.0.0.{number}"
@@ -310,7 +321,11 @@ class World:
         )
         seal = Seal()
         sticky = target_stickiness(self.group, balancer.targets, seal)
-        gate = Gate(self.clock.callLater, self.clock.seconds) if self.group.max_concurrent_requests else None
+        self._waiting = array("q", [0] * 2)
+        self.waiting = Tally(self._waiting, 0, 0, 2)
+        gate = None
+        if self.group.max_concurrent_requests or self.group.circuit_breaker_max_requests:
+            gate = Gate(self.clock.callLater, self.clock.seconds, self.waiting)
         runtime = GroupRuntime(self.group, balancer, self.pools, self._retrying(), sticky, gate)
         if gate is not None:
             gate.use(runtime)
@@ -329,8 +344,12 @@ class World:
         self.front = HttpFront(8080, self.deadlines, None, Http2Connection)
         self.front.runtime = self.runtime
 
+    def waiting_elsewhere(self, count: int) -> None:
+        """So many requests wait at another worker."""
+        self._waiting[1] = count
+
     def _retrying(self) -> Retrying:
-        return Retrying(self.group.retry, 1, self.clock.callLater, self.clock.seconds)
+        return make_retrying(self.group.retry, self.clock)
 
     def _pool(self, target: RegisteredTarget) -> Any:
         kind: Any = TargetPool if self.group.protocol_version is ProtocolVersion.HTTP1 else MultiplexPool

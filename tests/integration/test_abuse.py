@@ -23,6 +23,8 @@ pytestmark = pytest.mark.integration
 RESET = b"\1\0\0\0\0\0\0\0"
 """SO_LINGER of a socket whose close is a reset."""
 
+BIG = b"k" * 5_000_000
+
 
 def serve(skt: socket.socket) -> None:
     """Reads whole requests; the path says how they are answered."""
@@ -48,8 +50,10 @@ def serve(skt: socket.socket) -> None:
             return
         if path == b"/slow":
             time.sleep(0.3)
-        size = 5_000_000 if path == b"/big" else 2
-        skt.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"k" * size)
+        content = BIG if path == b"/big" else b"kk"
+        skt.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content[:2])
+        if content is BIG:
+            skt.sendall(memoryview(BIG)[2:])
 
 
 class World:
@@ -156,6 +160,27 @@ def test_a_thousand_connections_reset_at_once(world: World) -> None:
 def test_bodies_that_stop(world: World) -> None:
     clients = [world.connect(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1234") for _ in range(200)]
     assert {skt.recv(12) for skt in clients} == {b"HTTP/1.1 408"}
+    for skt in clients:
+        skt.close()
+
+
+def test_readers_that_stall_hold_little(world: World) -> None:
+    """What was read for them and is not taken: less than 192 KiB each."""
+    before = world.resident()
+    clients = []
+    for _ in range(200):
+        skt = socket.socket()
+        skt.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        skt.connect((HOST, world.port))
+        skt.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
+        clients.append(skt)
+    wait_until(lambda: world.open_now() == (200, 200), 10, "all are answered")
+    assert talk(world.port, b"GET / HTTP/1.0\r\n\r\n").endswith(b"kk"), "others are served meanwhile"
+    held = 0
+    for _ in range(20):
+        held = max(held, world.resident() - before)
+        time.sleep(0.05)
+    assert held < 200 * 196608
     for skt in clients:
         skt.close()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lbproxy.ipc.cells import CELL_BYTES, SLOT_LIMIT, CellAllocator, CellsExhausted, SharedCells
+from lbproxy.ipc.cells import CELL_BYTES, GROUP_CELLS, SLOT_LIMIT, CellAllocator, CellsExhausted, SharedCells
 
 
 @pytest.fixture
@@ -89,12 +89,17 @@ def test_a_dead_workers_cells_are_zeroed_and_only_those(cells: SharedCells) -> N
     allocator = CellAllocator(cells)
     position = allocator.run("group", 1)
     run = allocator.run("target")
-    cells.view[position] = 5
-    cells.view[run + 1] = cells.view[run + 2] = 9
+    group = allocator.run("its group", GROUP_CELLS)
+    waiting, retrying = group + 1, group + 1 + SLOT_LIMIT
+    cells.view[position] = cells.view[group] = 5
+    for first in (run, waiting, retrying):
+        cells.view[first + 1] = cells.view[first + 2] = 9
 
-    allocator.zero_slot(1)
+    assert allocator.zero_slot(1) == 9
 
-    assert (cells.view[position], cells.view[run + 1], cells.view[run + 2]) == (5, 0, 9)
+    assert (cells.view[position], cells.view[group]) == (5, 5)
+    for first in (run, waiting, retrying):
+        assert (cells.view[first + 1], cells.view[first + 2]) == (0, 9)
 
 
 def test_freeing_an_unknown_key_is_ignored(cells: SharedCells) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -59,6 +60,23 @@ def received(skt: socket.socket, world: World) -> bytes:
             return bytes(data)
         data += more
     raise AssertionError("no end came")
+
+
+def test_the_first_reads_are_small(world: World) -> None:
+    """What is read for somebody who never takes it waits in memory, for each of hundreds."""
+    sizes: list[int] = []
+    protocol = Recorder(data=lambda protocol: sizes.append(len(protocol.data) - sum(sizes)))
+    skt = world.pair(protocol)
+    skt.setblocking(False)
+    left = memoryview(BIG)
+    while len(protocol.data) < len(BIG):
+        with contextlib.suppress(BlockingIOError):
+            left = left[skt.send(left) :]
+        world.reactor.iterate(0)
+    while sum(sizes) > 1 << 20:
+        sizes.pop()
+    assert max(sizes) <= 65536
+    skt.close()
 
 
 # Interfaces

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
+import attrs
 import pytest
 from twisted.logger import Logger, formatEvent, globalLogPublisher
 
@@ -59,10 +60,12 @@ def group(random: Random, retry: RetryPolicy) -> TargetGroup:
 class Run:
     """One seed's simulation: few clients or many, that ask seldom for seconds or all the time for a moment."""
 
-    def __init__(self, seed: int, random: Random, retry: RetryPolicy) -> None:
+    def __init__(self, seed: int, random: Random, retry: RetryPolicy, **settings: Any) -> None:
         clients = random.randrange(2, 9)
         think = math.exp(random.uniform(math.log(0.01), math.log(0.6)))
-        self.simulation = Simulation(seed, group(random, retry), clients=clients, think_seconds=think)
+        self.simulation = Simulation(
+            seed, attrs.evolve(group(random, retry), **settings), clients=clients, think_seconds=think
+        )
         self.seconds = min(6.0, max(0.3, REQUESTS * (think / 2 + 0.012) / clients))
 
     def check(self) -> None:
@@ -95,9 +98,9 @@ def one_bad_server(seed: int) -> None:
 
 def all_servers_bad(seed: int) -> None:
     random = Random(seed)
-    run = Run(
-        seed, random, random.choice((RETRY, RetryPolicy(), RetryPolicy(hedge_delay_seconds=0.05, budget_percent=100)))
-    )
+    retry = random.choice((RETRY, RetryPolicy(), RetryPolicy(hedge_delay_seconds=0.05, budget_percent=100)))
+    retry = attrs.evolve(retry, most_at_once=random.choice((0, 0, 2)))
+    run = Run(seed, random, retry, circuit_breaker_max_requests=random.choice((0, 0, 4)))
     simulation = run.simulation
     servers = list(simulation.servers.values())
     events = []

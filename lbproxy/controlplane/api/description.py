@@ -45,6 +45,10 @@ def describe_status(state: ControlState, totals: Mapping[str, Any]) -> dict[str,
                 "fail_open": state.fail_open(name),
                 "serving": state.serving(name),
                 "removed": name not in groups,
+                "circuits": {
+                    what: {"now": now, "limit": limit, "open": now >= limit}
+                    for what, (now, limit) in state.circuits(name).items()
+                },
                 "sources": [attrs.asdict(source) for source in state.sources(name)],
                 "targets": _describe_targets(state, name, group, targets.get(name, {})),
             }

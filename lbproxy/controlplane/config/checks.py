@@ -229,7 +229,7 @@ def _check_matcher(group: ReadSection) -> None:
 
 
 _OF_TRIES = ("retry-on", "retry-attempts", "retry-methods", "try-timeout", "request-timeout", "hedge-delay")
-_SENDING_AGAIN = ("retry-attempts", "retry-methods", "retry-budget")
+_SENDING_AGAIN = ("retry-attempts", "retry-methods", "retry-budget", "circuit-breaker-max-retries")
 
 
 def _check_rule_retries(rule: ReadSection) -> None:

@@ -544,6 +544,7 @@ def _target_group(section: ReadSection, files: _Files) -> TargetGroup:
             max_concurrent_requests=section["max-concurrent-requests"],
             queue_length=section["queue-length"],
             queue_timeout_seconds=section["queue-timeout"],
+            circuit_breaker_max_requests=section["circuit-breaker-max-requests"],
             anomaly_mitigation=section["anomaly-mitigation"],
             retry=retry_policy(section),
             protocol_version=ProtocolVersion(section["protocol-version"]),

@@ -1151,9 +1151,9 @@ OPTIONS: tuple[Option, ...] = (
         name="queue-length",
         form=integer_from(0, 100000),
         protocols=HTTP,
-        default="128",
-        effect="How many requests wait in each worker when all targets have `max-concurrent-requests`; one more is"
-        " answered with 503.",
+        default="1024",
+        effect="How many requests wait, at all workers together, when all targets have `max-concurrent-requests`; one"
+        " more is answered with 503.",
         example="0",
     ),
     Option(
@@ -1164,6 +1164,26 @@ OPTIONS: tuple[Option, ...] = (
         default="5s",
         effect="How long one waits, then it is answered with 503.",
         example="500ms",
+    ),
+    Option(
+        kind="target-group",
+        name="circuit-breaker-max-requests",
+        form=integer_from(0, 1000000),
+        protocols=HTTP,
+        default="0",
+        effect="How many requests may be in flight to all targets of the group at a time, by all workers together; one"
+        " more is answered with 503 at once. 0 is no limit.",
+        example="1024",
+    ),
+    Option(
+        kind="target-group",
+        name="circuit-breaker-max-retries",
+        form=integer_from(0, 1000000),
+        protocols=HTTP,
+        default="0",
+        effect="How many requests of the group may be in a retry at a time, by all workers together; further ones are"
+        " not retried. 0 is no limit but `retry-budget`.",
+        example="16",
     ),
     Option(
         kind="target-group",

@@ -57,6 +57,7 @@ def retry_policy(section: ReadSection) -> RetryPolicy:
         attempts=section["retry-attempts"],
         methods=section["retry-methods"],
         budget_percent=section["retry-budget"],
+        most_at_once=section["circuit-breaker-max-retries"],
         try_timeout_seconds=section["try-timeout"],
         request_timeout_seconds=section["request-timeout"],
         hedge_delay_seconds=section["hedge-delay"],

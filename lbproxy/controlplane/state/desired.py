@@ -219,6 +219,19 @@ class ControlState:
         registrations = self._groups.get(group)
         return registrations.in_flight(key) if registrations is not None else 0
 
+    def circuits(self, group: str) -> dict[str, tuple[int, int]]:
+        """What of a group is bounded: (how many now, the limit) of ``requests``, ``queue`` and ``retries``."""
+        configured = self._configured_groups.get(group)
+        registrations = self._groups.get(group)
+        if configured is None or registrations is None:
+            return {}
+        limits = {
+            "requests": configured.circuit_breaker_max_requests,
+            "queue": configured.queue_length if configured.max_concurrent_requests else 0,
+            "retries": configured.retry.most_at_once,
+        }
+        return {name: (registrations.load(name), limit) for name, limit in limits.items() if limit}
+
     def fails_alone(self, group: str, key: str) -> bool:
         """Tell whether health checks fail at this target of the group while they succeed at another."""
         state = self._snapshot.groups.get(group)

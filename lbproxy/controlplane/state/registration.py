@@ -29,6 +29,9 @@ from lbproxy.model.target_group import TargetGroup
 SLOT_LIMIT = 64
 """Cells in a target's run, one for each worker slot that may ever exist (see `lbproxy.ipc.cells`)."""
 
+GROUP_CELLS = 1 + 2 * SLOT_LIMIT
+"""Cells in a group's run (see `lbproxy.ipc.cells`)."""
+
 MINIMUM_DRAINING_SECONDS = 1.0
 """A target drains at least this long: what a worker was about to send by an older snapshot is counted by then."""
 
@@ -87,7 +90,7 @@ class CellAllocator(Protocol):
 
 
 def group_key(name: str) -> str:
-    """Name the cell of a group's round-robin position."""
+    """Name the run of a group's own cells."""
     return f"group {name}"
 
 
@@ -98,7 +101,7 @@ def target_key(group: str, key: str) -> str:
 
 def cells_needed(group: str, targets: Iterable[Target]) -> dict[str, int]:
     """List the runs that a group with these targets needs (key -> cells)."""
-    return {group_key(group): 1, **{target_key(group, target.key): SLOT_LIMIT for target in targets}}
+    return {group_key(group): GROUP_CELLS, **{target_key(group, target.key): SLOT_LIMIT for target in targets}}
 
 
 def used_groups(configuration: Configuration) -> frozenset[str]:
@@ -155,10 +158,13 @@ class CellBook:
         """The first cell of a reserved run."""
         return self._index[key][0]
 
-    def total(self, key: str) -> int:
-        """Sum a run over all worker slots, for slots that are going away may still have something in flight."""
-        first, length = self._index[key]
-        return sum(self._cells.view[first : first + length])
+    def total(self, key: str, begin: int = 0, end: int = SLOT_LIMIT) -> int:
+        """Sum a run over all worker slots, for slots that are going away may still have something in flight.
+
+        Of a longer run the cells from ``begin`` up to ``end``.
+        """
+        first, _ = self._index[key]
+        return sum(self._cells.view[first + begin : first + end])
 
     def depart(self, key: str, now: float) -> None:
         """Start the reservation after which `sweep` frees the run."""
@@ -196,6 +202,10 @@ class GroupRegistrations:
     """Keys of the draining targets, first the one that drains longest."""
     _delay_seconds: float = attrs.field(default=0.0, init=False)
     _slow_start: SlowStart = attrs.field(factory=SlowStart, init=False)
+    _founders: set[str] = attrs.field(factory=set, init=False)
+    """Keys of targets that were registered while none was healthy, and have not been healthy themselves yet."""
+    _in_service_since: float = attrs.field(default=0.0, init=False)
+    """When one became healthy while no other was."""
     _limits: dict[str, tuple[int, str]] = attrs.field(factory=dict, init=False)
     """Shares below 100 % that somebody has decided on, with the reason."""
     _unchecked: TargetHealth | None = attrs.field(default=None, init=False)
@@ -206,7 +216,8 @@ class GroupRegistrations:
     """Key of a draining target -> the first snapshot that shows it so."""
 
     def __attrs_post_init__(self) -> None:
-        self.state = GroupState(cell=self._book.first(group_key(self.name)))
+        cell = self._book.first(group_key(self.name))
+        self.state = GroupState(cell=cell, waiting=cell + 1, retrying=cell + 1 + SLOT_LIMIT)
 
     @property
     def is_draining(self) -> bool:
@@ -258,9 +269,9 @@ class GroupRegistrations:
         present = self._with_health(registered, registered.target, health)
         self._targets[key] = present
         if present.health.state is not registered.health.state:
-            if present.health.state is TargetState.HEALTHY and self._has_others_in_service(key):
-                self._slow_start.enter(key, now)
-            elif present.health.state is not TargetState.HEALTHY:
+            if present.health.state is TargetState.HEALTHY:
+                self._came(key, now)
+            else:
                 self._slow_start.leave(key)
             self._share(now)
         self._build()
@@ -303,8 +314,15 @@ class GroupRegistrations:
         return self.state is not before
 
     def depart(self, now: float) -> None:
-        """Give back the group's own cell; the group is empty and gone."""
+        """Give back the group's own cells; the group is empty and gone."""
         self._book.depart(group_key(self.name), now)
+
+    def load(self, what: str) -> int:
+        """How many ``requests`` are in flight to targets, wait in the ``queue``, or are in ``retries``, now."""
+        if what == "requests":
+            return sum(self.in_flight(key) for key in self._targets if key not in self._draining_since)
+        first = 1 if what == "queue" else 1 + SLOT_LIMIT
+        return self._book.total(group_key(self.name), first, first + SLOT_LIMIT)
 
     def in_flight(self, key: str) -> int:
         """Requests or connections in flight to this target over all workers; 0 for an unknown one."""
@@ -312,15 +330,20 @@ class GroupRegistrations:
 
     def _register(self, key: str, target: Target, unchecked: TargetHealth | None) -> RegisteredTarget:
         known = self._targets.get(key)
-        was_draining = self._draining_since.pop(key, None) is not None
+        is_new = self._draining_since.pop(key, None) is not None
         self._versions.pop(key, None)
         if known is None:
             cell = self._book.first(target_key(self.name, key))
             known = RegisteredTarget(target=target, health=REGISTRATION_IN_PROGRESS, cell=cell)
+            is_new = True
         if unchecked is not None:
             health = unchecked
-        elif was_draining or known.probed.state not in PROBED_STATES:
+        elif is_new or known.probed.state not in PROBED_STATES:
             health = REGISTRATION_IN_PROGRESS
+            if self._has_others_healthy(key):
+                self._founders.discard(key)
+            else:
+                self._founders.add(key)
         else:
             health = known.probed
         return self._with_health(known, target, health)
@@ -339,7 +362,27 @@ class GroupRegistrations:
             if key not in desired and key not in self._draining_since:
                 self._targets[key] = attrs.evolve(registered, health=DEREGISTRATION_IN_PROGRESS)
                 self._slow_start.leave(key)
+                self._founders.discard(key)
                 self._draining_since[key] = now
+
+    def _came(self, key: str, now: float) -> None:
+        """A target has become healthy: it starts slowly if it joins others, but not if it founds the group with them.
+
+        AWS: "When you register targets with an empty target group, using one or more registration operations, these
+        targets do not enter slow start mode."  Else the quickest would have to bear it all whenever lbproxy starts.
+        """
+        if not self._has_others_healthy(key):
+            self._in_service_since = now
+        founds = key in self._founders and now - self._in_service_since <= self._slow_start.duration_seconds
+        self._founders.discard(key)
+        if not founds and self._has_others_in_service(key):
+            self._slow_start.enter(key, now)
+
+    def _has_others_healthy(self, key: str) -> bool:
+        return any(
+            other != key and registered.health.state is TargetState.HEALTHY
+            for other, registered in self._targets.items()
+        )
 
     def _has_others_in_service(self, key: str) -> bool:
         """Whether another target is healthy and not in slow start."""

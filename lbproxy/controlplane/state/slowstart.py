@@ -1,7 +1,9 @@
 """Slow start: how a target that comes among others grows into its share (ELB ``slow_start.duration_seconds``).
 
 * A target enters when it becomes healthy while another healthy target of its group is not in slow start; so the
-  targets of a new group, and the first one back after all had failed, get their full share at once.
+  first one back after all had failed gets its full share at once.
+* So do those that were registered while none was healthy, as all are when lbproxy starts, if they become healthy
+  within the duration after the first of them.
 * Its share of its weight grows linearly with time, in steps of 5 %.
 * It leaves when the time is over, or when it is not healthy any more.
 """

@@ -34,7 +34,7 @@ cdef class Http2Connection(StreamProtocol):
     cdef ForwardedFields _forwarded
     cdef bytes _known_host
     cdef set _givers, _takers
-    cdef double _age_limit, _leave_at, _head_by, _idle_by
+    cdef double _age_limit, _leave_at, _head_by, _idle_by, _settings_by
     cdef int _life
     cdef bint _due, _half_closed, _unread
     cdef long long _requests_left, _untaken, _received

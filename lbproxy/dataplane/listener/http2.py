@@ -33,7 +33,7 @@ from lbproxy.wire.http.desync import REASONS, number_of
 from lbproxy.wire.http.fields import without_odd_names
 from lbproxy.wire.http2 import events as kinds
 from lbproxy.wire.http2.connection import Connection
-from lbproxy.wire.http2.errors import CANCEL, NO_ERROR
+from lbproxy.wire.http2.errors import CANCEL, NO_ERROR, SETTINGS_TIMEOUT
 from lbproxy.wire.http2.stream import CLOSED, Stream
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ _MAX_UNSENT = 65536
 """Bytes of frames that wait for a client that takes none; beyond that no more is read from it."""
 
 _UNREADABLE = unreadable(b"HTTP/2.0")
+
+_SETTINGS_TIMEOUT_REASON = "Http2SettingsTimeout"
 
 # What becomes of the connection.
 _SERVING = 0
@@ -82,6 +84,7 @@ class Http2Connection(StreamProtocol):
         "_received",
         "_requests_left",
         "_runtime",
+        "_settings_by",
         "_take_pace",
         "_takers",
         "_tls",
@@ -121,6 +124,8 @@ class Http2Connection(StreamProtocol):
         """When the head that has begun to come must be whole."""
         self._idle_by = NEVER
         """When a connection without requests is closed."""
+        self._settings_by = NEVER
+        """When our SETTINGS must have been acknowledged."""
         self._due = False
         """Whether the end of this turn is waited for."""
         self._half_closed = False
@@ -148,7 +153,7 @@ class Http2Connection(StreamProtocol):
         front.connections.add(self)
         transport.registerProducer(self, True)
         self._be_idle()
-        self._head_by = self.clock.now() + self._runtime.header_timeout
+        self._head_by = self._settings_by = self.clock.now() + self._runtime.header_timeout
         self.look_by(self._head_by)
         if front.draining:
             self.drain()
@@ -453,7 +458,7 @@ class Http2Connection(StreamProtocol):
         patience = DRAIN_GRACE_SECONDS if self._front.draining else self._runtime.idle_timeout
         self._idle_by = self.clock.now() + patience
         self.deadline = NEVER
-        self.look_by(min(self._idle_by, self._leave_at, self._head_by))
+        self.look_by(min(self._idle_by, self._leave_at, self._head_by, self._settings_by))
 
     def expired(self, now: float) -> None:
         """Some deadline has come, or was moved meanwhile."""
@@ -467,6 +472,15 @@ class Http2Connection(StreamProtocol):
             self._runtime.counters.faults[Fault.CLIENT_TIMEOUT.reason] += 1
             self._say_goodbye()
             return
+        if now >= self._settings_by:
+            self._settings_by = NEVER
+            if not self.codec.settings_acknowledged:
+                # RFC 9113 section 6.5.3: it may not go by what we have told it
+                self._runtime.counters.faults[_SETTINGS_TIMEOUT_REASON] += 1
+                self.codec.send_goaway(SETTINGS_TIMEOUT)
+                self._close()
+                self._lose_streams()
+                return
         if now >= self._leave_at:
             self._leave_at_once()
             if self._life == _CLOSING:
@@ -484,7 +498,7 @@ class Http2Connection(StreamProtocol):
         if not self.codec.streams:
             self.request_done()
         following = min((client.deadline for client in clients if client.stream.state != CLOSED), default=NEVER)
-        self.look_by(min(following, self._leave_at, self._head_by))
+        self.look_by(min(following, self._leave_at, self._head_by, self._settings_by))
 
     def _clients(self) -> list[ClientStream]:
         return [stream.owner for stream in self.codec.streams.values() if stream.owner is not None]

@@ -23,7 +23,7 @@ from lbproxy.dataplane.proxy.answers import (
     own_fields,
     reason_phrase,
 )
-from lbproxy.dataplane.proxy.faults import Fault, Retry
+from lbproxy.dataplane.proxy.faults import Fault, Retry, Side
 from lbproxy.dataplane.proxy.forwarded import too_many_addresses
 from lbproxy.dataplane.router.redirect import expand
 from lbproxy.dataplane.router.transform import is_preflight
@@ -1017,7 +1017,7 @@ class Exchange(HttpRecord):
         """The target of this try has failed."""
         pool = self.pool
         pool.counters.faults[fault.reason] += 1
-        if pool.observation is not None:
+        if pool.observation is not None and fault.side is not Side.CLIENT:
             now = self.client.clock.now()
             pool.observation.failed(now - self.dispatched if self.dispatched else 0.0, now)
 

@@ -1,8 +1,8 @@
-"""At most so many requests at a time for each target; those that find all targets full wait in a queue.
+"""At most so many requests at a time for a group, and for each target; those that find all targets full wait.
 
-The count is the shared one of all workers, so the limit holds for the target, whoever sends; two workers that look
-at the same instant may exceed it by one each.  The queue is each worker's own.  What another worker finishes is seen
-by looking again every few milliseconds while somebody waits.
+The counts are the shared ones of all workers, so the limits hold whoever sends; two workers that look at the same
+instant may exceed them by one each.  Who waits does so at its own worker.  What another worker finishes is seen by
+looking again every few milliseconds while somebody waits.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from lbproxy.dataplane.proxy.faults import Fault
 if TYPE_CHECKING:
     from lbproxy.dataplane.proxy.exchange import Exchange
     from lbproxy.dataplane.proxy.runtime import GroupRuntime
+    from lbproxy.dataplane.proxy.tally import Tally
     from lbproxy.model.target import RegisteredTarget
 
 LOOK_SECONDS = 0.005
@@ -42,14 +43,14 @@ class _Waiting:
 
 
 class Gate:
-    """One worker's way into one target group with ``max-concurrent-requests``.
+    """One worker's way into one target group with ``max-concurrent-requests`` or a circuit breaker.
 
     It outlives snapshots; ``runtime`` is the group as the latest one has it.
     """
 
-    def __init__(self, call_later: Callable[..., Any], seconds: Callable[[], float]) -> None:
+    def __init__(self, call_later: Callable[..., Any], seconds: Callable[[], float], waiting: Tally) -> None:
         self.runtime: GroupRuntime | None = None
-        self.waiting = 0
+        self.waiting = waiting
         """How many wait."""
         self._call_later = call_later
         self._seconds = seconds
@@ -67,20 +68,31 @@ class Gate:
     def has_room(self, target: RegisteredTarget) -> bool:
         """Tell whether the target may be given one more."""
         assert self.runtime is not None
-        return self.runtime.balancer.in_flight(target.cell) < self.runtime.group.max_concurrent_requests
+        most = self.runtime.group.max_concurrent_requests
+        return not most or self.runtime.balancer.in_flight(target.cell) < most
+
+    def is_open(self) -> bool:
+        """Tell whether the group's circuit is open: it has as many requests in flight as it may."""
+        runtime = self.runtime
+        assert runtime is not None
+        most = runtime.group.circuit_breaker_max_requests
+        return bool(most) and sum(map(runtime.balancer.in_flight, runtime.pools)) >= most
 
     def admit(self, exchange: Exchange, chosen: RegisteredTarget, priority: int) -> RegisteredTarget | None:
         """The target for a request: ``chosen``, or another one that has room.
 
         None when it has to wait (`Exchange.admitted` is called later), or was refused (it has failed).
         """
-        if not self.waiting:
+        if self.is_open():
+            exchange.fail(Fault.CIRCUIT_OPEN)
+            return None
+        if not self.waiting.own:
             target = self._with_room(exchange, chosen)
             if target is not None:
                 return target
         assert self.runtime is not None
         group = self.runtime.group
-        if self.waiting >= group.queue_length and not self._make_place(priority):
+        if self.waiting.total() >= group.queue_length and not self._make_place(priority):
             exchange.fail(Fault.QUEUE_FULL)
             return None
         if len(self._queue) > 2 * group.queue_length + 64:
@@ -89,7 +101,7 @@ class Gate:
         heapq.heappush(self._queue, entry)
         self._by_arrival.append(entry)
         self._entries[exchange] = entry
-        self.waiting += 1
+        self.waiting.add(1)
         self._look_later(LOOK_SECONDS)
         return None
 
@@ -98,11 +110,11 @@ class Gate:
         entry = self._entries.pop(exchange, None)
         if entry is not None:
             entry.exchange = None
-            self.waiting -= 1
+            self.waiting.add(-1)
 
     def freed(self) -> None:
         """There may be room now."""
-        if self.waiting:
+        if self.waiting.own:
             if self._call is not None:
                 self._call.cancel()
                 self._call = None
@@ -149,13 +161,15 @@ class Gate:
             if exchange is not None and not self._let_in(exchange):
                 break
             heapq.heappop(self._queue)
-        if self.waiting:
+        if self.waiting.own:
             self._look_later(LOOK_SECONDS)
 
     def _let_in(self, exchange: Exchange) -> bool:
         """Let the first one in, if some target has room; tell whether it has left the queue."""
         runtime = self.runtime
         assert runtime is not None
+        if self.is_open():
+            return False
         chosen = runtime.balancer.pick(exchange.head, exchange.client.host)
         if chosen is None:
             self.leave(exchange)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lbproxy.dataplane.proxy.exchange import Exchange
-from lbproxy.dataplane.proxy.faults import Fault
+from lbproxy.dataplane.proxy.faults import Fault, Side
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.proxy.exchange import Upstream
@@ -74,7 +74,7 @@ class Hedge(Exchange):
         self.upstream = None
         pool = self.pool
         pool.counters.faults[fault.reason] += 1
-        if pool.observation is not None:
+        if pool.observation is not None and fault.side is not Side.CLIENT:
             now = self.client.clock.now()
             pool.observation.failed(now - self._began_at, now)
         self._fail(0, fault)

@@ -14,6 +14,7 @@ from lbproxy.dataplane.proxy.hedge import Hedge
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.proxy.exchange import Exchange
+    from lbproxy.dataplane.proxy.tally import Tally
     from lbproxy.model.retry import RetryChange, RetryPolicy
 
 _MEMORY_SECONDS = 10.0
@@ -31,8 +32,12 @@ class RetryBudget:
     Both counts fade exponentially; a small allowance beside them serves groups with little traffic.
     """
 
-    def __init__(self, percent: int, workers: int, seconds: Callable[[], float]) -> None:
-        """``workers`` share the allowance; ``seconds`` is a clock."""
+    def __init__(
+        self, percent: int, workers: int, seconds: Callable[[], float], active: Tally, most_at_once: int = 0
+    ) -> None:
+        """``workers`` share the allowance; ``seconds`` is a clock; ``active`` counts who is in a retry."""
+        self.active = active
+        self._most_at_once = most_at_once
         self._part = percent / 100
         self._rate = _LEAST_PER_SECOND / workers if percent else 0.0
         self._most = max(1.0, self._rate) if percent else 0.0
@@ -57,6 +62,10 @@ class RetryBudget:
         self._fade()
         self._requests += 1.0
 
+    def has_place(self) -> bool:
+        """Tell whether one request more may be in a retry."""
+        return not self._most_at_once or self.active.total() < self._most_at_once
+
     def take(self) -> bool:
         """Ask for one retry; tell whether it may be."""
         self._fade()
@@ -78,8 +87,8 @@ class Retrying:
         workers: int,
         call_later: Callable[..., Any],
         seconds: Callable[[], float],
+        budget: RetryBudget,
         is_grpc: bool = False,
-        budget: RetryBudget | None = None,
     ) -> None:
         """``call_later`` is a reactor's, ``seconds`` a clock; with ``is_grpc`` requests may bring their deadlines."""
         self.is_grpc = is_grpc
@@ -87,7 +96,7 @@ class Retrying:
         self._workers = workers
         self._seconds = seconds
         self._changed: dict[RetryChange, Retrying] = {}
-        self.budget = RetryBudget(policy.budget_percent, workers, seconds) if budget is None else budget
+        self.budget = budget
         self.methods = frozenset(method.encode("ascii") for method in policy.methods)
         self.call_later = call_later
 
@@ -107,7 +116,7 @@ class Retrying:
             if len(self._changed) >= _MAX_CHANGES:
                 self._changed.clear()  # of rules of long ago
             policy = change.applied_to(self.policy)
-            found = Retrying(policy, self._workers, self.call_later, self._seconds, self.is_grpc, self.budget)
+            found = Retrying(policy, self._workers, self.call_later, self._seconds, self.budget, self.is_grpc)
             self._changed[change] = found
         return found
 
@@ -133,7 +142,17 @@ def _grpc_timeout(values: Sequence[bytes]) -> float | None:
 class Tries:
     """What one exchange has left to try, and when."""
 
-    __slots__ = ("_calls", "_exchange", "_hedge", "_left", "_retrying", "_total", "connects_elsewhere", "methods")
+    __slots__ = (
+        "_calls",
+        "_exchange",
+        "_hedge",
+        "_is_active",
+        "_left",
+        "_retrying",
+        "_total",
+        "connects_elsewhere",
+        "methods",
+    )
 
     def __init__(self, retrying: Retrying, exchange: Exchange) -> None:
         policy = retrying.policy
@@ -143,6 +162,8 @@ class Tries:
         self._retrying = retrying
         self._exchange = exchange
         self._hedge: Hedge | None = None
+        self._is_active = False
+        """Whether it counts as being in a retry."""
         self._left = policy.attempts
         self._calls: list[Any] = []
         self._total: Any = None
@@ -178,10 +199,14 @@ class Tries:
         """Take one of the retries that are left, if the group's budget has one."""
         if self._left <= 0:
             return False
-        if not self._retrying.budget.take():
+        budget = self._retrying.budget
+        if not ((self._is_active or budget.has_place()) and budget.take()):
             self._exchange.pool.counters.retries_over_budget += 1
             return False
         self._left -= 1
+        if not self._is_active:
+            self._is_active = True
+            budget.active.add(1)
         return True
 
     def leave_to_hedge(self) -> bool:
@@ -198,6 +223,9 @@ class Tries:
     def settle(self) -> None:
         """Something goes to the client: this target it is."""
         self._left = 0
+        if self._is_active:
+            self._is_active = False
+            self._retrying.budget.active.add(-1)
         self._stop_calls()
         if self._hedge is not None:
             hedge, self._hedge = self._hedge, None

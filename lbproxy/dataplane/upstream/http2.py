@@ -19,7 +19,8 @@ from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http1.codec import NO_BODY
 from lbproxy.wire.http2 import events as kinds
 from lbproxy.wire.http2.connection import Connection
-from lbproxy.wire.http2.errors import CANCEL, REFUSED_STREAM
+from lbproxy.wire.http2.errors import CANCEL, REFUSED_STREAM, SETTINGS_TIMEOUT
+from lbproxy.wire.http2.fieldline import ENTRY_OVERHEAD
 from lbproxy.wire.http2.stream import CLOSED, Stream
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ gRPC's servers take more than that for abuse."""
 
 _PONG_SECONDS = 20.0
 """How long that may take."""
+
+_SETTINGS_SECONDS = 20.0
+"""How long a target may take to acknowledge our SETTINGS."""
+
+_OWN_FIELDS_SIZE = 5 * ENTRY_OVERHEAD + 40
+"""Of pseudo-header fields and content-length, but for what the request line and Host hold."""
 
 _PING = b"lbproxy?"
 _VERSION = b" HTTP/1.1"
@@ -226,7 +233,6 @@ class Http2Connection(StreamProtocol):
 
     def open(self, owner: TargetStream, block: bytes, method: bytes, framing: int, data: bytes, ended: bool) -> None:
         """Send a request, whose head is written as HTTP/1.1 has it up to what frames it."""
-        self.served = True
         line, host, lines = block.split(b"\r\n", 2)
         end = lines.rfind(b"\r\nConnection: ") + 2
         trailers = self.pool.is_grpc
@@ -235,6 +241,10 @@ class Http2Connection(StreamProtocol):
             lines = lines[:end]
         if trailers:
             lines += b"te: trailers\r\n"
+        if 0 <= self.codec.peer_max_header_list < _list_size(line, host, lines):
+            owner.fail(Fault.TOO_LARGE_FOR_TARGET)
+            return
+        self.served = True
         bare = framing == NO_BODY or (ended and not data)
         stream = self.codec.send_request(
             method,
@@ -249,7 +259,8 @@ class Http2Connection(StreamProtocol):
         owner.stream = stream
         self.streams[owner] = None
         if len(self.streams) == 1:
-            self._set_deadline(self.pool.now() + PING_SECONDS)
+            patience = PING_SECONDS if self.codec.settings_acknowledged else _SETTINGS_SECONDS
+            self._set_deadline(self.pool.now() + patience)
         if bare:
             self.flush()
         elif data:
@@ -369,6 +380,11 @@ class Http2Connection(StreamProtocol):
             self._transport.abortConnection()
         elif not self.streams:
             self._close()
+        elif not self.codec.settings_acknowledged:
+            # RFC 9113 section 6.5.3
+            self.codec.send_goaway(SETTINGS_TIMEOUT)
+            self.flush()
+            self._end(Fault.BAD_RESPONSE)
         elif self._pinged:
             self._end(Fault.TARGET_CLOSED)
         elif now - self._heard < PING_SECONDS:
@@ -407,3 +423,9 @@ class Http2Connection(StreamProtocol):
         for owner in list(self.streams):
             if self.streams.pop(owner, self) is None:
                 owner.fail(fault)
+
+
+def _list_size(line: bytes, host: bytes, lines: bytes) -> int:
+    """How large a request's header list is as RFC 9113 section 6.5.2 counts, or a few octets more."""
+    fields = lines.count(b"\r\n") * (ENTRY_OVERHEAD - len(b": \r\n"))
+    return len(line) + len(host) + len(lines) + fields + _OWN_FIELDS_SIZE

@@ -6,7 +6,7 @@ from lbproxy.wire.http2.stream cimport Stream
 
 cdef int ACK, MAX_FRAME_BYTES, PING, RST_STREAM, SETTINGS
 cdef int HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE
-cdef int ENABLE_CONNECT_PROTOCOL
+cdef int ENABLE_CONNECT_PROTOCOL, MAX_DATA_BYTES, MAX_HEADER_LIST_SIZE
 cdef long long MAX_WINDOW, MAX_STREAM_ID
 
 
@@ -14,6 +14,7 @@ cdef class Control(Sending):
     cdef double _now
     cdef long long _last_id
     cdef bint _peer_ready
+    cdef readonly bint settings_acknowledged
 
     @cython.locals(size=cython.longlong, stream=Stream)
     cdef _read_window_update(self, bytes data, Py_ssize_t start, Py_ssize_t length, long long number)

@@ -28,8 +28,10 @@ from lbproxy.wire.http2.frames import (
     HEADER_TABLE_SIZE,
     INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS,
+    MAX_DATA_BYTES,
     MAX_FRAME_BYTES,
     MAX_FRAME_SIZE,
+    MAX_HEADER_LIST_SIZE,
     MAX_STREAM_ID,
     MAX_WINDOW,
     PING,
@@ -46,7 +48,7 @@ _SETTINGS_AT_ONCE = 32
 class Control(Sending):
     """The part of a `Connection` that reads these."""
 
-    __slots__ = ("_last_id", "_now", "_peer_ready")
+    __slots__ = ("_last_id", "_now", "_peer_ready", "settings_acknowledged")
 
     def __init__(self, client: bool) -> None:
         super().__init__(client)
@@ -55,6 +57,8 @@ class Control(Sending):
         """The highest stream that the client has opened."""
         self._peer_ready = False
         """Whether its first SETTINGS have come."""
+        self.settings_acknowledged = False
+        """Whether the peer goes by ours."""
 
     def _read_window_update(self, data: bytes, start: int, length: int, number: int) -> None:
         """Section 6.9."""
@@ -107,7 +111,9 @@ class Control(Sending):
         if flags & ACK:
             if length:
                 raise ConnectionFault("SETTINGS acknowledged with content", FRAME_SIZE_ERROR, "BadFrame")
-            self._score.charge(STRAY_FRAMES, self._now)
+            if self.settings_acknowledged:
+                self._score.charge(STRAY_FRAMES, self._now)
+            self.settings_acknowledged = True
             return
         if length % 6:
             raise ConnectionFault("SETTINGS of a wrong size", FRAME_SIZE_ERROR, "BadFrame")
@@ -130,6 +136,9 @@ class Control(Sending):
             elif name == MAX_FRAME_SIZE:
                 if not MAX_FRAME_BYTES <= value < 1 << 24:
                     raise ConnectionFault(f"frames of {value} bytes", PROTOCOL_ERROR, "BadFrame")
+                self._max_data = min(value, MAX_DATA_BYTES)
+            elif name == MAX_HEADER_LIST_SIZE:
+                self.peer_max_header_list = value
             elif name == ENABLE_PUSH:
                 if value > (0 if self._client else 1):
                     raise ConnectionFault(f"ENABLE_PUSH {value}", PROTOCOL_ERROR, "BadFrame")

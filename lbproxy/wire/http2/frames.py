@@ -34,7 +34,9 @@ ENABLE_CONNECT_PROTOCOL = 0x8
 
 FRAME_HEAD_BYTES = 9
 MAX_FRAME_BYTES = 16384
-"""What every peer takes (section 4.2), and all that we write or take: larger ones of a stream would hold up others."""
+"""What every peer takes (section 4.2), and all that we take."""
+MAX_DATA_BYTES = 65536
+"""Content that we put into one frame where the peer takes so much; larger ones of a stream would hold up others."""
 DEFAULT_WINDOW = 65535
 MAX_WINDOW = 2**31 - 1
 MAX_STREAM_ID = 2**31 - 1
@@ -43,11 +45,12 @@ MAX_STREAM_ID = 2**31 - 1
 class FrameWriter:
     """Gathers frames until they are asked for, so that all of a turn go into one write."""
 
-    __slots__ = ("_encoder", "_out")
+    __slots__ = ("_encoder", "_max_data", "_out")
 
     def __init__(self) -> None:
         self._out = bytearray()
         self._encoder = Encoder()
+        self._max_data = MAX_FRAME_BYTES
 
     @property
     def pending_bytes(self) -> int:
@@ -104,10 +107,11 @@ class FrameWriter:
         """Content in as many frames as it takes; the windows were looked at."""
         size = len(data)
         at = 0
-        while size - at > MAX_FRAME_BYTES:
-            self._frame(MAX_FRAME_BYTES, DATA, 0, number)
-            self._out += data[at : at + MAX_FRAME_BYTES]
-            at += MAX_FRAME_BYTES
+        most = self._max_data
+        while size - at > most:
+            self._frame(most, DATA, 0, number)
+            self._out += data[at : at + most]
+            at += most
         self._frame(size - at, DATA, END_STREAM if ended else 0, number)
         self._out += data[at:] if at else data
 

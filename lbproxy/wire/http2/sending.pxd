@@ -7,7 +7,7 @@ from lbproxy.wire.http2.frames cimport FrameWriter
 from lbproxy.wire.http2.stream cimport Stream
 from lbproxy.native._http1 cimport RequestHead as CRequestHead
 
-cdef int FRAME_HEAD_BYTES, MAX_FRAME_BYTES, PING, RST_STREAM, WINDOW_UPDATE
+cdef int FRAME_HEAD_BYTES, PING, RST_STREAM, WINDOW_UPDATE
 cdef int CLOSED, HEAD_AWAITED, NOT_ALLOWED, RECEIVE_END, SEND_END, SEND_HEADERS
 cdef int _MAX_RESET, _UPDATES_AHEAD, _MAX_UPDATES_AHEAD, _UPDATES_FOR_DATA, _SMALL_DATA
 cdef long long MAX_STREAM_ID
@@ -18,7 +18,7 @@ cdef class Sending(FrameWriter):
     cdef readonly dict streams
     cdef public bint blocked
     cdef readonly bint peer_connect_protocol, goaway_received
-    cdef readonly long long peer_max_streams, sent_bytes
+    cdef readonly long long peer_max_header_list, peer_max_streams, sent_bytes
     cdef Score _score
     cdef list _events
     cdef dict _reset, _waiting

@@ -10,7 +10,6 @@ from lbproxy.wire.http2.events import Event
 from lbproxy.wire.http2.frames import (
     DEFAULT_WINDOW,
     FRAME_HEAD_BYTES,
-    MAX_FRAME_BYTES,
     MAX_STREAM_ID,
     PING,
     RST_STREAM,
@@ -69,6 +68,7 @@ class Sending(FrameWriter):
         "blocked",
         "goaway_received",
         "peer_connect_protocol",
+        "peer_max_header_list",
         "peer_max_streams",
         "sent_bytes",
         "streams",
@@ -85,6 +85,8 @@ class Sending(FrameWriter):
         """How many streams the server takes at once; until it says so, what RFC 9113 calls the least it should."""
         self.peer_connect_protocol = False
         """Whether the server knows extended CONNECT (RFC 8441)."""
+        self.peer_max_header_list = -1
+        """How large a header list the peer wants at most, as HPACK counts it; -1 for any."""
         self.goaway_received = False
         self.sent_bytes = 0
         """Octets of content that left, of all streams."""
@@ -251,7 +253,7 @@ class Sending(FrameWriter):
         while moved and not self.blocked and self._send_window > 0:
             moved = False
             for stream in list(self._waiting.values()):
-                room = min(stream.send_window, self._send_window, MAX_FRAME_BYTES)
+                room = min(stream.send_window, self._send_window, self._max_data)
                 if room > 0:
                     moved = True
                     self._send_some(stream, room)

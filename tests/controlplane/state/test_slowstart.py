@@ -24,6 +24,10 @@ class Bench:
         self.published: list[Snapshot] = []
         self.state.subscribe(self.published.append)
         self.configure()
+        self.tell(HEALTHY, 1, 2, 3)
+        self.tell(UNHEALTHY, 1, 2, 3)
+        self.wait(200)
+        self.published.clear()
 
     def configure(self, *numbers: int, seconds: float = 100.0) -> None:
         group = make_group(*map(make_target, numbers or (1, 2, 3)), delay=5.0)
@@ -38,7 +42,8 @@ class Bench:
         self.clock.pump([1.0] * seconds)
 
     def shares(self) -> list[int]:
-        return [one.share for one in self.state.snapshot.groups["app"].targets]
+        targets = self.state.snapshot.groups["app"].targets
+        return [one.share for one in targets if one.health.state is not TargetState.DRAINING]
 
 
 @pytest.fixture
@@ -62,8 +67,38 @@ def test_a_target_among_others_grows_linearly(bench: Bench) -> None:
 
 
 def test_a_new_group_does_not_start_slowly(bench: Bench) -> None:
-    bench.tell(HEALTHY, 1)
-    assert bench.shares() == [100, 100, 100]
+    bench.configure(4, 5, 6)
+    for number in (4, 5, 6):
+        bench.tell(HEALTHY, number)
+        bench.wait(10)
+        assert bench.shares() == [100, 100, 100]
+    bench.tell(UNHEALTHY, 5)
+    bench.tell(HEALTHY, 5)
+    assert bench.shares() == [100, 5, 100], "it comes back to others"
+
+
+def test_who_comes_late_to_a_new_group_starts_slowly(bench: Bench) -> None:
+    bench.configure(4, 5)
+    bench.tell(HEALTHY, 4)
+    bench.wait(101)
+    bench.tell(HEALTHY, 5)
+    assert bench.shares() == [100, 5]
+
+
+def test_who_is_registered_with_a_group_in_service_starts_slowly(bench: Bench) -> None:
+    bench.configure(4)
+    bench.tell(HEALTHY, 4)
+    bench.configure(4, 5)
+    bench.tell(HEALTHY, 5)
+    assert bench.shares() == [100, 5]
+
+
+def test_a_reload_before_the_first_checks_changes_nothing(bench: Bench) -> None:
+    bench.configure(4, 5)
+    bench.tell(HEALTHY, 4)
+    bench.configure(4, 5, 6)
+    bench.tell(HEALTHY, 5, 6)
+    assert bench.shares() == [100, 100, 5]
 
 
 def test_there_has_to_be_one_that_is_not_in_slow_start(bench: Bench) -> None:

@@ -15,8 +15,15 @@ from lbproxy.dataplane.listener.http1 import DRAIN_GRACE_SECONDS
 from lbproxy.dataplane.listener.http2 import Http2Connection
 from lbproxy.model.listener import DesyncMitigationMode, PathNormalization
 from lbproxy.wire.http2.connection import STREAM_WINDOW
-from lbproxy.wire.http2.errors import CANCEL, ENHANCE_YOUR_CALM, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR
-from lbproxy.wire.http2.frames import GOAWAY, PING, PREFACE
+from lbproxy.wire.http2.errors import (
+    CANCEL,
+    ENHANCE_YOUR_CALM,
+    INTERNAL_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    SETTINGS_TIMEOUT,
+)
+from lbproxy.wire.http2.frames import ACK, GOAWAY, PING, PREFACE, SETTINGS
 from tests.dataplane.doubles import CHUNKED_ANSWER, FakeTransport, World, answer, request
 from tests.dataplane.listener.http2_client import Http2Client
 from tests.wire.http2.raw import CLIENT_PREFACE, GET, POST, frame, frames, headers, reset, settings
@@ -405,7 +412,7 @@ def test_a_transport_that_is_full_holds_up_all() -> None:
 def test_a_client_that_does_not_read_its_acknowledgements_is_not_read() -> None:
     world = new_world()
     transport = world.client()
-    transport.deliver(CLIENT_PREFACE)
+    transport.deliver(CLIENT_PREFACE + frame(SETTINGS, ACK))
     transport.full = True
     for _ in range(5000):
         if not transport.reading:
@@ -449,6 +456,30 @@ def test_the_preface_must_come_in_time() -> None:
     transport.deliver(PREFACE)
     world.wait(3.2)
     assert transport.write_closed
+
+
+def test_settings_must_be_acknowledged_in_time() -> None:
+    """RFC 9113 section 6.5.3; also beside a request that takes longer."""
+    world = new_world(request_header_timeout_seconds=5.0)
+    transport = world.client()
+    transport.deliver(CLIENT_PREFACE + headers(1, GET))
+    transport.take()
+    world.wait(4)
+    assert not transport.take()
+    world.wait(2)
+    assert frames(transport.take())[-1].payload[4:8] == SETTINGS_TIMEOUT.to_bytes(4, "big")
+    world.wait(4)
+    assert not transport.connected
+    assert world.counters.faults == {"Http2SettingsTimeout": 1, "ClientClosed": 1}
+    assert world.in_flight == 0
+
+
+def test_settings_that_are_acknowledged_are_not_asked_about_again() -> None:
+    world, client = connect(request_header_timeout_seconds=5.0)
+    client.request()
+    world.target()
+    world.wait(50)
+    assert client.transport.connected
 
 
 def test_content_in_a_large_frame_may_take_longer_than_a_head() -> None:

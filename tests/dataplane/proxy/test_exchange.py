@@ -28,7 +28,7 @@ from lbproxy.model.target_group import TargetGroup, TargetProtocol
 from lbproxy.native.clock import Clock
 from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
 from lbproxy.wire.http1.head import scan_request, scan_response
-from tests.dataplane.doubles import RULES, Log, registered, request
+from tests.dataplane.doubles import RULES, Log, make_retrying, registered, request
 
 IDLE = 60.0
 RESPONSE = 7.0
@@ -252,16 +252,14 @@ class Scene:
     def __init__(
         self,
         targets: int = 1,
-        retry: RetryPolicy | None = None,
+        retry: RetryPolicy | Retrying | None = None,
         is_grpc: bool = False,
         rules: tuple[Rule, ...] = RULES,
     ) -> None:
         self.client = FakeClient()
         self.log = Log()
         self.timers = TimerClock()
-        self.retrying = None
-        if retry is not None:
-            self.retrying = Retrying(retry, 1, self.timers.callLater, self.timers.seconds, is_grpc)
+        self.retrying = make_retrying(retry, self.timers, is_grpc) if isinstance(retry, RetryPolicy) else retry
         group = TargetGroup(name="app", protocol=TargetProtocol.HTTP, response_timeout_seconds=RESPONSE)
         state = GroupState(cell=0, targets=tuple(registered(number) for number in range(1, targets + 1)))
         cells = array("q", [0] * (targets + 1))

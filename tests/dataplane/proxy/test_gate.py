@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lbproxy.dataplane.proxy.gate import LOOK_SECONDS
+from lbproxy.model.retry import RetryPolicy
 from lbproxy.model.rule import Forward, PathCondition, Pattern, Rule, WeightedGroup
 from tests.dataplane.doubles import FakeTransport, World, answer, request
 
@@ -153,7 +154,7 @@ def test_many_that_come_and_go_leave_nothing_behind() -> None:
         ask(bench).reset()
     gate = bench.pool.gate
     assert gate is not None
-    assert gate.waiting == 0
+    assert gate.waiting.own == 0
     assert len(gate._queue) < 80
     assert len(gate._by_arrival) < 80
     bench.target().deliver(answer())
@@ -196,3 +197,74 @@ def test_the_next_to_try_has_room_too() -> None:
     while not client.take():
         bench.connector.attempts[-1].fail()
     assert sorted(attempt.target.host[-1] for attempt in bench.connector.attempts) == ["1", "3"]
+
+
+# All workers together
+
+
+def test_the_queue_is_as_long_for_all_workers_together() -> None:
+    bench = world(length=3)
+    bench.waiting_elsewhere(2)
+    ask(bench)
+    assert ask(bench).take() == b""
+    assert ask(bench).take().startswith(b"HTTP/1.1 503")
+    bench.waiting_elsewhere(1)
+    assert ask(bench).take() == b""
+
+
+def test_others_that_wait_elsewhere_do_not_keep_a_free_target_free() -> None:
+    bench = world()
+    bench.waiting_elsewhere(2)
+    ask(bench)
+    assert len(bench.connector.attempts) == 1
+
+
+# The circuit breaker
+
+
+def breaker(most: int, **group: Any) -> World:
+    return world(targets=2, limit=0, circuit_breaker_max_requests=most, **group)
+
+
+def test_a_group_with_all_that_it_may_have_in_flight_refuses_at_once() -> None:
+    bench = breaker(3)
+    clients = [ask(bench) for _ in range(4)]
+    assert [client.take()[:12] for client in clients] == [b"", b"", b"", b"HTTP/1.1 503"]
+    assert bench.log.records[-1].error_reason == "CircuitOpen"
+    assert bench.counters.faults == {"CircuitOpen": 1}
+    assert bench.waiting.own == 0
+    bench.connector.attempts[0].succeed().deliver(answer())
+    assert ask(bench).take() == b"", "one is over, so one more may be"
+    assert bench.in_flight == 3
+
+
+def test_what_other_workers_have_in_flight_counts() -> None:
+    bench = breaker(3)
+    bench.cells[1] += 2
+    bench.cells[2] += 1
+    assert ask(bench).take().startswith(b"HTTP/1.1 503")
+
+
+def test_a_retry_is_no_request_more() -> None:
+    bench = breaker(1, retry=RetryPolicy(on_reset=True))
+    client = ask(bench)
+    bench.connector.attempts[0].succeed().reset()
+    assert len(bench.connector.attempts) == 2
+    bench.connector.attempts[1].succeed().deliver(answer())
+    assert client.take().startswith(b"HTTP/1.1 200")
+
+
+def test_the_queue_waits_for_the_circuit_too() -> None:
+    bench = world(targets=2, limit=1, circuit_breaker_max_requests=3)
+    for _ in range(2):
+        ask(bench)
+    waiting = ask(bench)
+    bench.cells[1] += 2  # at other workers, with an older limit
+    assert ask(bench).take().startswith(b"HTTP/1.1 503")
+    bench.connector.attempts[1].succeed().deliver(answer())
+    look(bench)
+    assert bench.waiting.own == 1, "a target has room, the group has not"
+    bench.cells[1] -= 2
+    look(bench)
+    assert bench.waiting.own == 0
+    assert waiting.take() == b""

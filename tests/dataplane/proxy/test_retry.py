@@ -13,10 +13,9 @@ from twisted.internet.task import Clock
 
 from lbproxy.dataplane.proxy.exchange import Exchange
 from lbproxy.dataplane.proxy.faults import Fault
-from lbproxy.dataplane.proxy.retry import RetryBudget, Retrying
 from lbproxy.model.retry import RetryChange, RetryPolicy
 from lbproxy.model.rule import Forward, WeightedGroup
-from tests.dataplane.doubles import RULES, request
+from tests.dataplane.doubles import RULES, make_budget, make_retrying, request
 from tests.dataplane.proxy.test_exchange import (
     CHUNKS,
     GET,
@@ -589,7 +588,7 @@ def test_an_interim_answer_of_the_second_is_kept_from_the_client() -> None:
 
 def test_a_rule_may_have_it_otherwise() -> None:
     """And what its requests take of the budget is the group's."""
-    retrying = Retrying(RetryPolicy(request_timeout_seconds=3.0), 1, (clock := Clock()).callLater, clock.seconds)
+    retrying = make_retrying(RetryPolicy(request_timeout_seconds=3.0), Clock())
     changed = retrying.changed(RetryChange(on_reset=True, methods=("POST",)))
     assert changed is retrying.changed(RetryChange(on_reset=True, methods=("POST",)))
     assert changed.policy == RetryPolicy(on_reset=True, methods=("POST",), request_timeout_seconds=3.0)
@@ -609,7 +608,7 @@ def test_requests_of_the_rule_go_by_it(policy: RetryPolicy) -> None:
 
 
 def test_what_was_remembered_for_rules_of_long_ago_is_let_go() -> None:
-    retrying = Retrying(RetryPolicy(), 1, (clock := Clock()).callLater, clock.seconds)
+    retrying = make_retrying(RetryPolicy(), Clock())
     first = retrying.changed(RetryChange(attempts=0))
     for number in range(1, 1001):
         retrying.changed(RetryChange(request_timeout_seconds=float(number)))
@@ -621,7 +620,7 @@ def test_what_was_remembered_for_rules_of_long_ago_is_let_go() -> None:
 
 def test_a_budget_is_a_part_of_the_recent_requests() -> None:
     clock = Clock()
-    budget = RetryBudget(20, 1, clock.seconds)
+    budget = make_budget(20, clock)
     for _ in range(100):
         budget.request()
     assert sum(budget.take() for _ in range(100)) == 20 + 3
@@ -633,7 +632,7 @@ def test_a_budget_is_a_part_of_the_recent_requests() -> None:
 
 def test_a_steady_load_gets_its_part() -> None:
     clock = Clock()
-    budget = RetryBudget(10, 1, clock.seconds)
+    budget = make_budget(10, clock)
     retries = 0
     for _ in range(60_000):
         clock.advance(0.001)
@@ -644,7 +643,7 @@ def test_a_steady_load_gets_its_part() -> None:
 
 def test_workers_share_the_allowance() -> None:
     clock = Clock()
-    budget = RetryBudget(20, 6, clock.seconds)
+    budget = make_budget(20, clock, 6)
     assert [budget.take(), budget.take()] == [True, False]
     clock.advance(2.0)
     assert [budget.take(), budget.take()] == [True, False]
@@ -652,10 +651,25 @@ def test_workers_share_the_allowance() -> None:
 
 def test_no_budget_no_retry() -> None:
     clock = Clock()
-    budget = RetryBudget(0, 1, clock.seconds)
+    budget = make_budget(0, clock)
     clock.advance(100.0)
     budget.request()
     assert not budget.take()
+
+
+def test_so_many_are_in_a_retry_at_a_time() -> None:
+    retrying = make_retrying(RetryPolicy(on_reset=True, budget_percent=100, most_at_once=1), Clock())
+    first, second = (Scene(4, retrying) for _ in range(2))
+    first.ask(GET)
+    second.ask(GET)
+    sent(first).let_go().upstream_failed(Fault.TARGET_RESET, False)
+    assert retrying.budget.active.own == 1
+    sent(second).let_go().upstream_failed(Fault.TARGET_RESET, False)
+    assert second.client.status == 502, "another one is in a retry"
+    sent(first).let_go().upstream_failed(Fault.TARGET_RESET, False)
+    assert retrying.budget.active.own == 1, "its second retry, and still one request"
+    answer(sent(first))
+    assert retrying.budget.active.own == 0
 
 
 def test_what_the_budget_refuses_is_counted() -> None:

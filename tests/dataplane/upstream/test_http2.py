@@ -6,15 +6,19 @@ from typing import Any
 
 import pytest
 
+from lbproxy.dataplane.balancer.observation import Observation
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.upstream.http2 import PING_SECONDS
 from lbproxy.model.retry import RetryPolicy
 from lbproxy.model.target_group import ProtocolVersion, TargetProtocol
 from lbproxy.wire.http2 import events as kinds
 from lbproxy.wire.http2.connection import STREAM_WINDOW, Connection
-from lbproxy.wire.http2.errors import CANCEL, INTERNAL_ERROR, REFUSED_STREAM
+from lbproxy.wire.http2.errors import CANCEL, INTERNAL_ERROR, REFUSED_STREAM, SETTINGS_TIMEOUT
 from lbproxy.wire.http2.events import Event
+from lbproxy.wire.http2.frames import HEADERS, MAX_HEADER_LIST_SIZE, PREFACE
+from lbproxy.wire.http2.hpack import Decoder
 from tests.dataplane.doubles import CHUNKED_REQUEST, FakeConnecting, FakeTransport, World, request
+from tests.wire.http2.raw import frames, settings
 
 POST = request(method="POST", body=b"12345678")
 
@@ -451,6 +455,65 @@ def test_a_silent_target_is_asked_for_a_sign_of_life() -> None:
     here.wait(PING_SECONDS + 25)  # and now it does not
     assert not server.transport.connected
     assert client.take().startswith(b"HTTP/1.1 502 ")
+
+
+def test_a_target_must_acknowledge_our_settings() -> None:
+    here = world()
+    client = here.client()
+    client.deliver(request())
+    target = here.connector.attempts[-1].succeed()
+    target.deliver(settings())
+    target.take()
+    here.wait(19)
+    assert not target.ended
+    here.wait(2)
+    assert frames(target.take())[-1].payload[4:8] == SETTINGS_TIMEOUT.to_bytes(4, "big")
+    assert target.ended == "aborted"
+    assert client.take().startswith(b"HTTP/1.1 502 ")
+    assert here.in_flight == 0
+
+
+@pytest.mark.parametrize("version", [ProtocolVersion.HTTP2, ProtocolVersion.GRPC])
+def test_a_head_that_is_too_large_for_the_target_is_not_sent(version: ProtocolVersion) -> None:
+    """RFC 9113 section 10.5.1; the target is not to blame, and the connection goes on."""
+    here = world(version=version)
+    here.pool.observation = observation = Observation()
+    failures: list[int] = []
+    observation.limit = 1
+    observation.alarm = failures.append
+    client, server = connected(here)
+    server.answer(server.take().stream)
+    client.take()
+    server.transport.deliver(settings((MAX_HEADER_LIST_SIZE, 1000)))
+    client.deliver(request("/", f"X: {'y' * 1000}"))
+    assert client.take().startswith(b"HTTP/1.1 431 ")
+    assert here.log.records[-1].error_reason == "HeadersTooLargeForTarget"
+    assert here.in_flight == 0
+    assert here.pool.counters.faults == {"HeadersTooLargeForTarget": 1}
+    assert failures == []
+    client.deliver(request("/", f"X: {'y' * 200}"))
+    server.answer(server.take().stream)
+    assert client.take().endswith(b"hello")
+    assert len(here.connector.attempts) == 1
+
+
+@pytest.mark.parametrize(
+    "data", [request("/a?b", "X-One: 1", "Cookie: a=b"), request("/" + "x" * 500, method="POST", body=b"12345")]
+)
+def test_a_head_is_measured_as_the_target_does(data: bytes) -> None:
+    here = world()
+    client = here.client()
+    client.deliver(data)
+    target = here.target()
+    [block] = [each.payload for each in frames(target.take()[len(PREFACE) :]) if each.kind == HEADERS]
+    size = sum(field.size for field in Decoder().decode(block))
+    for limit, sent in ((size + 100, True), (size - 1, False)):
+        target.deliver(settings((MAX_HEADER_LIST_SIZE, limit)))
+        target.take()
+        other = here.client()
+        other.deliver(data)
+        assert [each.kind == HEADERS for each in frames(target.take())][:1] == [True][:sent], limit
+        assert (b" 431 " in other.take()) != sent
 
 
 def test_a_target_that_leaves_keeps_what_it_has() -> None:

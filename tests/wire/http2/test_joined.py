@@ -17,7 +17,9 @@ from lbproxy.wire.http2 import events
 from lbproxy.wire.http2.connection import Connection
 from lbproxy.wire.http2.errors import CANCEL, REFUSED_STREAM
 from lbproxy.wire.http2.events import Event
+from lbproxy.wire.http2.frames import DATA, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE
 from lbproxy.wire.http2.stream import CLOSED, NOT_ALLOWED, RESET, TRANSITIONS, Stream, next_state
+from tests.wire.http2.raw import GET, Server, headers, window_update
 
 
 class Pair:
@@ -98,6 +100,23 @@ def test_more_than_the_windows_goes_as_they_open() -> None:
     answered, _ = pair.move()
     assert sum(len(event.data) for event in answered) == 3_000_000
     assert answered[-1].ended
+
+
+@pytest.mark.parametrize(("taken", "size"), [(None, 16384), (20000, 20000), (1 << 20, 65536)])
+def test_content_goes_in_frames_as_large_as_the_peer_takes(taken: int | None, size: int) -> None:
+    """RFC 9113 section 4.2; but not so large that a stream holds up the others."""
+    server = Server(*([] if taken is None else [(MAX_FRAME_SIZE, taken)]), (INITIAL_WINDOW_SIZE, 1 << 20))
+    server.receive(window_update(0, 1 << 20))
+    [request] = server.receive(headers(1, GET))
+    server.connection.send_response(request.stream, 200, b"", -1, False)
+    server.connection.send_data(request.stream, bytes(150000), False)
+    for _ in range(2):
+        sizes = [len(each.payload) for each in server.sent() if each.kind == DATA]
+        assert sum(sizes) == 150000
+        assert set(sizes[:-1]) == {size}
+        server.connection.blocked = True
+        server.connection.send_data(request.stream, bytes(150000), False)
+        server.connection.unblock()
 
 
 def test_an_answer_to_head_has_a_length_and_no_content() -> None:
