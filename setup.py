@@ -46,6 +46,8 @@ HOT = (
     "dataplane/proxy/runtime.py",
     "dataplane/proxy/exchange.py",
     "dataplane/upstream/http1.py",
+    "dataplane/upstream/http2.py",
+    "dataplane/upstream/multiplex.py",
     "dataplane/upstream/pool.py",
     "dataplane/listener/http1.py",
     "dataplane/listener/http2.py",

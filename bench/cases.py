@@ -14,6 +14,8 @@ LARGE_CONNECTIONS = 4
 DOWNLOAD_BYTES = 100 << 20
 UPLOAD_BYTES = 100 << 20
 BODY = "x" * 127
+MESSAGE = b"\0\0\0\0\x3b" + b"m" * 59
+"""Of a call."""
 RULES = 1000
 """Host rules, and as many path rules."""
 
@@ -48,6 +50,8 @@ class Case:
     unit: Unit = Unit.REQUEST
     rules: bool = False
     upload: bool = False
+    call: bool = False
+    """Whether requests are calls of gRPC, answered with trailers."""
     path: str = "/"
     resumes: bool | None = None
     """Whether every TLS handshake must be a resumed one, or none may be."""
@@ -98,6 +102,13 @@ CASES = (
         title=f"HTTP/2 over TLS, {H2_CONNECTIONS} connections x {H2_STREAMS} streams",
         port="HTTPS",
         tool=Tool.H2LOAD,
+    ),
+    Case(
+        name="grpc",
+        title=f"calls of gRPC, HTTP/2 over TLS to HTTP/2, {H2_CONNECTIONS} connections x {H2_STREAMS} streams",
+        port="GRPC",
+        tool=Tool.H2LOAD,
+        call=True,
     ),
     Case(name="tcp", title=f"TCP ping-pong, {CONNECTIONS} connections", port="TCP", tool=Tool.WRK),
     Case(name="tcp-oneshot", title="TCP, one connection per request", port="TCP", options=("-o", *_SMALL)),

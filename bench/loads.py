@@ -13,13 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
-from cases import BODY, CONNECTIONS, H2_CONNECTIONS, H2_STREAMS, IDLE_CONNECTIONS, Case, Tool, Unit
+from cases import BODY, CONNECTIONS, H2_CONNECTIONS, H2_STREAMS, IDLE_CONNECTIONS, MESSAGE, Case, Tool, Unit
 from processes import cpu_seconds, memory_mib, pinned
 
 HERE = Path(__file__).parent
 WARM_UP_SECONDS = 1
 SETTLE_SECONDS = 1.0
 """From the last connection until the memory of all is looked at."""
+
+CALL_FIELDS = ("-H", "content-type: application/grpc", "-H", "te: trailers")
 
 Result = dict[str, float]
 
@@ -78,6 +80,8 @@ class Load:
         log = self.work / "h2load.log"
         log.unlink(missing_ok=True)
         command = ["h2load", "-t1", f"-c{H2_CONNECTIONS}", f"-m{H2_STREAMS}", "-D", str(seconds), f"--log-file={log}"]
+        if self.case.call:
+            command += [*CALL_FIELDS, "-d", str(self.work / "message")]
         output = self._output([*command, f"https://127.0.0.1:{self.port}/"], seconds)
         if "Application protocol: h2" not in output:
             raise SystemExit(f"h2load was not given HTTP/2:\n{output}")
@@ -151,10 +155,11 @@ class Load:
 
     def check_answers(self) -> None:
         """Fail unless the proxy does what is to be measured."""
-        tls = self.case.port == "HTTPS"
+        tls = self.case.port in ("HTTPS", "GRPC")
+        message = MESSAGE if self.case.call else None
         end = time.monotonic() + 5  # until both targets are known to be healthy
         while True:
-            seen = [ask(self.port, "/", tls=tls) for _ in range(4)]
+            seen = [ask(self.port, "/", tls=tls, content=message) for _ in range(4)]
             if set(seen) == {(200, f"{target}{BODY}".encode()) for target in "AB"}:
                 break
             if time.monotonic() > end:
@@ -167,6 +172,14 @@ class Load:
             raise SystemExit("upload: not all arrived")
         if self.case.rules:
             self._check_rules()
+        if self.case.call:
+            self._check_trailers()
+
+    def _check_trailers(self) -> None:
+        command = ["nghttp", "-v", "--no-verify-peer", *CALL_FIELDS, "-d", str(self.work / "message")]
+        seen = self._output([*command, f"https://127.0.0.1:{self.port}/"], 5)
+        if "grpc-status: 0" not in seen:
+            raise SystemExit(f"grpc: no trailers:\n{seen}")
 
     def _check_rules(self) -> None:
         for n in (0, 1, 2, 499, 500, 998, 999):

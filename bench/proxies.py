@@ -10,11 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cases import BODY, DOWNLOAD_BYTES, RULES, Case
+from cases import BODY, DOWNLOAD_BYTES, MESSAGE, RULES, Case
 
 TEMPLATES = Path(__file__).parent / "templates"
-PORTS = ("HTTP", "HTTPS", "TCP")
-TARGETS = ("TARGET_A", "TARGET_B")
+PORTS = ("HTTP", "HTTPS", "TCP", "GRPC")
+TARGETS = ("TARGET_A", "TARGET_B", "GRPC_A", "GRPC_B")
 SINKS = ("SINK_A", "SINK_B")
 """Stand for the targets where uploads are measured."""
 
@@ -63,6 +63,7 @@ def prepare(work: Path) -> Values:
         check=True,
         capture_output=True,
     )
+    (work / "message").write_bytes(MESSAGE)
     (work / "both.pem").write_text(certificate.read_text() + key.read_text())
     files = work / "files"
     files.mkdir()
@@ -106,7 +107,7 @@ def write_configuration(work: Path, values: Values, case: Case) -> None:
     rules = rule_texts(case)
     values = {**values, "WORKERS": str(case.workers)}
     if case.upload:
-        values |= {target: values[sink] for target, sink in zip(TARGETS, SINKS, strict=True)}
+        values |= {target: values[sink] for target, sink in zip(TARGETS, SINKS, strict=False)}
     for name, own_rules in (("haproxy.cfg", "HAPROXY"), ("nginx.conf", ""), ("lb.ini", "LBPROXY")):
         text = (TEMPLATES / name).read_text()
         for key, value in {"RULES": rules.get("RULES_" + own_rules, ""), **rules, **values}.items():

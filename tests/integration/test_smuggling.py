@@ -208,6 +208,38 @@ def test_ambiguous_requests_are_refused_and_nothing_of_them_becomes_a_request(wo
             assert b"hidden" not in body, message
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        framed(b"Content-Length: 60") + HIDDEN,
+        framed(b"Transfer-Encoding: chunked") + b"5\r\nab",
+        framed(b"Transfer-Encoding: chunked") + b"2\r\nab\r\n",
+        framed(b"Transfer-Encoding: chunked") + b"2\r\nab\r\n0\r\n",
+        framed(b"Transfer-Encoding: chunked") + b"2\r\nab\r\n0\r\nX: y\r\n",
+        b"POST /first HTTP/1.1\r\nHost: h\r\n",
+    ],
+)
+def test_a_request_that_breaks_off_never_becomes_a_whole_one(world: World, message: bytes) -> None:
+    answer = talk(world.port, message, half_close=True)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answer) in ([b"400"], []), answer
+    assert talk(world.port, NEXT).endswith(b"/next")
+    seen = [(line, body) for line, _, body in world.seen()]
+    assert (b"GET /next HTTP/1.1", b"") in seen
+    # the target, a simple one, takes a cut body for a short one; it must not get more than came
+    assert all(line == b"GET /next HTTP/1.1" or body in (HIDDEN, b"ab") for line, body in seen)
+
+
+@pytest.mark.parametrize("expectation", [b"100-continue", b"y 100-continue", b"100-continue, 100-continue", b"x"])
+def test_an_answer_that_did_not_wait_for_the_body_ends_the_targets_connection(world: World, expectation: bytes) -> None:
+    """The body may be what the target reads next."""
+    before = world.target.raw.connections
+    for _ in range(3):
+        message = framed(b"Expect: " + expectation, b"Content-Length: %d" % len(HIDDEN), b"Connection: close") + HIDDEN
+        assert talk(world.port, message).endswith(b"/first")
+    assert {body for _, _, body in world.seen()} == {HIDDEN}
+    assert world.target.raw.connections - before >= 2
+
+
 DOUBTFUL = [
     ("BothTeClPresent", framed(b"Transfer-Encoding: chunked", b"Content-Length: 5") + CHUNKED, b""),
     ("BothTeClPresent", framed(b"Content-Length: 5", b"transfer-encoding: chunked") + CHUNKED, b""),

@@ -297,6 +297,9 @@ class TargetConnection(Upstream):
                 return
         self._buffer = b""
         self._keep = head.keep_alive and self._request_ended and not exchange.alone
+        if exchange.head.expect_continue and not self._informational:
+            # Who answers at once may not have read the body, and take it for the next request.
+            self._keep = False
         if self._method == b"HEAD" or status == 204 or status == 304 or head.content_length == 0:
             self._release(len(data) > start)
             exchange.response(head, False, b"", True)

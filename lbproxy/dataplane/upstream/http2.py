@@ -8,12 +8,13 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocol, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from lbproxy.dataplane.deadlines import NEVER
 from lbproxy.dataplane.proxy.answers import reason_phrase
 from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
 from lbproxy.dataplane.proxy.faults import Fault
+from lbproxy.native.clock import turns
 from lbproxy.native.protocol import StreamProtocol
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http1.codec import NO_BODY
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.upstream.multiplex import MultiplexPool
     from lbproxy.wire.http2.events import Event
 
-_log = Logger()
+_log = Logger(__name__)  # compiled, it could not see where it is made
+
+_TURNS = turns
 
 PING_SECONDS = 300.0
 """A target from which nothing has come for so long, though streams are open, is asked for a sign of life.
@@ -168,9 +171,21 @@ class TargetStream(Upstream):
             exchange.response_ended(event.trailers)
 
 
-@implementer(IProtocol, IPushProducer)
 class Http2Connection(StreamProtocol):
     """The protocol of a transport, and its producer for back-pressure on requests."""
+
+    __slots__ = (
+        "_closing",
+        "_due",
+        "_gathering",
+        "_heard",
+        "_pinged",
+        "_transport",
+        "codec",
+        "pool",
+        "served",
+        "streams",
+    )
 
     def __init__(self, pool: MultiplexPool) -> None:
         self.armed = 0
@@ -181,6 +196,8 @@ class Http2Connection(StreamProtocol):
         """Whether it has carried a request before."""
         self.streams: dict[TargetStream, None] = {}
         self._transport: Any = None
+        self._due = False
+        """Whether the end of this turn is waited for."""
         self._gathering = 0
         self._heard = 0.0
         self._pinged = False
@@ -295,8 +312,18 @@ class Http2Connection(StreamProtocol):
         self._rest()
 
     def flush(self) -> None:
-        """Write what has gathered, unless there is more to come in this turn."""
-        if not self._gathering and self.codec.pending_bytes and not self._closing:
+        """Have what gathered written at the end of this turn, with what other streams add to it."""
+        if not self._due and not self._gathering and self.codec.pending_bytes:
+            self._due = True
+            _TURNS.at_end(self)
+
+    def turn_ended(self) -> None:
+        """Write what gathered."""
+        self._due = False
+        self._write()
+
+    def _write(self) -> None:
+        if not self._closing and self.codec.pending_bytes:
             self._transport.write(self.codec.data_to_send())
 
     # The transport's producer
@@ -323,7 +350,7 @@ class Http2Connection(StreamProtocol):
             events = self.codec.receive_data(data, now)
         except RemoteProtocolError as error:
             _log.debug("bad HTTP/2 from {target}: {error}", target=self.pool.key, error=error)
-            self.flush()
+            self._write()
             self._end(Fault.BAD_RESPONSE)
             return
         self._receive(events)
@@ -383,7 +410,7 @@ class Http2Connection(StreamProtocol):
         elif not self.codec.settings_acknowledged:
             # RFC 9113 section 6.5.3
             self.codec.send_goaway(SETTINGS_TIMEOUT)
-            self.flush()
+            self._write()
             self._end(Fault.BAD_RESPONSE)
         elif self._pinged:
             self._end(Fault.TARGET_CLOSED)
@@ -400,7 +427,7 @@ class Http2Connection(StreamProtocol):
         if self._closing:
             return
         self.codec.send_goaway()
-        self.flush()
+        self._write()
         self._closing = True
         self.pool.lost(self)
         self.pool.closing(self)
@@ -423,6 +450,9 @@ class Http2Connection(StreamProtocol):
         for owner in list(self.streams):
             if self.streams.pop(owner, self) is None:
                 owner.fail(fault)
+
+
+classImplements(Http2Connection, IProtocol, IPushProducer)
 
 
 def _list_size(line: bytes, host: bytes, lines: bytes) -> int:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lbproxy.model.target_group import TargetGroup
     from lbproxy.telemetry.counters import TargetCounters
 
-_log = Logger()
+_log = Logger(__name__)  # compiled, it could not see where it is made
 
 _STREAMS_EXPECTED = 100
 """How many exchanges wait for one connection that is being made; what it takes, it says only then."""

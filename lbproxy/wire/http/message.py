@@ -177,7 +177,8 @@ class RequestFields(MessageFields):
         return False
 
     def _expect(self, value: bytes) -> bool:
-        self.expect_continue = self.expect_continue or value.lower() == b"100-continue"
+        # whatever it says: some read more into it than it does ("y 100-continue")
+        self.expect_continue = True
         return True
 
     def _upgrade(self, value: bytes) -> bool:

@@ -124,7 +124,7 @@ class RequestHead:
     keep_alive: bool
     """Whether the client wants to go on with this connection."""
     expect_continue: bool
-    """The client waits for a 100 (Continue) before it sends the body."""
+    """The request has an expectation, as a rule that of a 100 (Continue) before the client sends the body."""
     upgrade: bytes
     """``b"websocket"`` for a request to become one, else ``b""``. No other protocol is passed on."""
     te_trailers: bool

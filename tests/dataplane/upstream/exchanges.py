@@ -27,6 +27,7 @@ class FakeExchange(Exchange):
         self.pool = pool
         self.head = RequestHead()
         self.head.upgrade = upgrade
+        self.head.expect_continue = False
         self.client = _Client()
         self.connection: TargetConnection | None = None
         self.statuses: list[int] = []

@@ -335,7 +335,8 @@ def test_expectation_is_forwarded_in_1_1_and_dropped_in_1_0() -> None:
     assert (head.expect_continue, head.forwarded) == (True, fields)
     head = request(get(fields, b"HTTP/1.0"))
     assert (head.expect_continue, head.forwarded) == (False, b"A: 1\r\nB: 2\r\n")
-    assert not request(get(b"Expect: something\r\n")).expect_continue
+    assert request(get(b"Expect: something\r\n")).expect_continue
+    assert not request(get(b"X: 100-continue\r\n")).expect_continue
 
 
 @pytest.mark.parametrize(
