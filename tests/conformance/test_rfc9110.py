@@ -289,7 +289,9 @@ CASES: dict[str, Case] = {
         ended=CLIENT_CLOSED,
     ),
     "10.1.1: another one is the target's to refuse": Case(
-        asked=get("Expect: miracles"), answered=message("HTTP/1.1 417 Expectation Failed", "Content-Length: 0")
+        asked=get("Expect: miracles"),
+        answered=message("HTTP/1.1 417 Expectation Failed", "Content-Length: 0"),
+        ended=("", "closed"),
     ),
     # 10.1.4 TE
     "10.1.4: TE: trailers is said anew": Case(
