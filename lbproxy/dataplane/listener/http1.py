@@ -780,7 +780,10 @@ class ClientConnection(Downstream):
             exchange.request_data(data)
 
     def end_tunnel(self) -> None:
-        self._close()
+        if self._half_closed:
+            self._close()
+        else:
+            self._linger()
 
     def leave_tunnel(self, data: bytes) -> None:
         self.send_data(data)

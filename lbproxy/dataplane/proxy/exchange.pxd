@@ -142,6 +142,7 @@ cdef class Exchange(HttpRecord):
     cdef bint _is_limited(self, CRequestHead head, str rule) except -1
     cdef bint _normalize_path(self, CRequestHead head, bint strict) except -1
     cdef _answer(self, Match match)
+    cdef bint _may_go_on(self, CRequestHead head) except -1
     cdef _pass_gate(self, chosen, int priority)
     cdef str _choose_group(self, GroupChoice forward)
     cdef _bound_target(self)

@@ -15,7 +15,15 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lbproxy.dataplane.proxy.answers import error_body, grpc_fields, is_grpc_call, own_fields, reason_phrase
+from lbproxy.dataplane.proxy.answers import (
+    ALLOW,
+    date_line,
+    error_body,
+    grpc_fields,
+    is_grpc_call,
+    own_fields,
+    reason_phrase,
+)
 from lbproxy.dataplane.proxy.faults import Fault, Retry, Side
 from lbproxy.dataplane.proxy.forwarded import too_many_addresses
 from lbproxy.dataplane.router.redirect import expand
@@ -26,6 +34,7 @@ from lbproxy.native.protocol import StreamProtocol
 from lbproxy.native.transport import Flow, StreamTransport, relay
 from lbproxy.telemetry.records import HttpRecord
 from lbproxy.wire.errors import RemoteProtocolError
+from lbproxy.wire.http.fields import with_max_forwards
 from lbproxy.wire.http.path import normalize_target, use_normalized_path
 from lbproxy.wire.http1.codec import CHUNKED, NO_BODY, codec
 from lbproxy.wire.websocket import GOING_AWAY, FrameTracker, close_frame
@@ -335,6 +344,8 @@ class Exchange(HttpRecord):
         if match.forward is None:
             self._answer(match)
             return
+        if head.method == b"OPTIONS" and not self._may_go_on(head):
+            return
         if transform is not None and transform.rewrites and not self._rewrite(transform):
             self.fail(Fault.TRANSFORM_FAILED)
             return
@@ -550,6 +561,8 @@ class Exchange(HttpRecord):
                 return
             self.tries.settle()
         self.response_started = True
+        if not head.has_date:  # RFC 9110 section 6.6.1
+            head.forwarded += date_line(client.wall_time())
         if self._transform is not None:
             head.forwarded = self._changed(head.forwarded)
         fields = self._with_cookies(head) if self._sticky else head.forwarded
@@ -829,6 +842,19 @@ class Exchange(HttpRecord):
             where = b"Location: %b\r\n" % location
             self._respond(action.status, b"text/plain; charset=utf-8", body, self.redirect_url, where)
         self._finish()
+
+    def _may_go_on(self, head: RequestHead) -> bool:
+        """Count Max-Forwards down; when it has come to zero, the request is answered here (RFC 9110 section 7.6.2)."""
+        found = head.field_values(b"max-forwards")
+        if len(found) != 1 or not found[0].isdigit() or len(found[0]) > 9:
+            return True
+        left = int(found[0])
+        if left == 0:
+            self._respond(204, b"text/plain", b"", "", ALLOW)
+            self._finish()
+            return False
+        head.forwarded = with_max_forwards(head.forwarded, left - 1)
+        return True
 
     def _pass_gate(self, chosen: RegisteredTarget, priority: int) -> None:
         """Try the target if it may be given one more request, or another one; else wait."""
