@@ -10,6 +10,7 @@ The phases: *match* (rule), *pick* (target), *connect*, *send*, *wait*, *relay*,
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ from lbproxy.dataplane.router.transform import is_preflight
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import FixedResponse, Redirect
 from lbproxy.native.protocol import StreamProtocol
+from lbproxy.native.transport import Flow, StreamTransport, relay
 from lbproxy.telemetry.records import HttpRecord
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http.fields import with_max_forwards
@@ -54,6 +56,15 @@ _IDEMPOTENT = frozenset(method.encode("ascii") for method in IDEMPOTENT_METHODS)
 _MAX_KEPT_BODY = 65536
 """A request body up to this size can be sent again: in any case if it was there in one piece, in more pieces where
 the target group has a policy for retries."""
+
+
+RELAY_FROM = 131072
+"""The transports relay the rest of a body if it is at least so long,"""
+_RELAY_LEAVES = 16384
+"""all but so much of it."""
+
+_RELAY_FROM = RELAY_FROM  # compiled, a number in C
+_LONG_AGO = -math.inf
 
 
 class Downstream(StreamProtocol):
@@ -109,6 +120,10 @@ class Downstream(StreamProtocol):
         """End the connection so that the answer cannot pass for whole."""
         raise NotImplementedError  # interface
 
+    def relay_sink(self) -> StreamTransport | None:
+        """Where the rest of the answer's body could be written as it is, if there is such a transport."""
+        return None
+
     def start_tunnel(self, reason: bytes, fields: bytes, protocol: bytes) -> None:
         """Answer 101 and hand all that comes to `Exchange.request_data`, unframed."""
         raise NotImplementedError  # interface
@@ -154,6 +169,10 @@ class Upstream(StreamProtocol):
     def resume_response(self) -> None:
         raise NotImplementedError  # interface
 
+    def relay_sink(self) -> StreamTransport | None:
+        """Where the rest of the request's body could be written as it is, if there is such a transport."""
+        return None
+
     def is_taking(self) -> bool:
         """Tell whether the target, which reads slowly, has taken something since the last look."""
         raise NotImplementedError  # interface
@@ -180,6 +199,7 @@ class Exchange(HttpRecord):
         "_connecting",
         "_counted",
         "_data",
+        "_down",
         "_earlier_tries",
         "_following",
         "_framing",
@@ -197,6 +217,7 @@ class Exchange(HttpRecord):
         "_sent_target",
         "_trailers",
         "_transform",
+        "_up",
         "alone",
         "answered",
         "began",
@@ -261,6 +282,9 @@ class Exchange(HttpRecord):
         self.request_target = b""
         """As it came, where what is sent on differs; `complete_record` fills in the others."""
         self._queued = False
+        self._up: Flow | None = None
+        self._down: Flow | None = None
+        """What the transports relay of the bodies by themselves; not counted yet."""
         self._sticky = False
         self._sticky_group: str | None = None
 
@@ -362,6 +386,9 @@ class Exchange(HttpRecord):
         """The request is whole."""
         self.request_ended = True
         self._trailers = trailers
+        if self._up is not None:
+            self.settle()
+            self._up = None
         if self.tries is not None:
             self.tries.began()
         upstream = self.upstream
@@ -414,7 +441,11 @@ class Exchange(HttpRecord):
             self.client.expect_progress(3600.0)
             return
         upstream = self.upstream
-        if upstream is not None and upstream.is_taking():
+        until = self._relayed_last() + self.runtime.idle_timeout
+        now = self.client.clock.now()
+        if until > now:
+            self.client.expect_progress(until - now)
+        elif upstream is not None and upstream.is_taking():
             self.client.expect_progress(self.runtime.idle_timeout)
         elif self.tunnel:
             self.error_reason = Fault.IDLE_TIMEOUT.reason
@@ -433,6 +464,47 @@ class Exchange(HttpRecord):
             self.fail(Fault.RESPONSE_TIMEOUT)
         else:
             self.fail(Fault.CLIENT_TIMEOUT)
+
+    # Relay
+
+    def relay_request(self, source: StreamTransport, remaining: int) -> int:
+        """Have the transports move what they can of what is to come of the request's body; return how much that is.
+
+        Only for a body that will not be sent again.
+        """
+        upstream = self.upstream
+        if upstream is None or self._repeatable or self._refusable:
+            return 0
+        self._up = _relay_most(source, upstream.relay_sink(), self.client.clock, remaining)
+        return self._relaying(self._up, remaining)
+
+    def relay_response(self, source: StreamTransport, remaining: int) -> int:
+        """The same for the answer's body."""
+        self._down = _relay_most(source, self.client.relay_sink(), self.client.clock, remaining)
+        return self._relaying(self._down, remaining)
+
+    def _relaying(self, flow: Flow | None, remaining: int) -> int:
+        if flow is None:
+            return 0
+        self.runtime.relaying.add(self)
+        return remaining - _RELAY_LEAVES
+
+    def _relayed_last(self) -> float:
+        """When the transports have moved something by themselves; minus infinity if they do not."""
+        up, down = self._up, self._down
+        return max(up.last if up is not None else _LONG_AGO, down.last if down is not None else _LONG_AGO)
+
+    def settle(self) -> None:
+        """Count what the transports have relayed by themselves."""
+        up, down = self._up, self._down
+        if up is not None:
+            size = up.settle()
+            self.received_bytes += size
+            self.pool.counters.sent_bytes += size
+        if down is not None:
+            size = down.settle()
+            self.sent_bytes += size
+            self.pool.counters.received_bytes += size
 
     # The target's side calls
 
@@ -1052,6 +1124,9 @@ class Exchange(HttpRecord):
         if self.done:
             return
         self.done = True
+        if self._up is not None or self._down is not None:
+            self.settle()
+            self.runtime.relaying.discard(self)
         if self.tries is not None:
             self.tries.end()
         if self._counted:
@@ -1061,6 +1136,13 @@ class Exchange(HttpRecord):
             self.runtime.finished(self)
         finally:
             self.client.exchange_done()
+
+
+def _relay_most(source: StreamTransport, sink: StreamTransport | None, clock: Clock, remaining: int) -> Flow | None:
+    """The end is left to the protocols: what comes last, and what follows, is read by them as ever."""
+    if sink is None or remaining < _RELAY_FROM:
+        return None
+    return relay(source, sink, clock, remaining - _RELAY_LEAVES)
 
 
 def _local_host(client: Downstream) -> bytes:

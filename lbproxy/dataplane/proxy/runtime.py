@@ -162,6 +162,7 @@ class HttpRuntime:
         "normalizes_paths",
         "preflight",
         "rate_limits",
+        "relaying",
         "slow_client_grace",
         "strict_paths",
         "table",
@@ -179,6 +180,7 @@ class HttpRuntime:
         access_log: AccessLog | None,
         group_stickiness: GroupStickiness | None = None,
         rate_limits: RateLimits | None = None,
+        relaying: set[Exchange] | None = None,
     ) -> None:
         self.name = listener.name
         self.rate_limits = rate_limits
@@ -210,6 +212,8 @@ class HttpRuntime:
         self.min_request_rate = float(listener.min_request_rate)
         self.min_response_rate = float(listener.min_response_rate)
         self.slow_client_grace = listener.slow_client_grace_seconds
+        self.relaying = set() if relaying is None else relaying
+        """Those whose bodies the transports relay by themselves, to be asked for what they have counted."""
         self.http2 = listener.http2
         self.max_requests = listener.max_requests_per_connection
         """0 for any number."""
