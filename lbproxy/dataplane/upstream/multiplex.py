@@ -99,8 +99,9 @@ class MultiplexPool(Pool):
 
     def end(self) -> None:
         self._cells[self._cell] -= 1
-        if self.gate is not None:
-            self.gate.freed()
+        gate = self.gate
+        if gate is not None:
+            gate.freed()
 
     def take(self, repeatable: bool) -> TargetStream | None:
         """A stream on a connection that has room."""
