@@ -13,6 +13,7 @@ from setuptools.command.build_ext import build_ext
 NATIVE = (
     "native/_clock.pyx",
     "native/_ids.pyx",
+    "native/_prefixes.pyx",
     "native/_relay.pyx",
     "native/_loop.pyx",
     "native/_stream.pyx",

@@ -49,6 +49,7 @@ TABLE = {
     "dataplane": Row(),
     "dataplane.deadlines": Row(ours=("native",), others=_TWISTED),
     "dataplane.router": Row(ours=("model", "wire"), others=("re2",)),
+    "dataplane.router.table": Row(ours=("model", "wire", "dataplane.router", "native")),
     "dataplane.balancer": Row(ours=("model", "wire", "ipc.cells", "dataplane.router")),
     "dataplane.balancer.seal": Row(ours=("model",), others=("cryptography",)),
     "dataplane.proxy": Row(ours=(*_PURE, "native")),

@@ -25,6 +25,7 @@ from lbproxy.dataplane.listener.http1 import HttpFront
 from lbproxy.dataplane.listener.http2 import Http2Connection
 from lbproxy.dataplane.listener.proxyprotocol import ProxyProtocolFactory
 from lbproxy.dataplane.listener.tls import ServerTls, describe
+from lbproxy.dataplane.proxy.exchange import Exchange
 from lbproxy.dataplane.proxy.forwarded import TraceIds
 from lbproxy.dataplane.proxy.ratelimit import Buckets, RateLimits
 from lbproxy.dataplane.proxy.runtime import HttpRuntime
@@ -94,6 +95,7 @@ class Serving:
         self._slot = slot
         self._random = random.Random()
         self._deadlines = Deadlines(reactor.callLater, time.monotonic)
+        self._relaying: set[Exchange] = set()
         self._connector = Connector(reactor, self._deadlines)
         self._trace_ids = TraceIds(self._random, time.time)
         self._tables: dict[str, tuple[Listener, Table]] = {}
@@ -229,6 +231,7 @@ class Serving:
             self._log,
             self._group_stickiness,
             RateLimits(listener, counters, self._buckets, time.monotonic_ns) if listener.rate_limits else None,
+            self._relaying,
         )
 
     def _factory(self, front: Front, listener: Listener, tls: ServerTls | None) -> Any:
@@ -306,6 +309,8 @@ class Serving:
         for front in self._fronts():
             if isinstance(front, TcpFront):
                 front.settle()
+        for exchange in self._relaying:
+            exchange.settle()
         if self._log is not None:
             self.counters.access_log_dropped = self._log.dropped
         return self.counters.report()

@@ -47,6 +47,32 @@ cdef enum:
 
 ctypedef const unsigned char* octets
 
+cdef extern from *:
+    """
+    #ifdef __SSE2__
+    #include <emmintrin.h>
+    #endif
+
+    /* Past the visible octets, spaces and tabs of ASCII, by whole sixteens before the limit, and up to the first other. */
+    static inline const unsigned char* skip_plain(const unsigned char* p, const unsigned char* limit) {
+    #ifdef __SSE2__
+        while (limit - p >= 16) {
+            __m128i v = _mm_loadu_si128((const __m128i*)p);
+            __m128i low = _mm_cmplt_epi8(v, _mm_set1_epi8(0x20)); /* signed: from 0x80 on, too */
+            __m128i odd = _mm_or_si128(
+                _mm_andnot_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(0x09)), low),
+                _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7F)));
+            int found = _mm_movemask_epi8(odd);
+            if (found)
+                return p + __builtin_ctz((unsigned)found);
+            p += 16;
+        }
+    #endif
+        return p;
+    }
+    """
+    octets skip_plain(octets p, octets limit) noexcept nogil
+
 cdef unsigned char CLASS[256]
 
 
@@ -124,6 +150,12 @@ cdef inline octets skip(octets p, unsigned char kind) noexcept nogil:
     while CLASS[p[0]] & kind:
         p += 1
     return p
+
+
+cdef inline octets skip_value(octets p, octets limit, unsigned char kind) noexcept nogil:
+    """As `skip`, for values, which are long: sixteen octets at a time as far as ``limit``."""
+    p = skip_plain(p, limit)
+    return skip(p, kind)
 
 
 cdef inline bint same(octets p, const char* name, Py_ssize_t size) noexcept nogil:
@@ -236,6 +268,7 @@ cpdef RequestHead scan_request(bytes data, Py_ssize_t start=0):
 cdef RequestHead usual_request(bytes data, Py_ssize_t start):
     """The head, or None if it is not whole or not usual."""
     cdef octets base = <octets>PyBytes_AS_STRING(data)
+    cdef octets limit = base + PyBytes_GET_SIZE(data)
     cdef octets begin = base + start
     cdef octets p
     cdef octets path
@@ -313,7 +346,7 @@ cdef RequestHead usual_request(bytes data, Py_ssize_t start):
         if colon[0] != 0x3A or colon[1] != 0x20:
             return None
         value = colon + 2
-        p = end = skip(value, PLAIN_VALUE)
+        p = end = skip_value(value, limit, PLAIN_VALUE)
         if p[0] != 0x0D or p[1] != 0x0A:
             return None
         if end == value or value[0] == 0x20 or value[0] == 0x09 or (end - 1)[0] == 0x20 or (end - 1)[0] == 0x09:
@@ -502,6 +535,7 @@ cpdef ResponseHead scan_response(bytes data, Py_ssize_t start=0):
 cdef ResponseHead usual_response(bytes data, Py_ssize_t start):
     """The head, or None if it is not whole or not usual; 1xx and 204, which have no body, are not."""
     cdef octets base = <octets>PyBytes_AS_STRING(data)
+    cdef octets limit = base + PyBytes_GET_SIZE(data)
     cdef octets begin = base + start
     cdef octets p = begin
     cdef octets reason
@@ -552,7 +586,7 @@ cdef ResponseHead usual_response(bytes data, Py_ssize_t start):
         if colon[0] != 0x3A or colon[1] != 0x20:
             return None
         value = colon + 2
-        p = end = skip(value, VALUE)
+        p = end = skip_value(value, limit, VALUE)
         if p[0] != 0x0D or p[1] != 0x0A:
             return None
         if end == value or value[0] == 0x20 or value[0] == 0x09 or (end - 1)[0] == 0x20 or (end - 1)[0] == 0x09:

@@ -8,8 +8,10 @@ cdef class Flow:
     cdef Clock clock
     cdef long long settled
     cdef bint copying
+    cdef long long limit
 
     cdef int count(self, Py_ssize_t size) except -1
+    cdef Py_ssize_t most(self, Py_ssize_t size) noexcept
 
 
 cdef class Pipe:

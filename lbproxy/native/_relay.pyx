@@ -35,17 +35,23 @@ cdef int pipes = 0
 cdef class Flow:
     """What one direction of a relay has moved.
 
-    ``moved`` is how many bytes its source has sent, ``last`` when, by the clock.
+    ``moved`` is how many bytes its source has sent, ``last`` when, by the clock.  After ``limit`` bytes, if that is not
+    negative, the relay is over.
     """
 
-    def __init__(self, Clock clock not None):
+    def __init__(self, Clock clock not None, long long limit=-1):
         self.clock = clock
+        self.limit = limit
         self.last = clock.now()
 
     cdef int count(self, Py_ssize_t size) except -1:
         self.moved += size
         self.last = self.clock.now()
         return 0
+
+    cdef Py_ssize_t most(self, Py_ssize_t size) noexcept:
+        """How much of a read of this size may be moved."""
+        return size if self.limit < 0 or self.limit - self.moved > size else <Py_ssize_t>(self.limit - self.moved)
 
     def settle(self):
         """Give how many bytes have moved since this was asked before."""

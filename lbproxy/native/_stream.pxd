@@ -53,7 +53,7 @@ cdef class StreamTransport(Descriptor):
     cdef int read_ended(self) except -1
     cdef void read_more(self, Py_ssize_t size) noexcept
     cdef int relay_received(self, bint hung_up) except -1
-    cdef Py_ssize_t splice_to(self, StreamTransport sink) except? -1
+    cdef Py_ssize_t splice_to(self, StreamTransport sink, Py_ssize_t most) except? -1
     cdef int take(self, const char* data, Py_ssize_t size) except -1
     cdef int send_bytes(self, bytes data) except -1
     cdef bint keeps(self, bytes data) except -1

@@ -465,12 +465,12 @@ cdef class StreamTransport(Descriptor):
         for rounds in range(READ_ROUNDS):
             large = self.read_size > SMALL_READ
             if large and not flow.copying and sink.queued == 0 and sink.connected and not sink.write_closed:
-                count = self.splice_to(sink)
+                count = self.splice_to(sink, flow.most(SPLICED))
                 if count == -EINVAL:
                     flow.copying = True
                     continue
             else:
-                count = recv(self.fd, relay_buffer, RELAY_READ if large else SMALL_READ, 0)
+                count = recv(self.fd, relay_buffer, flow.most(RELAY_READ if large else SMALL_READ), 0)
                 if count < 0:
                     count = -errno
                 elif count > 0:
@@ -480,6 +480,11 @@ cdef class StreamTransport(Descriptor):
             if count == 0:
                 return ENDED
             flow.count(count)
+            if flow.moved == flow.limit:
+                self.flow = self.sink = None
+                if self.fd < 0 or not self.wanted & EPOLLIN:
+                    return FINE
+                return self.receive(hung_up)
             if count >= SMALL_READ:
                 self.read_size = LARGE_READ
             elif count <= SMALL_READ // 2:
@@ -488,13 +493,13 @@ cdef class StreamTransport(Descriptor):
                 return FINE
         return FINE
 
-    cdef Py_ssize_t splice_to(self, StreamTransport sink) except? -1:
+    cdef Py_ssize_t splice_to(self, StreamTransport sink, Py_ssize_t most) except? -1:
         """Move what has come to a plain sink with an empty queue; give its size, or minus the error number."""
         cdef Pipe pipe = borrow_pipe()
         cdef Py_ssize_t count, sent
         if pipe is None:
             return -EINVAL
-        count = splice(self.fd, NULL, pipe.writing, NULL, SPLICED, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
+        count = splice(self.fd, NULL, pipe.writing, NULL, most, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
         if count <= 0:
             if count < 0:
                 count = -errno
@@ -1069,8 +1074,10 @@ cdef class Acceptor(Descriptor):
 classImplements(Acceptor, interfaces.IReadDescriptor)
 
 
-def relay(source, sink, clock):
+def relay(source, sink, clock, long long limit=-1):
     """From now on write what comes from ``source`` to ``sink``, and give the account of it.
+
+    After ``limit`` bytes, if that is not negative, what comes goes to the protocol again.
 
     Gives None where one of them is no transport of this package: it goes on giving what comes to its protocol.
     A source that relays tells its protocol of the end as ever.  The sink's producer is paused and resumed as
@@ -1079,7 +1086,9 @@ def relay(source, sink, clock):
     cdef StreamTransport native
     if not isinstance(source, StreamTransport) or not isinstance(sink, StreamTransport):
         return None
-    cdef Flow flow = Flow(clock)
+    if limit == 0:
+        return None
+    cdef Flow flow = Flow(clock, limit)
     flow.copying = type(source) is not StreamTransport or type(sink) is not StreamTransport
     native = <StreamTransport>source
     if native.fd >= 0:

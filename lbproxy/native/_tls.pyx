@@ -519,19 +519,23 @@ cdef class TlsTransport(StreamTransport):
         cdef Flow flow = self.flow
         cdef StreamTransport sink = self.sink
         cdef int count, size = 0
+        cdef Py_ssize_t most
         self.read_wants_write = self.read_cut = False
         while True:
             ERR_clear_error()
-            count = SSL_read(self.ssl, relay_buffer + size, RECORD)
+            most = flow.most(size + RECORD) - size
+            count = SSL_read(self.ssl, relay_buffer + size, <int>most)
             if count > 0:
                 size += count
-            if count <= 0 or self.read_size <= RECORD or size > RELAY_READ - RECORD:
+            if count <= 0 or self.read_size <= RECORD or size > RELAY_READ - RECORD or count == most < RECORD:
                 break
         if size == 0:
             return self.read_stopped(count)
         self.read_cut = count <= 0 and SSL_get_error(self.ssl, count) != SSL_ERROR_WANT_READ
         self.read_size = LARGE_READ if size >= RECORD else RECORD
         flow.count(size)
+        if flow.moved == flow.limit:
+            self.flow = self.sink = None
         sink.take(relay_buffer, size)
         return GIVEN
 

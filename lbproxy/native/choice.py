@@ -10,7 +10,8 @@ import os
 from importlib import import_module
 
 _MODULES = tuple(
-    f"lbproxy.native.{name}" for name in ("_relay", "_loop", "_stream", "_contexts", "_tls", "_http1", "_clock", "_ids")
+    f"lbproxy.native.{name}"
+    for name in ("_relay", "_loop", "_stream", "_contexts", "_tls", "_http1", "_clock", "_ids", "_prefixes")
 )
 
 

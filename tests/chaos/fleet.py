@@ -28,18 +28,27 @@ class ServerProcess:
         self._mode_file = folder / f"server-{number}"
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
-        self.start()
+        for _ in range(3):
+            if self._listens():
+                return
+            self.kill()  # somebody else has taken that port meanwhile
+            self.port = port or free_port()
+        raise AssertionError(f"{SERVER} does not listen")
 
     @property
     def key(self) -> str:
         return f"{self.host}:{self.port}"
 
     def start(self) -> None:
-        """Start it, and return when it listens."""
+        """Start it again, and return when it listens."""
+        assert self._listens()
+
+    def _listens(self) -> bool:
+        """Start it and wait until it listens; tell whether it does."""
         command = [sys.executable, str(SERVER), self.host, str(self.port), str(self._mode_file), str(self._seconds)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"ready\n"
+        return self._process.stdout.readline() == b"ready\n"
 
     def kill(self) -> None:
         """End it without a word, as an out-of-memory killer does."""
@@ -72,7 +81,13 @@ class Fleet:
     """Some targets, and the target group that has them."""
 
     def __init__(self, folder: Path, size: int = 4, seconds: float = 0.004) -> None:
-        self.servers = [ServerProcess(folder, number, seconds) for number in range(size)]
+        self.servers: list[ServerProcess] = []
+        try:
+            for number in range(size):
+                self.servers.append(ServerProcess(folder, number, seconds))
+        except BaseException:
+            self.__exit__()
+            raise
 
     def configuration(self, port: int, **options: str) -> str:
         settings = {

@@ -1,6 +1,6 @@
 """RFC 9112 (HTTP/1.1) and what RFC 9110 adds, one requirement on an intermediary after another.
 
-What a codec alone decides; requirements on exchanges and connections are tested with the proxy.
+What a codec alone decides; then the same between a client and a target, at every split of what they send.
 """
 
 from __future__ import annotations
@@ -9,13 +9,17 @@ import pytest
 
 from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT
 from lbproxy.wire.http.framing import response_has_body
-from lbproxy.wire.http1.body import ChunkedReader
+from lbproxy.wire.http1.body import ChunkedReader, encode_chunk
 from lbproxy.wire.http1.head import RequestHead, ResponseHead, scan_request, scan_response
+from tests.conformance.exchanges import Outcome, Walk, outcomes
 from tests.wire.http1.cases import (
     ACCEPTED_BODIES,
+    ACCEPTED_REQUESTS,
+    ACCEPTED_RESPONSES,
     REFUSED_BODIES,
     REFUSED_REQUESTS,
     REFUSED_RESPONSES,
+    Chunked,
     Refused,
     get,
     outcome,
@@ -23,6 +27,10 @@ from tests.wire.http1.cases import (
 )
 
 pytestmark = pytest.mark.conformance
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+CHUNKED_REQUEST = b"POST / HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKED_ANSWER = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def request(data: bytes) -> RequestHead:
@@ -56,6 +64,72 @@ def test_what_the_section_forbids_is_refused(case: Refused) -> None:
     else:
         result = outcome(scan, case.data)
     assert result == (case.reason, case.status)
+
+
+def seen_through(asked: bytes, answered: bytes = OK) -> Outcome:
+    """What becomes of an exchange, the same at every split."""
+    first = None
+    for came, pieces in outcomes(asked, answered, True):
+        first = first or came
+        assert came == first, pieces
+    assert first is not None
+    return first
+
+
+@pytest.mark.parametrize("case", REFUSED_REQUESTS, ids=lambda case: repr(case.data[:50]))
+def test_nothing_of_what_is_refused_reaches_the_target_at_any_split(case: Refused) -> None:
+    came = seen_through(case.data + b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert came.target == b""
+    assert came.client_ended == "closed"
+    # HTTP/2 may begin on this listener as well: who speaks neither gets no answer
+    told = came.client.startswith(b"HTTP/1.1 %d " % case.status)
+    assert told or (came.client, case.reason) == (b"", "BadVersion")
+
+
+@pytest.mark.parametrize("data", ACCEPTED_REQUESTS, ids=lambda data: repr(data[:50]))
+def test_what_is_accepted_is_the_same_to_the_target_at_every_split(data: bytes) -> None:
+    head = request(data)
+    content = b"0\r\n\r\n" if head.chunked else b"x" * max(0, head.content_length)
+    came = seen_through(data + content)
+    assert came.target.startswith((head.method + b" /", b"OPTIONS * HTTP/1.1\r\n"))
+
+
+@pytest.mark.parametrize("case", REFUSED_RESPONSES, ids=lambda case: repr(case.data[:50]))
+def test_nothing_of_an_answer_that_is_refused_reaches_the_client_at_any_split(case: Refused) -> None:
+    came = seen_through(get(b""), case.data + b"x")
+    assert came.client.startswith(b"HTTP/1.1 502 Bad Gateway\r\nServer: lbproxy\r\n")
+    assert came.target_ended == "aborted"
+
+
+@pytest.mark.parametrize("data", ACCEPTED_RESPONSES, ids=lambda data: repr(data[:50]))
+def test_an_answer_that_is_accepted_is_the_same_to_the_client_at_every_split(data: bytes) -> None:
+    head = response(data)
+    ended = b"0\r\n\r\n" if head.chunked else b""
+    came = seen_through(get(b""), data + ended if head.status >= 200 else data + OK)
+    assert head.status == 101 or b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason) in came.client
+
+
+@pytest.mark.parametrize("case", ACCEPTED_BODIES, ids=lambda case: repr(case.data[:50]))
+def test_chunks_carry_the_same_content_at_every_split(case: Chunked) -> None:
+    body = case.data[: len(case.data) - len(case.rest)]
+    written = b"%b0\r\n%b\r\n" % (encode_chunk(case.payload) if case.payload else b"", case.trailers)
+    came = seen_through(CHUNKED_REQUEST + body, CHUNKED_ANSWER + body)
+    assert came.target.endswith(b"\r\n\r\n" + written)
+    assert came.client.endswith(b"\r\n\r\n" + written)
+
+
+@pytest.mark.parametrize("case", REFUSED_BODIES, ids=lambda case: repr(case.data[:50]))
+def test_chunks_that_are_refused_never_look_whole_at_any_split(case: Refused) -> None:
+    end = b"0\r\n\r\n"
+    starts = len(CHUNKED_REQUEST), len(CHUNKED_ANSWER)
+    for came, pieces in outcomes(CHUNKED_REQUEST + case.data, OK, start=starts):
+        assert not came.target.endswith(end), pieces
+        assert came.target_ended in ("", "aborted"), pieces
+        assert came.client_ended == "closed", pieces
+    for came, pieces in outcomes(get(b""), CHUNKED_ANSWER + case.data, start=starts):
+        assert not came.client.endswith(end), pieces
+        assert came.client_ended == "aborted" or came.client.startswith(b"HTTP/1.1 502 "), pieces
+        assert came.target_ended == "aborted", pieces
 
 
 def test_2_2_empty_lines_before_a_request_line_are_ignored() -> None:
@@ -215,3 +289,60 @@ def test_rfc9110_10_1_1_100_continue_in_http_1_0_is_ignored() -> None:
 
 def test_rfc9110_15_6_6_unsupported_major_version_is_505() -> None:
     assert status_of(b"GET / HTTP/3.0\r\nHost: a\r\n\r\n") == 505
+
+
+# 9.5, 9.6: either side may end at any time
+
+POSTED = get(b"Content-Length: 5\r\n", method=b"POST") + b"hello"
+
+
+def ended_at(cut: int, asked: bytes, answered: bytes, side: str, how: str) -> Walk:
+    """A walk in which one side ends the connection after so many octets of what it sends."""
+    walk = Walk({})
+    walk.client.deliver(asked[:cut] if side == "client" else asked)
+    walk.world.turn()
+    target = walk.target
+    walk.world.turn()
+    ending = walk.client if side == "client" else target
+    assert ending is not None
+    if side == "target":
+        ending.deliver(answered[:cut])
+    if how == "end":
+        ending.deliver_eof()
+    else:
+        ending.reset()
+    walk.world.wait(0.2)
+    if side == "client" and how == "end" and target is not None and not target.ended:
+        target.deliver(answered)
+    walk.world.wait(3)
+    assert walk.world.in_flight == 0
+    return walk
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+@pytest.mark.parametrize("asked", [POSTED, CHUNKED_REQUEST + b"5\r\nhello\r\n0\r\n\r\n"], ids=["length", "chunked"])
+def test_9_5_a_client_may_end_at_any_octet(asked: bytes, how: str) -> None:
+    for cut in range(len(asked) + 1):
+        walk = ended_at(cut, asked, OK, "client", how)
+        assert not walk.client.connected, cut
+        target = walk.target
+        if cut < len(asked):
+            assert target is None or target.ended == "aborted", "half a request must not look whole"
+            assert b"200 OK" not in walk.client.sent
+        elif how == "end":
+            assert walk.client.sent.endswith(b"\r\n\r\nok")
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+@pytest.mark.parametrize("answered", [OK, CHUNKED_ANSWER + b"5\r\nhello\r\n0\r\n\r\n"], ids=["length", "chunked"])
+def test_9_5_a_target_may_end_at_any_octet(answered: bytes, how: str) -> None:
+    head = answered.index(b"\r\n\r\n") + 4
+    for cut in range(len(answered) + 1):
+        client = ended_at(cut, POSTED, answered, "target", how).client
+        if cut < head:
+            assert client.sent.startswith(b"HTTP/1.1 502 "), cut
+        elif cut < len(answered):
+            assert client.sent.startswith(b"HTTP/1.1 200 "), cut
+            assert client.ended == "aborted", "a cut answer must look cut"
+        else:
+            assert client.connected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from random import Random
 from typing import Any
@@ -41,6 +42,12 @@ CLIENT = IPv4Address("TCP", "192.0.2.7", 40000)
 OWN = IPv4Address("TCP", "198.51.100.1", 8080)
 
 _EOF = b""
+_DATE = re.compile(rb"(?i)\r\ndate: [^\r]*")
+
+
+def undated(data: bytes) -> bytes:
+    """Answers without their Date, which is that of the computer (RFC 9110 section 6.6.1)."""
+    return _DATE.sub(b"", data)
 
 
 class FakeTransport:

@@ -7,29 +7,39 @@ pure one also under ``LBPROXY_NATIVE=off``, in which the coverage of the pure on
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from lbproxy.native.choice import available
+from lbproxy.telemetry import formats
+from lbproxy.telemetry.formats import FORMATS, pure_http_json, pure_tcp_json
+from lbproxy.telemetry.records import HttpRecord, TcpRecord
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http.path import normalize_path
 from lbproxy.wire.http1 import head
 from lbproxy.wire.http1.body import ChunkedReader, encode_chunk, last_chunk
+from lbproxy.wire.http1.codec import CHUNKED, NO_BODY, PureCodec
 from lbproxy.wire.http1.head import pure_scan_request, pure_scan_response
 from lbproxy.wire.http2.connection import Connection
 from lbproxy.wire.http2.errors import ConnectionFault
 from lbproxy.wire.http2.hpack import Decoder
-from lbproxy.wire.proxyprotocol import ProxyHeaderReader
+from lbproxy.wire.proxyprotocol import ProxyHeader, ProxyHeaderReader, encode_v1, encode_v2
+from lbproxy.wire.websocket import FrameTracker
 
 compiled: Any = None
+compiled_codec: Any = None
+compiled_lines: Any = None
 if available:
-    compiled = head
+    from lbproxy.native._http1 import Codec as compiled_codec
+
+    compiled, compiled_lines = head, formats  # the latter go with compiled records only
 else:
     with contextlib.suppress(ImportError):
         from lbproxy.native import _http1
 
-        compiled = _http1
+        compiled, compiled_codec = _http1, _http1.Codec
         compiled.fall_back_to(lambda data, start: None, lambda data, start: None)  # it cannot return the pure heads
 
 _REQUEST = [
@@ -161,15 +171,33 @@ def _read_body(parts: list[bytes]) -> tuple[bytes, bytes, bytes, bool] | None:
     return payload, reader.trailers, reader.rest + rest, reader.ended
 
 
+def written(data: bytes) -> None:
+    """Both codecs write the same heads, of whatever; the pieces go in as they are."""
+    if compiled_codec is None:
+        return
+    pieces = [*data.split(b"\n", 6), *[b""] * 6][:7]
+    assert compiled_codec().request_block(*pieces) == PureCodec().request_block(*pieces)
+    first, size, content = pieces[0], len(data), pieces[1]
+    for framing in (NO_BODY, CHUNKED, 0, size, size * 10**9):
+        response = (100 + size % 500, first, content, framing, size % 3, pieces[2])
+        assert compiled_codec().response(*response) == PureCodec().response(*response)
+
+
 def proxyprotocol(data: bytes) -> None:
-    """Any split is read alike, or refused with what is foreseen."""
+    """Any split is read alike, or refused with what is foreseen; what is read can be written."""
     whole = _read_proxy_header([data])
     for parts in splits(data[:300]):
         if len(data) <= 300:
             assert _read_proxy_header(parts) == whole
+    header = whole[0]
+    if header is not None and header.source is not None and header.destination is not None:
+        for encode in (encode_v1, encode_v2):
+            again, rest = _read_proxy_header([encode(header.source, header.destination) + b"x"])
+            assert again is not None
+            assert (again.source, again.destination, rest) == (header.source, header.destination, b"x")
 
 
-def _read_proxy_header(parts: list[bytes]) -> object:
+def _read_proxy_header(parts: list[bytes]) -> tuple[ProxyHeader | None, bytes | str]:
     reader = ProxyHeaderReader()
     header = None
     rest = b""
@@ -181,8 +209,83 @@ def _read_proxy_header(parts: list[bytes]) -> object:
                 header = reader.receive_data(part)
                 rest = reader.rest if header is not None else b""
     except RemoteProtocolError:
-        return "refused"
+        return None, "refused"
     return header, rest
+
+
+def websocket(data: bytes) -> None:
+    """Any split is followed alike, and the ends of frames are found where a walk over all of them finds them."""
+    whole = _follow([data])
+    for parts in splits(data[:500]):
+        if len(data) <= 500:
+            assert _follow(parts) == whole
+    assert whole == _frames(data)
+
+
+def _follow(parts: list[bytes]) -> tuple[bool, bool]:
+    tracker = FrameTracker()
+    for part in parts:
+        tracker.receive_data(part)
+    return tracker.between_frames, tracker.closed
+
+
+def _frames(data: bytes) -> tuple[bool, bool]:
+    """Whether these are whole frames (RFC 6455 section 5.2), and whether the head of a close frame is among them."""
+    closed = False
+    while len(data) >= 2:
+        size, head = data[1] & 0x7F, 2
+        if size > 125:
+            head += 2 if size == 126 else 8
+            size = int.from_bytes(data[2:head], "big")
+        head += 4 if data[1] & 0x80 else 0
+        if len(data) < head:
+            break
+        closed = closed or data[0] & 0x0F == 8
+        if len(data) < head + size:
+            break
+        data = data[head + size :]
+    return not data, closed
+
+
+def logline(data: bytes) -> None:
+    """Whatever a client sends makes one line with the same fields, and both formatters write the same."""
+    texts = [*data.split(b"\xff", 9), *[b""] * 9][:10]
+    record, connection = _records(texts)
+    usual = _records([b"x"] * 10)
+    for form in FORMATS.values():
+        for line, other in (
+            (form.http(record), form.http(usual[0])),
+            (form.tcp(connection), form.tcp(usual[1])),
+        ):
+            assert line[:-1].isascii()
+            assert line[:-1].isprintable()
+            assert line[-1] == "\n"
+            if form is not FORMATS["json"]:
+                assert len(_WORDS.findall(line)) == len(_WORDS.findall(other))
+    told = json.loads(pure_http_json(record))
+    assert {*told} - {"transformed_uri", "transformed_host"} == {*json.loads(pure_http_json(_records([b""] * 10)[0]))}
+    names = ("method", "host", "request_target", "version", "user_agent", "referer")
+    for name, text in zip(names, texts, strict=False):
+        assert told[name] == text.decode("utf-8", "backslashreplace")
+    if compiled_lines is not None:
+        assert compiled_lines.http_json(record) == pure_http_json(record)
+        assert compiled_lines.tcp_json(connection) == pure_tcp_json(connection)
+
+
+_WORDS = re.compile(r'"[^"]*"|[^" ]+')
+"""The fields of a line that is not JSON."""
+
+
+def _records(texts: list[bytes]) -> tuple[HttpRecord, TcpRecord]:
+    record = HttpRecord()
+    record.kind = record.scheme = "http"
+    record.client_host, record.client_port, record.started, record.listener = "192.0.2.7", 40000, 1.5, "web"
+    record.method, record.authority, record.request_target, record.version = texts[:4]
+    record.user_agent, record.referer, record.trace_id, record.transformed_uri = texts[4:8]
+    record.server_name, record.error_reason = (text.decode("latin-1") for text in texts[8:])
+    connection = TcpRecord("web", "192.0.2.7", 40000, 1.5)
+    connection.server_name, connection.error_reason = record.server_name, record.error_reason
+    return record, connection
 
 
 def path(data: bytes) -> None:
@@ -228,7 +331,10 @@ PROPERTIES: dict[str, Callable[[bytes], None]] = {
     "request": request,
     "response": response,
     "chunked": chunked,
+    "written": written,
     "proxyprotocol": proxyprotocol,
+    "websocket": websocket,
+    "logline": logline,
     "path": path,
     "hpack": hpack,
     "http2": http2,

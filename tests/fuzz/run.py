@@ -46,8 +46,9 @@ def fuzz(name: str, folder: str) -> None:
 
     from tests.fuzz.properties import PROPERTIES
 
-    for function in _functions("lbproxy.wire"):
-        atheris.instrument_func(function)
+    for package in ("lbproxy.wire", "lbproxy.telemetry"):
+        for function in _functions(package):
+            atheris.instrument_func(function)
     atheris.Setup([sys.argv[0], folder, *os.environ["LBPROXY_FUZZ"].split()], PROPERTIES[name])
     atheris.Fuzz()
 

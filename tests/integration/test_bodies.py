@@ -24,7 +24,10 @@ IDLE_SECONDS = 2
 
 
 def serve(skt: socket.socket) -> None:
-    """``GET /N`` answers N MiB; a POST answers the digest of what was posted; ``/deaf`` reads nothing of it."""
+    """``GET /N`` answers N MiB, ``/=N`` N bytes, ``/less`` less than it says; a POST answers the digest of its body.
+
+    ``/deaf`` reads nothing of it.
+    """
     while head := read_head(skt):
         head, _, body = head.partition(b"\r\n\r\n")
         path = head.split(b" ")[1]
@@ -33,6 +36,12 @@ def serve(skt: socket.socket) -> None:
             time.sleep(0.1)
             skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             return
+        if path == b"/less":
+            skt.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (2 * MB) + PIECE)
+            return
+        if path[:2] == b"/=":
+            skt.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %b\r\n\r\n" % path[2:] + (2 * PIECE)[: int(path[2:])])
+            continue
         if path == b"/deaf":
             time.sleep(2 * IDLE_SECONDS + 1)
             return
@@ -239,6 +248,75 @@ def test_an_answer_up_to_the_close_that_is_cut_does_not_pass_for_whole(world: Wo
             while more := skt.recv(1000):
                 answer += more
     assert answer.endswith(b"\r\n\r\nnot all")
+
+
+EDGES = [size + more for size in (16384, 131072, 147456, MB) for more in (-1, 0, 1)]
+"""Around the sizes from which on, and up to which, the transports relay by themselves."""
+
+
+@pytest.mark.parametrize("way", ["http", "https", "both"])
+def test_bodies_of_any_size_keep_their_place_on_a_connection(world: World, way: str) -> None:
+    """Nothing of the next message goes with the one before, and all is counted once."""
+    name = way.encode()
+    with world.connect(way) as skt:
+        for size in EDGES:
+            skt.sendall(b"GET /=%d HTTP/1.1\r\nHost: %b\r\n\r\n" % (size, name))
+            answer = read_answer(skt)
+            assert answer.partition(b"\r\n\r\n")[2] == (2 * PIECE)[:size]
+            # the next request comes with the end of this one's body
+            body = (2 * PIECE)[:size]
+            skt.sendall(b"POST / HTTP/1.1\r\nHost: %b\r\nContent-Length: %d\r\n\r\n" % (name, size))
+            time.sleep(0.01)
+            skt.sendall(body + b"GET /=1 HTTP/1.1\r\nHost: %b\r\n\r\n" % name)
+            answers = b""
+            while not answers.endswith(b"\r\n\r\n" + PIECE[:1]):
+                more = skt.recv(65536)
+                assert more, answers
+                answers += more
+            assert hashlib.blake2b(body).hexdigest().encode() in answers
+
+    def lines() -> list[dict[str, object]]:
+        return [line for line in world.balancer.access_log() if line["host"] == way]
+
+    each = 6 if way == "both" else 3  # that one goes through two listeners
+    wait_until(lambda: len(lines()) == each * len(EDGES), what="all are logged")
+    downs = [line["sent_bytes"] for line in lines() if line["method"] == "GET" and line["request_target"] != "/=1"]
+    ups = [line["received_bytes"] for line in lines() if line["method"] == "POST"]
+    for logged in (downs, ups):
+        for counted, size in zip(sorted(logged), sorted(EDGES * (each // 3)), strict=True):
+            assert 0 < counted - size < 300
+
+
+@pytest.mark.parametrize("way", ["http", "https", "both"])
+def test_a_target_that_dies_in_an_answer_is_seen_to(world: World, way: str) -> None:
+    with world.connect(way) as skt:
+        skt.sendall(b"GET /less HTTP/1.1\r\nHost: x\r\n\r\n")
+        received = len(read_head(skt))
+        with contextlib.suppress(OSError):
+            while more := skt.recv(MB):
+                received += len(more)
+        assert received < 2 * MB, "the reset takes with it what was not read yet"
+
+    def line() -> dict[str, object] | None:
+        cut = [line for line in world.balancer.access_log() if line["request_target"] == "/less"]
+        return cut[-1] if cut else None
+
+    found = wait_until(line, what="it is logged")
+    assert found["error_reason"]
+    assert found["sent_bytes"] >= received
+
+
+def test_a_long_download_shows_in_the_metrics_while_it_runs(world: World) -> None:
+    def received() -> float:
+        text = world.balancer.get("/metrics")[1].decode()
+        lines = [line for line in text.splitlines() if line.startswith("lbproxy_target_received_bytes_total")]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    with world.connect("http", 65536) as skt:
+        before = received()
+        skt.sendall(b"GET /20 HTTP/1.1\r\nHost: x\r\n\r\n")
+        read_head(skt)
+        wait_until(lambda: received() - before > MB // 2, what="the metrics tell of it")
 
 
 def test_an_answer_flows_while_the_request_does(world: World, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from tests.integration.harness import HOST, Balancer, RawTarget, free_port, read
 pytestmark = pytest.mark.integration
 
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-SOON_SECONDS = 3.0
-"""Much less than the deregistration delay; what is in flight is looked at once a second."""
+SOON_SECONDS = 20.0
+"""Much less than the deregistration delay, even where the machine is busy."""
 
 KINDS = ("websocket", "secure websocket", "tcp", "tls")
 
@@ -135,7 +135,7 @@ def test_a_drain_waits_for_an_open_tunnel_and_no_longer(world: World, who_ends: 
     tunnel = Tunnel(world.port, world.kind)
     with tunnel.socket:
         name = tunnel.target
-        assert world.drain(name).communicate(timeout=20)[0]
+        assert world.drain(name).communicate(timeout=40)[0]
         wait_until(lambda: world.state(name) == ("draining", 1), 10, "it drains, with one in flight")
         others = [Tunnel(world.port, world.kind) for _ in range(4)]
         assert {each.target for each in others} == {world.other(name)}
@@ -154,8 +154,8 @@ def test_a_drain_waits_for_an_open_tunnel_and_no_longer(world: World, who_ends: 
 
 def test_a_target_without_tunnels_has_drained_at_once(world: World) -> None:
     began = time.monotonic()
-    assert world.drain(b"a", "--wait").communicate(timeout=20)[0]
-    assert time.monotonic() - began < SOON_SECONDS + 2.0, "the command takes a while to start"
+    assert world.drain(b"a", "--wait").communicate(timeout=40)[0]
+    assert time.monotonic() - began < SOON_SECONDS
     assert world.state(b"a") == ("unused", 0)
 
 
@@ -166,7 +166,7 @@ def test_the_command_waits_until_the_tunnel_ends(world: World) -> None:
         wait_until(lambda: world.state(tunnel.target) == ("draining", 1), 10, "it drains")
         time.sleep(1.0)
         assert command.poll() is None
-    told, _ = command.communicate(timeout=20)
+    told, _ = command.communicate(timeout=40)
     assert command.returncode == 0
     assert [each["state"] for each in json.loads(told)] == ["unused"]
 
@@ -175,7 +175,7 @@ def test_a_tunnel_that_outlives_the_delay_is_ended(tmp_path: Path) -> None:
     with contextlib.closing(World(tmp_path, "tcp", delay_seconds=1)) as world, world.balancer:
         tunnel = Tunnel(world.port, world.kind)
         with tunnel.socket:
-            assert world.drain(tunnel.target).communicate(timeout=20)[0]
+            assert world.drain(tunnel.target).communicate(timeout=40)[0]
             with contextlib.suppress(ConnectionResetError):
                 assert tunnel.socket.recv(1) == b""
         wait_until(lambda: world.state(tunnel.target) == ("unused", 0), 10, "it has drained")

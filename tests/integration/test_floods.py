@@ -1,9 +1,10 @@
-"""Ten thousand bad connections over HTTP, TCP and TLS: no descriptor stays, and none that waits costs CPU."""
+"""Ten thousand bad connections to each kind of listener: no descriptor stays, no memory; none that waits costs CPU."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 import socket
 import ssl
@@ -15,7 +16,9 @@ from random import Random
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, free_port, talk, wait_until
+from tests.integration.harness import HOST, Balancer, RawTarget, free_port, read_head, talk, wait_until
+from tests.integration.websocket_cases import frame as websocket_frame
+from tests.wire.http2.raw import CLIENT_PREFACE, GET, POST, data, frame, headers, reset, settings
 
 pytestmark = pytest.mark.integration
 
@@ -24,6 +27,11 @@ AT_ONCE = 100
 RESET = b"\1\0\0\0\0\0\0\0"
 """SO_LINGER of a socket whose close is a reset."""
 
+MUCH_MEMORY = 100 << 20
+"""What a worker may keep after all that, once: allocators and the garbage collector take their time."""
+
+PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n"
+TUNNEL = b"GET /websocket HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
 
 
@@ -84,10 +92,26 @@ def stream_answer(data: bytes) -> bytes:
     return bytes(50_000_000) if data == b"flood" else data
 
 
+LENGTHS = {
+    "/length": b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999999999\r\n\r\nx",
+    "/chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffff\r\nx",
+    "/websocket": b"HTTP/1.1 101 OK\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n\x82\x7f\x7f" + b"\xff" * 8,
+}
+"""Answers that announce more than there ever is."""
+
+
+def announce(skt: socket.socket) -> None:
+    """Answer what the path names, then wait for the end."""
+    skt.sendall(LENGTHS[read_head(skt).split(b" ")[1].decode()])
+    while skt.recv(65536):
+        pass
+
+
 class World:
     def __init__(self, folder: Path) -> None:
         self.http, self.stream = Target(http_answer), Target(stream_answer)
-        self.ports = {name: free_port() for name in ("http", "tcp", "tls")}
+        self.announcing = RawTarget(announce)
+        self.ports = {name: free_port() for name in ("http", "https", "http2", "proxied", "tcp", "tls")}
         p = self.ports
         self.balancer = Balancer(
             folder,
@@ -97,6 +121,39 @@ protocol = HTTP
 bind = {HOST}:{p["http"]}
 request-header-timeout = 3s
 default-action = forward http
+
+[listener:https]
+protocol = HTTPS
+bind = {HOST}:{p["https"]}
+certificates = self-signed
+request-header-timeout = 3s
+default-action = forward http
+
+[listener:http2]
+protocol = HTTP
+bind = {HOST}:{p["http2"]}
+http2 = on
+request-header-timeout = 3s
+default-action = forward http
+
+[rule:announcing]
+listener = http2
+priority = 1
+path = /length, /chunk, /websocket
+action = forward announcing
+
+[listener:proxied]
+protocol = HTTP
+bind = {HOST}:{p["proxied"]}
+proxy-protocol = on
+proxy-protocol-trusted = {HOST}/32
+request-header-timeout = 3s
+default-action = forward http
+
+[target-group:announcing]
+protocol = HTTP
+targets = {HOST}:{self.announcing.port}
+health-check = off
 
 [listener:tcp]
 protocol = TCP
@@ -133,6 +190,11 @@ health-check = off
                 count += not os.readlink(f"/proc/{self.pid}/fd/{name}").startswith("pipe:")
         return count
 
+    def resident(self) -> int:
+        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.pid}/status").read_text())
+        assert found is not None
+        return int(found[1]) * 1024
+
     def busy_seconds(self) -> float:
         """User and system time of the worker."""
         numbers = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
@@ -159,6 +221,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
     world.http.close()
     world.stream.close()
+    world.announcing.close()
 
 
 def hello() -> bytes:
@@ -229,16 +292,28 @@ class Flood:
         skt.close()
 
 
-@pytest.mark.parametrize("listener", ["http", "tcp", "tls"])
+@pytest.mark.parametrize("listener", ["http", "https", "http2", "proxied", "tcp", "tls"])
 def test_ten_thousand_bad_connections_leave_no_descriptor(world: World, listener: str) -> None:
     port = world.ports[listener]
     messages = {
         "http": [REQUEST, REQUEST * 3, b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 50 + b"\r\n"],
+        "https": [hello(), hello()[:100], REQUEST],
+        "http2": [
+            CLIENT_PREFACE + headers(1, GET) + headers(3, GET),
+            CLIENT_PREFACE + headers(1, POST, 4) + data(1, bytes(16384)),
+            CLIENT_PREFACE + settings((4, 0)) + headers(1, GET),
+            CLIENT_PREFACE + headers(1, GET) + reset(1) + headers(1, GET),
+        ],
+        "proxied": [
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + REQUEST,
+            PROXY_V2 + b"\x21\x11\0\x0c" + bytes(12) + REQUEST,
+            PROXY_V2 + b"\x21\x11\xff\xff" + bytes(3000),
+        ],
         "tcp": [b"word", b"flood", b"x" * 30_000],
         "tls": [hello(), hello()[:100], REQUEST],
     }
     wait_until(lambda: world.active() == 0, 10, "what was before is gone")
-    before = world.descriptors()
+    before, memory = world.descriptors(), world.resident()
     flood = Flood(port, messages[listener])
     for _ in range(CONNECTIONS):
         flood.step()
@@ -247,9 +322,56 @@ def test_ten_thousand_bad_connections_leave_no_descriptor(world: World, listener
     wait_until(lambda: world.active() == 0, 20, "all connections are gone")
     wait_until(lambda: world.descriptors() <= before + 10, 5, "no descriptor is left")
     assert world.balancer.worker_pids() == [world.pid], "the worker lives"
-    if listener == "http":
+    assert world.resident() < memory + MUCH_MEMORY
+    if listener in ("http", "http2"):
         assert talk(port, b"GET / HTTP/1.0\r\n\r\n").endswith(b"ok")
     world.assert_at_rest()
+
+
+def test_tls_clients_that_vanish_leave_no_descriptor(world: World) -> None:
+    """After the handshake, in the middle of anything."""
+    before = world.descriptors()
+    context, random = trusting(), Random(3)
+    for _ in range(500):
+        listener = random.choice(("https", "tls"))
+        skt = socket.create_connection((HOST, world.ports[listener]), timeout=10)
+        with context.wrap_socket(skt, server_hostname="localhost") as secure, contextlib.suppress(OSError):
+            secure.sendall(REQUEST[: random.randrange(len(REQUEST) + 1)])
+            if random.random() < 0.3:
+                secure.settimeout(0.02)
+                secure.recv(1)
+            if random.random() < 0.5:
+                secure.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    wait_until(lambda: world.active() == 0, 20, "all connections are gone")
+    wait_until(lambda: world.descriptors() <= before + 10, 5, "no descriptor is left")
+    world.assert_at_rest()
+
+
+def test_no_length_from_the_network_is_trusted(world: World) -> None:
+    """What is announced and never comes takes no memory, in either direction."""
+    before = world.resident()
+    huge = [
+        ("http", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999999999\r\n\r\nx"),
+        ("http", b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffff\r\nx"),
+        ("http2", CLIENT_PREFACE + b"\xff\xff\xff\0\0\0\0\0\1" + bytes(100)),
+        ("http2", CLIENT_PREFACE + frame(1, 5, 1, b"\0\x7f\xff\xff\xff\xff\x07x")),
+        ("http2", CLIENT_PREFACE + headers(1, [*POST, ("content-length", "999999999999999999")], 4)),
+        ("proxied", PROXY_V2 + b"\x21\x11\xff\xff" + bytes(12)),
+        ("tls", b"\x16\x03\x01\xff\xff\x01\xff\xff\xff"),
+        *(("http2", b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode()) for path in ("/length", "/chunk")),
+        (
+            "http2",
+            TUNNEL + b"\x82\xff\x7f" + b"\xff" * 7 + b"mask",
+        ),
+    ]  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        for listener, sent in huge * 20:
+            skt = stack.enter_context(socket.create_connection((HOST, world.ports[listener]), timeout=10))
+            with contextlib.suppress(OSError):
+                skt.sendall(sent)
+        world.assert_at_rest()
+        assert world.resident() < before + MUCH_MEMORY / 4
+    assert world.balancer.worker_pids() == [world.pid], "the worker lives"
 
 
 def test_connections_that_wait_cost_nothing(world: World) -> None:
@@ -271,6 +393,15 @@ def test_connections_that_wait_cost_nothing(world: World) -> None:
             connect("tcp", b"flood")
             connect("tls")
             connect("tls", hello()[:50])
+            connect("https", hello()[:50])
+            connect("http2", CLIENT_PREFACE)
+            connect("http2", CLIENT_PREFACE[:20])
+            connect("http2", CLIENT_PREFACE + headers(1, POST, 4) + data(1, b"part"))
+            connect("http2", CLIENT_PREFACE + settings((4, 0)) + headers(1, GET))
+            connect("http2", CLIENT_PREFACE + headers(1, GET)[:15])
+            connect("http2", TUNNEL).recv(1000)
+            connect("http2", TUNNEL + websocket_frame(1, b"half")[:7]).recv(1000)
+            connect("proxied", b"PROXY TCP4 192.0.2.1")
             secure = trusting().wrap_socket(connect("tls"), server_hostname="localhost")
             stack.enter_context(secure)
             secure.sendall(b"flood")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from lbproxy.native import available
+from lbproxy.native.clock import Clock
 from tests.native.harness import BUILDS, Recorder, Relaying, World, descriptors, reset
 
 if available:
@@ -182,6 +183,38 @@ def test_many_stalled_relays_use_few_pipes(world: World) -> None:
     world.until(lambda: all(pair.lost() for pair in pairs))
     if world.native:
         assert pipes_open() <= 32
+
+
+@pytest.mark.parametrize("limit", [1, 1000, 16384, 65536, 300_000, 1_000_000])
+def test_after_its_limit_the_protocol_has_its_say_again(world: World, limit: int) -> None:
+    """Exactly so much is relayed, whatever the pieces; what follows is given to the protocol."""
+    if not world.native:
+        pytest.skip("nothing is relayed")
+    pair = Pair(world)
+    side = pair.client_side
+    side.flow = world.transports.relay(side.transport, pair.target_side.transport, Clock(time.monotonic), limit)
+    size = limit + 5000
+    data = (MIB * 2)[:size]
+    sent = 0
+    received = bytearray()
+
+    def done() -> bool:
+        nonlocal sent
+        for skt, act in ((pair.client, "send"), (pair.target, "recv")):
+            try:
+                if act == "send" and sent < size:
+                    sent += skt.send(data[sent:])
+                elif act == "recv":
+                    received.extend(skt.recv(1 << 20))
+            except BlockingIOError:
+                pass
+        return len(received) == size
+
+    world.until(done)
+    assert bytes(received) == data
+    assert side.flow.moved == limit
+    assert side.pieces > 0, "the end goes through the protocol"
+    assert world.transports.relay(side.transport, pair.target_side.transport, Clock(time.monotonic), 0) is None
 
 
 def test_only_transports_of_ones_own_kind_relay(world: World) -> None:

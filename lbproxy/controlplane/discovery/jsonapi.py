@@ -78,8 +78,7 @@ class JsonApi:
         except (ConnectError, ConnectionClosed, ResponseFailed, OSError) as error:
             raise ApiError(f"{where}: {_in_words(error)}") from error
         if response.code != 200:
-            text = into.start.decode("utf-8", "replace").strip().split("\n")[0][:200]
-            raise ApiError(f"{where}: status {response.code} {text}")
+            raise ApiError(f"{where}: status {response.code} {_reason(into.start)}")
 
     def _request(self, method: str, path: str, body: Any) -> Deferred[IResponse]:
         headers = Headers({"User-Agent": ["lbproxy"], "Accept": ["application/json"]})
@@ -224,6 +223,15 @@ def _value(data: bytes | bytearray) -> Any:
         return json.loads(data)
     except ValueError:
         raise ApiError("something else than JSON came") from None
+
+
+def _reason(body: bytes) -> str:
+    """What the body of an error says: its ``message``, as etcd and Docker have it, or its first line."""
+    text = body.decode("utf-8", "replace").strip()
+    try:
+        return str(json.loads(text)["message"])
+    except (ValueError, KeyError, TypeError):
+        return text.split("\n")[0][:200]
 
 
 def _in_words(error: Exception) -> str:

@@ -13,6 +13,7 @@ from lbproxy.native._stream cimport StreamTransport as CStreamTransport
 
 
 cdef double NEVER, TICK_SECONDS
+cdef long long _RELAY_FROM
 cdef CClock _WALL
 cdef CCodec _CODEC
 cdef int CHUNKED, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, CONNECTION_UNSAID, NO_BODY

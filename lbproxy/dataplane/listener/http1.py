@@ -19,7 +19,7 @@ from lbproxy.dataplane.deadlines import NEVER, TICK_SECONDS, Deadlines
 from lbproxy.dataplane.listener.admission import Admission, replace
 from lbproxy.dataplane.listener.pace import Pace
 from lbproxy.dataplane.proxy.answers import reason_phrase
-from lbproxy.dataplane.proxy.exchange import Downstream, Exchange
+from lbproxy.dataplane.proxy.exchange import RELAY_FROM, Downstream, Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields
 from lbproxy.dataplane.proxy.runtime import HttpRuntime
@@ -44,6 +44,7 @@ from lbproxy.wire.http1.head import RequestHead
 _log = Logger(__name__)  # compiled, it could not see where it is made
 
 _CODEC = codec
+_RELAY_FROM = RELAY_FROM  # compiled, a number in C
 _WALL = Clock(time.time)
 
 _LINGER_SECONDS = 2.0
@@ -391,7 +392,10 @@ class ClientConnection(Downstream):
     def given(self) -> int:
         """How much of the present request has come."""
         exchange = self._exchange
-        return 0 if exchange is None else exchange.received_bytes
+        if exchange is None:
+            return 0
+        exchange.settle()
+        return exchange.received_bytes
 
     def taken(self) -> int:
         """How much of what waits for the client it has taken, from any start."""
@@ -590,6 +594,8 @@ class ClientConnection(Downstream):
         if remaining > 0:
             self._remaining = remaining
             exchange.request_data(data)
+            if remaining >= _RELAY_FROM and self._stream is not None and self._exchange is exchange:
+                self._remaining -= exchange.relay_request(self._stream, remaining)
             return
         self._reading = _NOTHING
         if self._giving is not None:
@@ -754,6 +760,9 @@ class ClientConnection(Downstream):
         else:
             self._transport.write(data)
 
+    def relay_sink(self) -> StreamTransport | None:
+        return None if self._chunked_out else self._stream
+
     def cut(self) -> None:
         self._abort()
 
@@ -771,7 +780,10 @@ class ClientConnection(Downstream):
             exchange.request_data(data)
 
     def end_tunnel(self) -> None:
-        self._close()
+        if self._half_closed:
+            self._close()
+        else:
+            self._linger()
 
     def leave_tunnel(self, data: bytes) -> None:
         self.send_data(data)

@@ -47,6 +47,7 @@ cdef class Http2Connection(StreamProtocol):
     cpdef send_soon(self)
     @cython.locals(codec=Connection, data=bytes)
     cpdef turn_ended(self)
+    cdef _give_up_stalled(self)
     @cython.locals(
         stream=Stream,
         head=CRequestHead,

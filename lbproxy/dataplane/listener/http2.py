@@ -33,7 +33,7 @@ from lbproxy.wire.http.desync import REASONS, number_of
 from lbproxy.wire.http.fields import without_odd_names
 from lbproxy.wire.http2 import events as kinds
 from lbproxy.wire.http2.connection import Connection
-from lbproxy.wire.http2.errors import NO_ERROR, SETTINGS_TIMEOUT
+from lbproxy.wire.http2.errors import CANCEL, NO_ERROR, SETTINGS_TIMEOUT
 from lbproxy.wire.http2.stream import CLOSED, Stream
 
 if TYPE_CHECKING:
@@ -226,6 +226,8 @@ class Http2Connection(StreamProtocol):
             exchange = client.exchange
             if exchange is not None and not exchange.request_ended:
                 client.was_reset(True)
+        if self.codec.streams:
+            self.send_soon()
 
     def writeConnectionLost(self) -> None:
         """All is sent and our end is closed; see `_linger`."""
@@ -296,6 +298,17 @@ class Http2Connection(StreamProtocol):
         data = codec.data_to_send()
         if data:
             self._transport.write(data)
+        if self._half_closed and not codec.blocked:
+            self._give_up_stalled()
+
+    def _give_up_stalled(self) -> None:
+        """A client that has finished sending opens no window any more, so what waits for one never leaves."""
+        for client in self._clients():
+            if client.stream.queued:
+                self.codec.reset(client.stream, CANCEL)
+                client.was_reset(False)
+        if not self.codec.streams:
+            self.request_done()
 
     # Requests
 

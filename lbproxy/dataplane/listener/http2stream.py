@@ -195,7 +195,7 @@ class ClientStream(Downstream):
             self._connection.send_soon()
 
     def cut(self) -> None:
-        self._reset(INTERNAL_ERROR)
+        self._reset(CANCEL if self.tunnel else INTERNAL_ERROR)  # RFC 8441 section 5: what a TCP reset would say
 
     def _reset(self, code: int) -> None:
         self._codec.reset(self.stream, code)

@@ -81,14 +81,23 @@ def grpc_fields(status: int, text: str) -> bytes:
     return b"grpc-status: %d\r\ngrpc-message: %b\r\n" % (code, message.encode("ascii"))
 
 
+ALLOW = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+"""What a 405 must tell (RFC 9110 section 15.5.6): the usual methods, of which a target may know fewer, or others."""
+
+
 @functools.lru_cache(maxsize=4)
-def _date(second: int) -> bytes:
-    return formatdate(second, usegmt=True).encode("ascii")
+def _date_line(second: int) -> bytes:
+    return b"Date: %b\r\n" % formatdate(second, usegmt=True).encode("ascii")
+
+
+def date_line(now: float) -> bytes:
+    """A Date field; ``now`` is the time since the epoch."""
+    return _date_line(int(now))
 
 
 def own_fields(now: float, content_type: bytes) -> bytes:
     """The fields of an answer that no target made; ``now`` is the time since the epoch."""
-    return b"Server: lbproxy\r\nDate: %b\r\nContent-Type: %b\r\n" % (_date(int(now)), content_type)
+    return b"Server: lbproxy\r\n%bContent-Type: %b\r\n" % (date_line(now), content_type)
 
 
 def error_body(status: int, trace_id: bytes) -> bytes:

@@ -10,6 +10,8 @@ from lbproxy.dataplane.router.groups cimport GroupChoice
 from lbproxy.dataplane.router.table cimport Match
 from lbproxy.native._clock cimport Clock as CClock
 from lbproxy.native._http1 cimport Codec as CCodec, RequestHead as CRequestHead, ResponseHead as CResponseHead
+from lbproxy.native._relay cimport Flow as CFlow
+from lbproxy.native._stream cimport StreamTransport as CStreamTransport
 from lbproxy.native.protocol cimport StreamProtocol
 from lbproxy.telemetry.records cimport HttpRecord
 from lbproxy.wire.websocket cimport FrameTracker
@@ -33,6 +35,7 @@ cdef class Downstream(StreamProtocol):
     cpdef send_data(self, bytes data)
     cpdef send_end(self, bytes trailers)
     cpdef cut(self)
+    cpdef CStreamTransport relay_sink(self)
     cpdef start_tunnel(self, bytes reason, bytes fields, bytes protocol)
     cpdef end_tunnel(self)
     cpdef leave_tunnel(self, bytes data)
@@ -48,6 +51,7 @@ cdef class Upstream(StreamProtocol):
     cpdef send_end(self, bytes trailers)
     cpdef pause_response(self)
     cpdef resume_response(self)
+    cpdef CStreamTransport relay_sink(self)
     cpdef bint is_taking(self) except -1
     cpdef abort(self)
     cpdef close(self)
@@ -56,6 +60,8 @@ cdef class Upstream(StreamProtocol):
 cdef CCodec _CODEC
 cdef frozenset _IDEMPOTENT
 cdef Py_ssize_t _MAX_KEPT_BODY
+cdef long long _RELAY_FROM, _RELAY_LEAVES
+cdef double _LONG_AGO
 
 
 cdef class Exchange(HttpRecord):
@@ -72,6 +78,7 @@ cdef class Exchange(HttpRecord):
     cdef readonly object tries
     cdef object _others, _chosen, _following, _kept_failed
     cdef object _transform
+    cdef CFlow _up, _down
     cdef FrameTracker _from_client, _from_target
     cdef bytes _data, _trailers, _block, _sent_target, _sent_authority
     cdef tuple _earlier_tries
@@ -92,7 +99,15 @@ cdef class Exchange(HttpRecord):
     cpdef client_closed_tunnel(self)
     cpdef pause_response(self)
     cpdef resume_response(self)
+    @cython.locals(until=double, now=double)
     cpdef timed_out(self)
+    cpdef long long relay_request(self, CStreamTransport source, long long remaining) except -1
+    cpdef long long relay_response(self, CStreamTransport source, long long remaining) except -1
+    cdef long long _relaying(self, CFlow flow, long long remaining) except -1
+    @cython.locals(up=CFlow, down=CFlow)
+    cdef double _relayed_last(self) except? -1
+    @cython.locals(up=CFlow, down=CFlow, size="long long")
+    cpdef settle(self)
     cpdef admitted(self, GroupRuntime group, chosen)
     cpdef connected(self, Upstream upstream)
     cpdef pause_request(self)
@@ -127,6 +142,7 @@ cdef class Exchange(HttpRecord):
     cdef bint _is_limited(self, CRequestHead head, str rule) except -1
     cdef bint _normalize_path(self, CRequestHead head, bint strict) except -1
     cdef _answer(self, Match match)
+    cdef bint _may_go_on(self, CRequestHead head) except -1
     cdef _pass_gate(self, chosen, int priority)
     cdef str _choose_group(self, GroupChoice forward)
     cdef _bound_target(self)

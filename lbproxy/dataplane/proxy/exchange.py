@@ -10,11 +10,20 @@ The phases: *match* (rule), *pick* (target), *connect*, *send*, *wait*, *relay*,
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lbproxy.dataplane.proxy.answers import error_body, grpc_fields, is_grpc_call, own_fields, reason_phrase
+from lbproxy.dataplane.proxy.answers import (
+    ALLOW,
+    date_line,
+    error_body,
+    grpc_fields,
+    is_grpc_call,
+    own_fields,
+    reason_phrase,
+)
 from lbproxy.dataplane.proxy.faults import Fault, Retry, Side
 from lbproxy.dataplane.proxy.forwarded import too_many_addresses
 from lbproxy.dataplane.router.redirect import expand
@@ -22,8 +31,10 @@ from lbproxy.dataplane.router.transform import is_preflight
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import FixedResponse, Redirect
 from lbproxy.native.protocol import StreamProtocol
+from lbproxy.native.transport import Flow, StreamTransport, relay
 from lbproxy.telemetry.records import HttpRecord
 from lbproxy.wire.errors import RemoteProtocolError
+from lbproxy.wire.http.fields import with_max_forwards
 from lbproxy.wire.http.path import normalize_target, use_normalized_path
 from lbproxy.wire.http1.codec import CHUNKED, NO_BODY, codec
 from lbproxy.wire.websocket import GOING_AWAY, FrameTracker, close_frame
@@ -45,6 +56,15 @@ _IDEMPOTENT = frozenset(method.encode("ascii") for method in IDEMPOTENT_METHODS)
 _MAX_KEPT_BODY = 65536
 """A request body up to this size can be sent again: in any case if it was there in one piece, in more pieces where
 the target group has a policy for retries."""
+
+
+RELAY_FROM = 131072
+"""The transports relay the rest of a body if it is at least so long,"""
+_RELAY_LEAVES = 16384
+"""all but so much of it."""
+
+_RELAY_FROM = RELAY_FROM  # compiled, a number in C
+_LONG_AGO = -math.inf
 
 
 class Downstream(StreamProtocol):
@@ -100,6 +120,10 @@ class Downstream(StreamProtocol):
         """End the connection so that the answer cannot pass for whole."""
         raise NotImplementedError  # interface
 
+    def relay_sink(self) -> StreamTransport | None:
+        """Where the rest of the answer's body could be written as it is, if there is such a transport."""
+        return None
+
     def start_tunnel(self, reason: bytes, fields: bytes, protocol: bytes) -> None:
         """Answer 101 and hand all that comes to `Exchange.request_data`, unframed."""
         raise NotImplementedError  # interface
@@ -145,6 +169,10 @@ class Upstream(StreamProtocol):
     def resume_response(self) -> None:
         raise NotImplementedError  # interface
 
+    def relay_sink(self) -> StreamTransport | None:
+        """Where the rest of the request's body could be written as it is, if there is such a transport."""
+        return None
+
     def is_taking(self) -> bool:
         """Tell whether the target, which reads slowly, has taken something since the last look."""
         raise NotImplementedError  # interface
@@ -171,6 +199,7 @@ class Exchange(HttpRecord):
         "_connecting",
         "_counted",
         "_data",
+        "_down",
         "_earlier_tries",
         "_following",
         "_framing",
@@ -188,6 +217,7 @@ class Exchange(HttpRecord):
         "_sent_target",
         "_trailers",
         "_transform",
+        "_up",
         "alone",
         "answered",
         "began",
@@ -252,6 +282,9 @@ class Exchange(HttpRecord):
         self.request_target = b""
         """As it came, where what is sent on differs; `complete_record` fills in the others."""
         self._queued = False
+        self._up: Flow | None = None
+        self._down: Flow | None = None
+        """What the transports relay of the bodies by themselves; not counted yet."""
         self._sticky = False
         self._sticky_group: str | None = None
 
@@ -311,6 +344,8 @@ class Exchange(HttpRecord):
         if match.forward is None:
             self._answer(match)
             return
+        if head.method == b"OPTIONS" and not self._may_go_on(head):
+            return
         if transform is not None and transform.rewrites and not self._rewrite(transform):
             self.fail(Fault.TRANSFORM_FAILED)
             return
@@ -351,6 +386,9 @@ class Exchange(HttpRecord):
         """The request is whole."""
         self.request_ended = True
         self._trailers = trailers
+        if self._up is not None:
+            self.settle()
+            self._up = None
         if self.tries is not None:
             self.tries.began()
         upstream = self.upstream
@@ -403,7 +441,11 @@ class Exchange(HttpRecord):
             self.client.expect_progress(3600.0)
             return
         upstream = self.upstream
-        if upstream is not None and upstream.is_taking():
+        until = self._relayed_last() + self.runtime.idle_timeout
+        now = self.client.clock.now()
+        if until > now:
+            self.client.expect_progress(until - now)
+        elif upstream is not None and upstream.is_taking():
             self.client.expect_progress(self.runtime.idle_timeout)
         elif self.tunnel:
             self.error_reason = Fault.IDLE_TIMEOUT.reason
@@ -422,6 +464,47 @@ class Exchange(HttpRecord):
             self.fail(Fault.RESPONSE_TIMEOUT)
         else:
             self.fail(Fault.CLIENT_TIMEOUT)
+
+    # Relay
+
+    def relay_request(self, source: StreamTransport, remaining: int) -> int:
+        """Have the transports move what they can of what is to come of the request's body; return how much that is.
+
+        Only for a body that will not be sent again.
+        """
+        upstream = self.upstream
+        if upstream is None or self._repeatable or self._refusable:
+            return 0
+        self._up = _relay_most(source, upstream.relay_sink(), self.client.clock, remaining)
+        return self._relaying(self._up, remaining)
+
+    def relay_response(self, source: StreamTransport, remaining: int) -> int:
+        """The same for the answer's body."""
+        self._down = _relay_most(source, self.client.relay_sink(), self.client.clock, remaining)
+        return self._relaying(self._down, remaining)
+
+    def _relaying(self, flow: Flow | None, remaining: int) -> int:
+        if flow is None:
+            return 0
+        self.runtime.relaying.add(self)
+        return remaining - _RELAY_LEAVES
+
+    def _relayed_last(self) -> float:
+        """When the transports have moved something by themselves; minus infinity if they do not."""
+        up, down = self._up, self._down
+        return max(up.last if up is not None else _LONG_AGO, down.last if down is not None else _LONG_AGO)
+
+    def settle(self) -> None:
+        """Count what the transports have relayed by themselves."""
+        up, down = self._up, self._down
+        if up is not None:
+            size = up.settle()
+            self.received_bytes += size
+            self.pool.counters.sent_bytes += size
+        if down is not None:
+            size = down.settle()
+            self.sent_bytes += size
+            self.pool.counters.received_bytes += size
 
     # The target's side calls
 
@@ -478,6 +561,8 @@ class Exchange(HttpRecord):
                 return
             self.tries.settle()
         self.response_started = True
+        if not head.has_date:  # RFC 9110 section 6.6.1
+            head.forwarded += date_line(client.wall_time())
         if self._transform is not None:
             head.forwarded = self._changed(head.forwarded)
         fields = self._with_cookies(head) if self._sticky else head.forwarded
@@ -758,6 +843,19 @@ class Exchange(HttpRecord):
             self._respond(action.status, b"text/plain; charset=utf-8", body, self.redirect_url, where)
         self._finish()
 
+    def _may_go_on(self, head: RequestHead) -> bool:
+        """Count Max-Forwards down; when it has come to zero, the request is answered here (RFC 9110 section 7.6.2)."""
+        found = head.field_values(b"max-forwards")
+        if len(found) != 1 or not found[0].isdigit() or len(found[0]) > 9:
+            return True
+        left = int(found[0])
+        if left == 0:
+            self._respond(204, b"text/plain", b"", "", ALLOW)
+            self._finish()
+            return False
+        head.forwarded = with_max_forwards(head.forwarded, left - 1)
+        return True
+
     def _pass_gate(self, chosen: RegisteredTarget, priority: int) -> None:
         """Try the target if it may be given one more request, or another one; else wait."""
         assert self.group is not None
@@ -1026,6 +1124,9 @@ class Exchange(HttpRecord):
         if self.done:
             return
         self.done = True
+        if self._up is not None or self._down is not None:
+            self.settle()
+            self.runtime.relaying.discard(self)
         if self.tries is not None:
             self.tries.end()
         if self._counted:
@@ -1035,6 +1136,13 @@ class Exchange(HttpRecord):
             self.runtime.finished(self)
         finally:
             self.client.exchange_done()
+
+
+def _relay_most(source: StreamTransport, sink: StreamTransport | None, clock: Clock, remaining: int) -> Flow | None:
+    """The end is left to the protocols: what comes last, and what follows, is read by them as ever."""
+    if sink is None or remaining < _RELAY_FROM:
+        return None
+    return relay(source, sink, clock, remaining - _RELAY_LEAVES)
 
 
 def _local_host(client: Downstream) -> bytes:

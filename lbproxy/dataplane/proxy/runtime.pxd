@@ -53,5 +53,6 @@ cdef class HttpRuntime:
     cdef readonly double min_request_rate, min_response_rate, slow_client_grace
     cdef readonly long long max_requests
     cdef readonly bint http2
+    cdef readonly set relaying
 
     cpdef finished(self, Exchange exchange)

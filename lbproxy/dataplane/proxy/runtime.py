@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lbproxy.dataplane.proxy.answers import ErrorPages, grpc_fields, own_fields
+from lbproxy.dataplane.proxy.answers import ALLOW, ErrorPages, grpc_fields, own_fields
 from lbproxy.model.listener import DesyncMitigationMode, PathNormalization
 from lbproxy.model.target_group import ProxyProtocolVersion
 from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT, FIRST_AMBIGUOUS, FIRST_SEVERE
@@ -162,6 +162,7 @@ class HttpRuntime:
         "normalizes_paths",
         "preflight",
         "rate_limits",
+        "relaying",
         "slow_client_grace",
         "strict_paths",
         "table",
@@ -179,6 +180,7 @@ class HttpRuntime:
         access_log: AccessLog | None,
         group_stickiness: GroupStickiness | None = None,
         rate_limits: RateLimits | None = None,
+        relaying: set[Exchange] | None = None,
     ) -> None:
         self.name = listener.name
         self.rate_limits = rate_limits
@@ -210,6 +212,8 @@ class HttpRuntime:
         self.min_request_rate = float(listener.min_request_rate)
         self.min_response_rate = float(listener.min_response_rate)
         self.slow_client_grace = listener.slow_client_grace_seconds
+        self.relaying = set() if relaying is None else relaying
+        """Those whose bodies the transports relay by themselves, to be asked for what they have counted."""
         self.http2 = listener.http2
         self.max_requests = listener.max_requests_per_connection
         """0 for any number."""
@@ -217,7 +221,10 @@ class HttpRuntime:
     def refusal(self, refused: Exchange, status: int, wall: float) -> tuple[bytes, bytes]:
         """Field lines and body of the answer to a request that goes no further than its head."""
         content_type, body = self.error_pages.page(status, b"")
-        return self._changed(refused, own_fields(wall, content_type)), body
+        fields = own_fields(wall, content_type)
+        if status == 405:
+            fields += ALLOW
+        return self._changed(refused, fields), body
 
     def call_refusal(self, refused: Exchange, status: int, wall: float) -> bytes:
         """The same for a call of gRPC: field lines of an answer that is a head alone, with the status 200."""

@@ -1,4 +1,7 @@
+cimport cython
+
 from lbproxy.dataplane.router.groups cimport GroupChoice
+from lbproxy.native._prefixes cimport Prefixes as CPrefixes
 
 
 cdef class Match:
@@ -9,8 +12,10 @@ cdef class Match:
 
 
 cdef class PrefixIndex:
-    cdef list _prefixes, _buckets, _parents
+    cdef CPrefixes _prefixes
+    cdef list _buckets, _parents
 
+    @cython.locals(index=Py_ssize_t)
     cpdef collect(self, bytes text, list buckets)
 
 
@@ -20,4 +25,5 @@ cdef class Table:
     cdef dict _exact_hosts, _exact_paths
     cdef PrefixIndex _host_tails, _path_heads
 
+    @cython.locals(best=Match, match=Match, buckets=list, bucket=list, best_priority=int, priority=int, checks=tuple)
     cpdef Match match(self, request, str source)

@@ -15,7 +15,6 @@ known already; what the look-up has proved is not checked again.
 from __future__ import annotations
 
 import enum
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
@@ -40,6 +39,7 @@ from lbproxy.model.rule import (
     Rule,
 )
 from lbproxy.model.transform import Transform
+from lbproxy.native.prefixes import Prefixes
 
 DEFAULT_RULE_NAME = "default"
 
@@ -115,33 +115,20 @@ Candidate = tuple[int, tuple[CheckFunction, ...], Match]
 
 
 class PrefixIndex:
-    """Finds the lists of candidates filed under any prefix of a text, in O(log n).
-
-    Sorted, every prefix of a text lies on one chain: the last entry that is not greater than the text, the
-    longest entry that is a prefix of that one, and so on.  So one binary search finds the chain's
-    end, however many different lengths the prefixes have.
-    """
+    """Finds the lists of candidates filed under any prefix of a text, in O(log n)."""
 
     __slots__ = ("_buckets", "_parents", "_prefixes")
 
     def __init__(self, entries: Mapping[bytes, Sequence[Candidate]]) -> None:
-        self._prefixes = sorted(entries)
-        self._buckets = [entries[prefix] for prefix in self._prefixes]
-        self._parents: list[int] = []
-        chain: list[int] = []
-        for index, prefix in enumerate(self._prefixes):
-            while chain and not prefix.startswith(self._prefixes[chain[-1]]):
-                chain.pop()
-            self._parents.append(chain[-1] if chain else -1)
-            chain.append(index)
+        self._prefixes = Prefixes(entries)
+        self._buckets = [entries[prefix] for prefix in self._prefixes.texts]
+        self._parents = self._prefixes.parents
 
     def collect(self, text: bytes, buckets: list[Sequence[Candidate]]) -> None:
         """Append to ``buckets`` those of every prefix of ``text``."""
-        prefixes = self._prefixes
-        index = bisect_right(prefixes, text) - 1
+        index = self._prefixes.longest(text)
         while index >= 0:
-            if text.startswith(prefixes[index]):
-                buckets.append(self._buckets[index])
+            buckets.append(self._buckets[index])
             index = self._parents[index]
 
 

@@ -14,6 +14,7 @@ cdef CCodec _CODEC
 cdef CTurns _TURNS
 cdef int CHUNKED
 cdef int _FULL_READ
+cdef long long _RELAY_FROM
 cdef int _HEAD, _LENGTH, _CHUNKS, _CLOSE, _TUNNEL, _CLOSING
 
 

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 from lbproxy.dataplane.deadlines import NEVER
-from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
+from lbproxy.dataplane.proxy.exchange import RELAY_FROM, Exchange, Upstream
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.native.clock import turns
 from lbproxy.native.transport import StreamTransport
@@ -27,6 +27,8 @@ _log = Logger(__name__)  # compiled, it could not see where it is made
 
 _CODEC = codec
 _TURNS = turns
+
+_RELAY_FROM = RELAY_FROM  # compiled, a number in C
 
 MAX_INFORMATIONAL = 100
 """Interim answers (1xx) to one request; a target that sends more of them would hold the client for ever."""
@@ -199,6 +201,9 @@ class TargetConnection(Upstream):
         else:
             transport.loseConnection()
 
+    def relay_sink(self) -> StreamTransport | None:
+        return None if self._request_chunked else self._stream
+
     def is_taking(self) -> bool:
         """Tell whether the target, which reads slowly, has taken something since the last look."""
         if not self._full:
@@ -315,6 +320,8 @@ class TargetConnection(Upstream):
             self._remaining = length - len(body)
             self._reading = _LENGTH
             exchange.response(head, True, body, False)
+            if self._stream is not None and self.exchange is exchange and self._remaining >= _RELAY_FROM:
+                self._remaining -= exchange.relay_response(self._stream, self._remaining)
             return
         if head.chunked:
             chunks = ChunkedReader()

@@ -358,7 +358,7 @@ class Flow(Protocol):
         """Give how many bytes have moved since this was asked before."""
 
 
-def relay(source: Any, sink: Any, clock: Any) -> Flow | None:
+def relay(source: Any, sink: Any, clock: Any, limit: int = -1) -> Flow | None:
     """Only compiled transports relay by themselves: what comes from others goes through their protocols."""
     return None
 

@@ -134,6 +134,14 @@ def without_odd_names(lines: bytes) -> bytes:
     return b"".join(kept)
 
 
+_MAX_FORWARDS = re.compile(rb"^(max-forwards: )[0-9]+", re.IGNORECASE | re.MULTILINE)
+
+
+def with_max_forwards(lines: bytes, left: int) -> bytes:
+    """Field lines whose Max-Forwards says so many (RFC 9110 section 7.6.2)."""
+    return _MAX_FORWARDS.sub(rb"\g<1>%d" % left, lines)
+
+
 def _name_of(line: bytes) -> bytes:
     return line.partition(b":")[0]
 

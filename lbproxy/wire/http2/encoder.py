@@ -54,8 +54,8 @@ _REMEMBERED = frozenset(
         b"x-xss-protection",
     ]
 )
-_SECRET = frozenset([b"authorization", b"cookie", b"proxy-authorization", b"set-cookie"])
-"""Sent so that no other hop remembers them either."""
+"""What else there is may be a secret: it is sent as never to be remembered, by no other hop either, for a client that
+has sent it so counts on that (section 6.2.3)."""
 
 _MAX_REMEMBERED_BYTES = 1024
 """Of one field: a quarter of the table."""
@@ -152,10 +152,8 @@ class Encoder:
                 self._insert(key, size)
             else:
                 coded = encode_integer(index, 0x0F, 0x00)
-        elif name in _SECRET:
-            coded = encode_integer(index, 0x0F, 0x10)
         else:
-            coded = encode_integer(index, 0x0F, 0x00)
+            coded = encode_integer(index, 0x0F, 0x10)
         if not index:
             coded += _string(name)
         return coded + _string(value)

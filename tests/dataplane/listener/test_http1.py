@@ -23,6 +23,7 @@ from tests.dataplane.doubles import (
     World,
     answer,
     request,
+    undated,
 )
 
 OWN_DATE = re.compile(rb"Server: lbproxy\r\nDate: [^\r]*\r\n")
@@ -103,7 +104,7 @@ def test_fields_are_changed_on_their_way() -> None:
         b"X-Real: 192.0.2.7:%d example.com/a" % client.getPeer().port
     ]
     target.deliver(answer(b"hello", "Server: secret", "X-Own: 2"))
-    assert client.take() == b"HTTP/1.1 200 OK\r\nX-Own: 1\r\nContent-Length: 5\r\n\r\nhello"
+    assert undated(client.take()) == b"HTTP/1.1 200 OK\r\nX-Own: 1\r\nContent-Length: 5\r\n\r\nhello"
 
 
 def test_own_answers_are_changed_as_well() -> None:
@@ -198,7 +199,7 @@ def test_a_request_reaches_the_target_and_its_answer_the_client() -> None:
     assert world.in_flight == 1
     sent = target.take()
     target.deliver(answer(b"hello", "X-Theirs: 2", "Keep-Alive: timeout=5"))
-    assert client.take() == b"HTTP/1.1 200 OK\r\nX-Theirs: 2\r\nContent-Length: 5\r\n\r\nhello"
+    assert undated(client.take()) == b"HTTP/1.1 200 OK\r\nX-Theirs: 2\r\nContent-Length: 5\r\n\r\nhello"
     [record] = world.log.records
     assert sent == (
         b"GET /path?q=1 HTTP/1.1\r\nHost: example.com\r\nX-Own: 1\r\nX-Forwarded-For: 192.0.2.7\r\n"
@@ -247,7 +248,7 @@ def relay(pieces: list[bytes]) -> tuple[bytes, bytes]:
     assert target is not None
     sent = target.take()
     target.deliver(answer(b"1"))
-    return re.sub(rb"X-Amzn-Trace-Id: [^\r]*\r\n", b"", sent), client.sent
+    return re.sub(rb"X-Amzn-Trace-Id: [^\r]*\r\n", b"", sent), undated(client.sent)
 
 
 def decoded_body(sent: bytes) -> bytes:
@@ -477,7 +478,7 @@ def test_framing_of_answers(name: str) -> None:
     target = world.target()
     target.deliver(theirs)
     world.turn()
-    assert client.sent.partition(b"\r\n")[2] == expected
+    assert undated(client.sent).partition(b"\r\n")[2] == expected
     assert client.ended == ("closed" if version == "1.0" else "")
     assert target.ended == ""
     assert world.in_flight == 0
@@ -491,7 +492,9 @@ def test_an_answer_up_to_the_targets_close_is_chunked_for_http11() -> None:
     target.deliver(b"HTTP/1.0 200 OK\r\n\r\nhel")
     target.deliver(b"lo")
     target.deliver_eof()
-    assert client.sent == b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
+    assert (
+        undated(client.sent) == b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
+    )
     assert not client.ended
 
 
@@ -501,7 +504,7 @@ def test_an_answer_up_to_the_targets_close_ends_with_ours_for_http10() -> None:
     client.deliver(request("/", "Connection: keep-alive", version="1.0"))
     target = world.target()
     target.deliver(b"HTTP/1.0 200 OK\r\n\r\nhello")
-    assert client.sent == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello"
+    assert undated(client.sent) == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello"
     target.deliver_eof()
     world.turn()
     assert client.ended == "closed"
@@ -540,7 +543,7 @@ def test_an_answer_in_one_piece_is_sent_in_one(theirs: bytes) -> None:
     target = world.target()
     target.deliver(theirs)
     assert (target.writes, client.writes) == (1, 1)
-    assert client.sent == theirs
+    assert undated(client.sent) == theirs
     assert world.pool.idle
 
 
@@ -1023,6 +1026,11 @@ def test_a_tunnel_carries_bytes_both_ways() -> None:
     assert world.in_flight == 1
     target.deliver_eof()
     world.turn()
+    assert client.write_closed
+    client.deliver(b"on its way")
+    assert not client.ended, "a reset could take the last of it from the client"
+    client.deliver_eof()
+    world.turn()
     assert client.ended == "closed"
     [record] = world.log.records
     assert (record.status, record.kind, record.error_reason) == (101, "ws", "")
@@ -1162,11 +1170,13 @@ def test_an_idle_tunnel_is_ended() -> None:
     world.wait(15)
     target.deliver(b"x")
     world.wait(19.7)
-    assert not client.ended
+    assert not client.write_closed
     world.wait(0.6)
-    assert client.ended == "closed"
+    assert client.write_closed
     assert target.ended
     assert world.log.records[0].error_reason == "IdleTimeout"
+    world.wait(2.5)
+    assert client.ended
 
 
 # Everything at once

@@ -124,7 +124,8 @@ def test_a_request_reaches_a_target_of_http1_and_its_answer_the_client() -> None
     )
     target.deliver(answer(b"hello", "Server: y", "Connection: keep-alive"))
     got = client.answer_to(stream)
-    assert (got.status, got.fields, got.length, got.body, got.ended) == (200, b"server: y\r\n", 5, b"hello", True)
+    assert (got.status, got.length, got.body, got.ended) == (200, 5, b"hello", True)
+    assert re.fullmatch(rb"server: y\r\ndate: [^\r]*\r\n", got.fields)
     [record] = world.log.records
     assert (record.version, record.status, record.target_status, record.method) == (b"HTTP/2.0", 200, 200, b"GET")
     assert record.received_bytes > 0
@@ -573,7 +574,7 @@ def test_a_drain_says_goaway_twice_and_lets_requests_end() -> None:
     assert int.from_bytes(goaway.payload[:4], "big") == 3
     client.transport.deliver(headers(5, GET))
     assert len(world.connector.attempts) == 1, "it is too late"
-    target.deliver(answer())
+    target.deliver(answer(b"hello", "Date: now"))  # the table has a date that this client was not shown
     world.turn()
     assert client.answer_to(stream).status == 200
     assert client.transport.write_closed
@@ -643,6 +644,26 @@ def test_a_client_that_has_sent_all_gets_its_answers() -> None:
     assert client.answer_to(stream).status == 200
     world.turn()
     assert client.transport.ended == "closed"
+
+
+@pytest.mark.parametrize("length", [50, 100])
+def test_a_client_that_has_sent_all_opens_no_window_any_more(length: int) -> None:
+    """Whether the target still has more, or all of the answer is here; whichever comes first."""
+    for answer_first in (True, False):
+        world, client = connect()
+        client.transport.deliver(settings((4, 10)) + headers(1, GET))
+        target = world.target()
+        ends = [target.deliver, client.transport.deliver]
+        for deliver in ends if answer_first else reversed(ends):
+            if deliver == target.deliver:
+                deliver(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + bytes(50))
+            else:
+                client.transport.deliver_eof()
+            world.turn()
+        world.wait(0.2)
+        assert 3 in {f.kind for f in frames(client.transport.take())}
+        assert client.transport.ended == "closed"
+        assert world.in_flight == 0
 
 
 def test_streams_beyond_the_option_are_refused() -> None:
@@ -731,7 +752,7 @@ def test_a_drain_cuts_a_websocket_within_a_frame() -> None:
     client.move()
     assert world.front.end() == 1
     got = client.answer_to(stream)
-    assert (got.body, got.ended, got.reset) == (b"\x81\x02h", False, INTERNAL_ERROR)
+    assert (got.body, got.ended, got.reset) == (b"\x81\x02h", False, CANCEL)
     assert client.transport.ended == "aborted"
 
 
