@@ -67,6 +67,8 @@ _CLIENT = {
     "BadRequest": "the request is malformed",
     "BadPath": "the path means different things to different servers",
     "TooManyForwardedAddresses": "X-Forwarded-For has too many addresses",
+    "HeadersTooLargeForTarget": "the head is larger than the target said it takes",
+    "Http2SettingsTimeout": "the client never acknowledged our SETTINGS",
     "MisdirectedRequest": "asks for a host that its connection does not serve",
     "MethodNotAllowed": "the method is not served",
 }
