@@ -104,6 +104,10 @@ def extension(path):
 class BuildAll(build_ext):
     """All or none: compiled modules call each other directly, so half of them would be worse than nothing."""
 
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()  # set here it counts in editable installs as well
+
     def run(self):
         try:
             super().run()
@@ -122,5 +126,4 @@ setup(
     package_data={"twisted.plugins": ["lbproxy_plugin.py"], "lbproxy": ["py.typed", "*/*.pyi"]},
     ext_modules=native_modules(),
     cmdclass={"build_ext": BuildAll},
-    options={"build_ext": {"parallel": os.cpu_count() or 1}},
 )

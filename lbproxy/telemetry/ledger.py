@@ -55,7 +55,6 @@ _TARGET = {
     "TargetDeregistered": "the target left, and deregistration-delay is over",
 }
 _CLIENT = {
-    "HeadersTooLargeForTarget": "a field list beyond what the target of HTTP/2 takes",
     "SecurityGroupDenied": "no rule of a security group lets the address in",
     "ConnectionLimit": "more than max-connections",
     "ClientConnectionLimit": "more than max-connections-per-client",
