@@ -428,6 +428,8 @@ cdef class StreamTransport(Descriptor):
             self.give(data)
             if not hung_up or self.fd < 0 or not self.wanted & EPOLLIN:
                 return FINE
+            if self.flow is not None:  # the protocol has had a relay begin
+                return self.relay_received(hung_up)
         return FINE
 
     cdef void read_more(self, Py_ssize_t size) noexcept:

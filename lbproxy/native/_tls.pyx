@@ -519,15 +519,15 @@ cdef class TlsTransport(StreamTransport):
         cdef Flow flow = self.flow
         cdef StreamTransport sink = self.sink
         cdef int count, size = 0
-        cdef Py_ssize_t most
         self.read_wants_write = self.read_cut = False
         while True:
             ERR_clear_error()
-            most = flow.most(size + RECORD) - size
-            count = SSL_read(self.ssl, relay_buffer + size, <int>most)
+            count = SSL_read(self.ssl, relay_buffer + size, <int>(flow.most(size + RECORD) - size))
             if count > 0:
                 size += count
-            if count <= 0 or self.read_size <= RECORD or size > RELAY_READ - RECORD or count == most < RECORD:
+            if count <= 0 or self.read_size <= RECORD or size > RELAY_READ - RECORD:
+                break
+            if flow.moved + size == flow.limit:
                 break
         if size == 0:
             return self.read_stopped(count)

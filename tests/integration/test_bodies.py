@@ -36,6 +36,12 @@ def serve(skt: socket.socket) -> None:
             time.sleep(0.1)
             skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             return
+        if path[:7] == b"/close=":
+            size = int(path[7:])
+            answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + (2 * PIECE)[:size]
+            with contextlib.suppress(OSError):
+                skt.sendall(answer)
+            return
         if path == b"/less":
             skt.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (2 * MB) + PIECE)
             return
@@ -285,6 +291,16 @@ def test_bodies_of_any_size_keep_their_place_on_a_connection(world: World, way: 
     for logged in (downs, ups):
         for counted, size in zip(sorted(logged), sorted(EDGES * (each // 3)), strict=True):
             assert 0 < counted - size < 300
+
+
+@pytest.mark.parametrize("way", ["http", "https", "both"])
+def test_an_answer_with_the_end_of_its_connection_right_behind_it_is_whole(world: World, way: str) -> None:
+    """All of it may be there at the first read, and be known to be the last."""
+    for size in [*EDGES, 200_000, 300_000] * 2:
+        with world.connect(way) as skt:
+            skt.sendall(b"GET /close=%d HTTP/1.1\r\nHost: x\r\n\r\n" % size)
+            answer = read_answer(skt)
+        assert answer.partition(b"\r\n\r\n")[2] == (2 * PIECE)[:size]
 
 
 @pytest.mark.parametrize("way", ["http", "https", "both"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -189,7 +191,7 @@ def test_many_stalled_relays_use_few_pipes(world: World) -> None:
 def test_after_its_limit_the_protocol_has_its_say_again(world: World, limit: int) -> None:
     """Exactly so much is relayed, whatever the pieces; what follows is given to the protocol."""
     if not world.native:
-        pytest.skip("nothing is relayed")
+        pytest.skip("only compiled transports relay by themselves")
     pair = Pair(world)
     side = pair.client_side
     side.flow = world.transports.relay(side.transport, pair.target_side.transport, Clock(time.monotonic), limit)
@@ -215,6 +217,54 @@ def test_after_its_limit_the_protocol_has_its_say_again(world: World, limit: int
     assert side.flow.moved == limit
     assert side.pieces > 0, "the end goes through the protocol"
     assert world.transports.relay(side.transport, pair.target_side.transport, Clock(time.monotonic), 0) is None
+
+
+class Beginner(Recorder):
+    """Has the rest relayed once it has been given something; passes on itself what it is given."""
+
+    sink: Recorder
+    world: World
+    limit = 0
+    flow: Any = None
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        self.sink.transport.write(data)
+        if self.flow is None:
+            self.flow = self.world.transports.relay(
+                self.transport, self.sink.transport, Clock(time.monotonic), self.limit
+            )
+
+
+@pytest.mark.parametrize("limit", [20_000, 65536, 100_000])
+def test_a_relay_that_begins_when_all_has_come_with_the_end(world: World, limit: int) -> None:
+    """The read that is known to be followed by the end goes on by relay, and then to the protocol."""
+    if not world.native:
+        pytest.skip("only compiled transports relay by themselves")
+    source, sink = Beginner(), Recorder()
+    source.sink, source.world, source.limit = sink, world, limit
+    client, target = world.pair(source), world.pair(sink)
+    source.transport.pauseProducing()
+    world.turn()
+    data = (MIB * 2)[: 16384 + limit + 5000]
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    client.sendall(data)
+    client.close()
+    world.turn()
+    source.transport.resumeProducing()
+    target.setblocking(False)
+    received = bytearray()
+
+    def done() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            received.extend(target.recv(1 << 20))
+        return len(received) == len(data)
+
+    world.until(done)
+    assert bytes(received) == data
+    assert source.flow.moved == limit
+    assert len(source.data) == len(data) - limit, "what is relayed is not given to the protocol"
+    world.until(lambda: "lost" in source.events)
 
 
 def test_only_transports_of_ones_own_kind_relay(world: World) -> None:
