@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("hamcrest", reason="Twisted's tests need PyHamcrest")
-
 from lbproxy.native import available
 from lbproxy.native.reactor import LeanReactor, NativeReactor
 

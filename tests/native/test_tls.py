@@ -43,7 +43,7 @@ _ALSO_ABORTED: dict[bool, tuple[type[Exception], ...]] = {True: (), False: (Conn
 def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     name, _, instead = request.param.partition(", ")
     if name not in BUILDS:
-        pytest.skip("not built")
+        pytest.skip("the compiled transports were not built")
     world = World(name)
     monkeypatch.setattr(tls, "direct", tls.direct and world.native and instead != "Twisted's TLS")
     monkeypatch.setattr(tls, "chooses", tls.chooses and instead != "callbacks in Python")
@@ -195,7 +195,7 @@ def secured(world: World, protocol: Any, **settings: Any) -> Peer:
 @pytest.fixture
 def half_closing(world: World) -> None:
     if not tls.direct:
-        pytest.skip("Twisted's TLS has no half-closed connections")
+        pytest.skip("Twisted's TLS, which stands in here, has no half-closed connections")
 
 
 # The handshake
@@ -423,7 +423,7 @@ def test_a_pull_producer(world: World) -> None:
     protocol = Pulled()
     peer = secured(world, protocol)
     if not tls.direct:
-        pytest.skip("Twisted's asks the global reactor to be called")
+        pytest.skip("Twisted's TLS, which stands in here, serves pull producers by the global reactor only")
     protocol.transport.registerProducer(protocol, False)
     assert peer.receive(20 * 50_000) == b"".join(chunks)
     assert peer.ended()
@@ -751,7 +751,7 @@ def resumes(world: World, context: ssl.SSLContext, session: Any) -> tuple[bool, 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_servers_with_the_same_ticket_keys_resume_each_others_sessions(world: World, version: ssl.TLSVersion) -> None:
     if not tls.shares_tickets:
-        pytest.skip("this OpenSSL cannot be given keys")
+        pytest.skip("the OpenSSL in use lets nobody set ticket keys, or nothing is compiled to set them")
     first, second, third = (bytes([number]) * 80 for number in (1, 2, 3))
     context = client_context(minimum_version=version, maximum_version=version)
     tls.use_ticket_keys((first,))
@@ -773,7 +773,7 @@ def test_servers_with_the_same_ticket_keys_resume_each_others_sessions(world: Wo
 @pytest.mark.parametrize("keys", [(), (b"short",), (bytes(80),) * 5])
 def test_ticket_keys_of_the_wrong_shape(keys: tuple[bytes, ...]) -> None:
     if not tls.shares_tickets:
-        pytest.skip("this OpenSSL cannot be given keys")
+        pytest.skip("the OpenSSL in use lets nobody set ticket keys, or nothing is compiled to set them")
     with pytest.raises(ValueError, match="one to four keys of 80 bytes"):
         tls.use_ticket_keys(keys)
 
@@ -856,7 +856,7 @@ def test_a_closed_connection_leaves_nothing(world: World, asked: bool) -> None:
 def test_closed_connections_leave_nothing_to_the_collector(world: World) -> None:
     """A worker's collector seldom looks."""
     if not tls.direct:
-        pytest.skip("Twisted's TLS waits for the peer")
+        pytest.skip("Twisted's TLS, which stands in here, waits for the peer before it lets go")
 
     protocols: list[Listening] = []
 

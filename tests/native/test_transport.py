@@ -110,7 +110,7 @@ def test_ipv6(world: World) -> None:
     try:
         listening = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError:
-        pytest.skip("there is no IPv6 here")
+        pytest.skip("this machine has no IPv6 loopback address")
     server, client = Recorder(), Recorder()
     _, port = world.acceptor(server, listening)
     transport = world.transports.connect(world.reactor, "::1", port, client, client.failed)

@@ -19,11 +19,11 @@ SOURCE = Path(__file__).parents[2] / "bench" / "load.c"
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> str:
     if not shutil.which("gcc"):
-        pytest.skip("no compiler")
+        pytest.skip("gcc, which compiles the load generator, is not installed")
     found = str(tmp_path_factory.mktemp("load") / "load")
     done = subprocess.run(["gcc", "-o", found, SOURCE, "-lssl", "-lcrypto"], capture_output=True, text=True)
     if "openssl" in done.stderr and "No such file" in done.stderr:
-        pytest.skip("no headers of OpenSSL")
+        pytest.skip("the headers of OpenSSL (libssl-dev), which the load generator needs, are not installed")
     assert not done.returncode, done.stderr
     return found
 

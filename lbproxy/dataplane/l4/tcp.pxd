@@ -17,7 +17,7 @@ cdef double NEVER
 
 
 cdef class TcpContext:
-    cdef readonly object listener, connector
+    cdef readonly object connector
     cdef readonly str name
     cdef readonly bint encrypted
     cdef readonly double handshake_seconds, idle_seconds
@@ -103,4 +103,3 @@ cdef class TcpTargetSide(_Side):
     cdef TcpClientSide _client
 
     cpdef begin(self, TcpClientSide client, TargetCounters counters, bint encrypted)
-

@@ -88,7 +88,6 @@ class TcpContext:
         "encrypted",
         "handshake_seconds",
         "idle_seconds",
-        "listener",
         "name",
         "slot",
     )
@@ -103,7 +102,6 @@ class TcpContext:
         counters: ListenerCounters,
         connections: set[TcpClientSide],
     ) -> None:
-        self.listener = listener
         self.name = listener.name
         self.encrypted = listener.protocol.is_encrypted
         self.handshake_seconds = listener.request_header_timeout_seconds

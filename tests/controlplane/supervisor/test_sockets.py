@@ -203,10 +203,10 @@ def test_what_is_no_listening_socket_is_not_adopted() -> None:
 
 def test_ipv6_does_not_take_the_ipv4_port(sockets: ListeningSockets) -> None:
     if not socket.has_ipv6:
-        pytest.skip("no IPv6")
+        pytest.skip("this Python was built without IPv6")
     try:
         sockets.open({Bind("::1", 0): "web"}, [0])
     except BindError:
-        pytest.skip("no IPv6 loopback")
+        pytest.skip("this machine has no IPv6 loopback address")
 
     assert sockets.for_slot(0)[Bind("::1", 0)].getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)

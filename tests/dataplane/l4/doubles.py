@@ -140,7 +140,7 @@ class FakeContext(TcpContext):
         deadlines: Any = None,
         target_tls: TargetTls | None = None,
     ) -> None:
-        listener = Listener(
+        self.listener = listener = Listener(
             name="db",
             protocol=ListenerProtocol(protocol),
             binds=(Bind("127.0.0.1", 0),),

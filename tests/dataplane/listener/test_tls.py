@@ -33,7 +33,7 @@ def choosing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     if request.param == "in Python":
         monkeypatch.setattr(native, "chooses", False)
     elif not native.chooses:
-        pytest.skip("not built")
+        pytest.skip("the compiled callbacks were not built")
 
 
 def listener(*certificates: Certificate, policy: str = "", protocol: str = "HTTPS") -> Listener:
