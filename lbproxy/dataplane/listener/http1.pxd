@@ -5,7 +5,7 @@ cdef class ClientConnection
 
 from lbproxy.dataplane.deadlines cimport Deadlines as CDeadlines
 from lbproxy.dataplane.proxy.exchange cimport Downstream, Exchange
-from lbproxy.dataplane.proxy.forwarded cimport ForwardedFields
+from lbproxy.dataplane.proxy.forwarded cimport ForwardedFields, ForwardedStyle
 from lbproxy.dataplane.proxy.runtime cimport HttpRuntime
 from lbproxy.native._clock cimport Clock as CClock
 from lbproxy.native._http1 cimport Codec as CCodec, RequestHead as CRequestHead
@@ -34,6 +34,10 @@ cdef class HttpFront:
     cdef public object describe_tls
     cdef readonly object http2
     cdef public object certificates
+    cdef ForwardedStyle _forwarded_style
+
+    @cython.locals(style=ForwardedStyle)
+    cpdef ForwardedStyle forwarded_style(self, listener)
 
 
 cdef class ClientConnection(Downstream):

@@ -21,8 +21,9 @@ from lbproxy.dataplane.listener.pace import Pace
 from lbproxy.dataplane.proxy.answers import reason_phrase
 from lbproxy.dataplane.proxy.exchange import RELAY_FROM, Downstream, Exchange
 from lbproxy.dataplane.proxy.faults import Fault
-from lbproxy.dataplane.proxy.forwarded import ForwardedFields
+from lbproxy.dataplane.proxy.forwarded import ForwardedFields, ForwardedStyle
 from lbproxy.dataplane.proxy.runtime import HttpRuntime
+from lbproxy.model.listener import Listener
 from lbproxy.native.clock import Clock
 from lbproxy.native.tls import finish
 from lbproxy.native.transport import Address, StreamTransport
@@ -136,6 +137,7 @@ class HttpFront:
         """For an HTTPS listener: what to say of a TLS transport."""
         self.certificates: Any = None
         """For an HTTPS listener: its `ServerTls`, which knows what hosts its certificates are good for."""
+        self._forwarded_style: ForwardedStyle | None = None
         self.http2 = http2
         """Makes what takes a connection over when the client turns out to speak HTTP/2."""
 
@@ -145,6 +147,13 @@ class HttpFront:
             return None
         kind = ClientConnection if self.describe_tls is None else SecureClientConnection
         return kind(self, addr.host, addr.port)
+
+    def forwarded_style(self, listener: Listener) -> ForwardedStyle:
+        """How connections of this bind tell targets of their clients; ``listener`` is ours in the present snapshot."""
+        style = self._forwarded_style
+        if style is None or style.listener is not listener:
+            style = self._forwarded_style = ForwardedStyle(listener, self.port)
+        return style
 
     def admit(self, admission: Admission | None) -> None:
         """Ask this of connections to come, and count those that are open."""
@@ -670,7 +679,7 @@ class ClientConnection(Downstream):
         listener = self._runtime.listener
         if self._forwarded_for is not listener:
             self._forwarded_for = listener
-            self._forwarded = ForwardedFields(listener, self.host, self.port, self.listener_port)
+            self._forwarded = ForwardedFields(self._front.forwarded_style(listener), self.host, self.port)
         assert self._forwarded is not None
         return self._forwarded.fields(received)
 

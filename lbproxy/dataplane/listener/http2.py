@@ -435,7 +435,7 @@ class Http2Connection(StreamProtocol):
         listener = self._runtime.listener
         if self._forwarded_for is not listener:
             self._forwarded_for = listener
-            self._forwarded = ForwardedFields(listener, self.host, self.port, self.listener_port)
+            self._forwarded = ForwardedFields(self._front.forwarded_style(listener), self.host, self.port)
         forwarded = self._forwarded
         assert forwarded is not None
         return forwarded.fields(received)

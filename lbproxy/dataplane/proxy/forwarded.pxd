@@ -4,6 +4,12 @@ from lbproxy.native._clock cimport Clock as CClock
 from lbproxy.native._ids cimport Identifiers as CIdentifiers
 
 
+cdef class ForwardedStyle:
+    cdef readonly object listener, mode
+    cdef readonly bint appends, with_port
+    cdef readonly bytes origin
+
+
 cdef class ForwardedFields:
     cdef bytes _client, _origin, _plain
     cdef object _mode

@@ -17,23 +17,18 @@ MAX_FORWARDED_ADDRESSES = 30
 """More addresses than this in X-Forwarded-For are refused with 463 (ALB)."""
 
 
-_Style = tuple[Listener, XffMode, bool, bool, bytes]
-"""A listener, its mode, whether that appends, whether with the client's port, and the fields about the listener."""
+class ForwardedStyle:
+    """What is the same for all connections of a listener at one of its ports."""
 
-_styles: dict[tuple[int, int], _Style] = {}
-"""By the listener's identity and port; each entry keeps its listener, so that its identity stays its own."""
+    __slots__ = ("appends", "listener", "mode", "origin", "with_port")
 
-
-def _learn_style(listener: Listener, listener_port: int) -> _Style:
-    """What is the same for all connections of a listener."""
-    appends = listener.xff_mode is XffMode.APPEND
-    scheme = b"https" if listener.protocol.is_encrypted else b"http"
-    origin = b"X-Forwarded-Proto: %b\r\nX-Forwarded-Port: %d\r\n" % (scheme, listener_port)
-    style = (listener, listener.xff_mode, appends, appends and listener.xff_client_port, origin)
-    if len(_styles) >= 256:  # of configurations that are long gone
-        _styles.clear()
-    _styles[id(listener), listener_port] = style
-    return style
+    def __init__(self, listener: Listener, listener_port: int) -> None:
+        self.listener = listener
+        self.mode = listener.xff_mode
+        self.appends = listener.xff_mode is XffMode.APPEND
+        self.with_port = self.appends and listener.xff_client_port
+        scheme = b"https" if listener.protocol.is_encrypted else b"http"
+        self.origin = b"X-Forwarded-Proto: %b\r\nX-Forwarded-Port: %d\r\n" % (scheme, listener_port)
 
 
 class ForwardedFields:
@@ -41,16 +36,14 @@ class ForwardedFields:
 
     __slots__ = ("_client", "_mode", "_origin", "_plain")
 
-    def __init__(self, listener: Listener, host: str, port: int, listener_port: int) -> None:
-        known = _styles.get((id(listener), listener_port))
-        if known is None or known[0] is not listener:
-            known = _learn_style(listener, listener_port)
-        _, self._mode, appends, with_port, self._origin = known
+    def __init__(self, style: ForwardedStyle, host: str, port: int) -> None:
+        self._mode = style.mode
+        self._origin = style.origin
         client = host
-        if with_port:
+        if style.with_port:
             client = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._client = client.encode("ascii")
-        if appends:
+        if style.appends:
             self._plain = b"".join((b"X-Forwarded-For: ", self._client, b"\r\n", self._origin))
         else:
             self._plain = self._origin

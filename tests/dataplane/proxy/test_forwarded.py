@@ -7,7 +7,13 @@ from random import Random
 
 import pytest
 
-from lbproxy.dataplane.proxy.forwarded import MAX_FORWARDED_ADDRESSES, ForwardedFields, TraceIds, too_many_addresses
+from lbproxy.dataplane.proxy.forwarded import (
+    MAX_FORWARDED_ADDRESSES,
+    ForwardedFields,
+    ForwardedStyle,
+    TraceIds,
+    too_many_addresses,
+)
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol, XffMode
 from lbproxy.model.rule import FixedResponse
 
@@ -28,7 +34,7 @@ def fields(
         xff_mode=mode,
         xff_client_port=client_port,
     )
-    written = ForwardedFields(listener, host, 40000, 8080).fields(received).decode()
+    written = ForwardedFields(ForwardedStyle(listener, 8080), host, 40000).fields(received).decode()
     assert written.endswith("\r\n")
     return written.split("\r\n")[:-1]
 
