@@ -48,7 +48,22 @@ cdef extern from *:
     #include <sys/epoll.h>
     #include <sys/ioctl.h>
     #include <sys/socket.h>
+    #include <sys/syscall.h>
     #include <sys/uio.h>
+    #include <unistd.h>
+
+    /* The C library makes a cancellation point of these two in a process with threads, at two locked instructions each. */
+    #if defined(SYS_recvfrom) && defined(SYS_sendto)
+    static inline ssize_t receive_some(int fd, void* buffer, size_t size, int flags) {
+        return syscall(SYS_recvfrom, fd, buffer, size, flags, NULL, NULL);
+    }
+    static inline ssize_t send_some(int fd, const void* buffer, size_t size, int flags) {
+        return syscall(SYS_sendto, fd, buffer, size, flags, NULL, 0);
+    }
+    #else
+    #define receive_some recv
+    #define send_some send
+    #endif
     """
     enum:
         EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP
@@ -95,8 +110,8 @@ cdef extern from *:
     int getsockopt(int fd, int level, int name, void* value, socklen_t* size) nogil
     int setsockopt(int fd, int level, int name, const void* value, socklen_t size) nogil
     int shutdown(int fd, int how) nogil
-    Py_ssize_t recv(int fd, void* buffer, size_t size, int flags) nogil
-    Py_ssize_t send(int fd, const void* buffer, size_t size, int flags) nogil
+    Py_ssize_t receive_some(int fd, void* buffer, size_t size, int flags) nogil
+    Py_ssize_t send_some(int fd, const void* buffer, size_t size, int flags) nogil
     Py_ssize_t sendmsg(int fd, const msghdr* message, int flags) nogil
     Py_ssize_t splice(int source, void* none, int sink, void* nothing, size_t size, unsigned int flags) nogil
     const char* inet_ntop(int family, const void* source, char* text, socklen_t size) nogil
@@ -410,7 +425,7 @@ cdef class StreamTransport(Descriptor):
         for rounds in range(READ_ROUNDS):
             size = self.read_size
             if size <= SMALL_READ:
-                count = recv(self.fd, buffer, SMALL_READ, 0)
+                count = receive_some(self.fd, buffer, SMALL_READ, 0)
                 if count < 0:
                     count = -errno
                 data = PyBytes_FromStringAndSize(buffer, count) if count > 0 else None
@@ -472,7 +487,7 @@ cdef class StreamTransport(Descriptor):
                     flow.copying = True
                     continue
             else:
-                count = recv(self.fd, relay_buffer, flow.most(RELAY_READ if large else SMALL_READ), 0)
+                count = receive_some(self.fd, relay_buffer, flow.most(RELAY_READ if large else SMALL_READ), 0)
                 if count < 0:
                     count = -errno
                 elif count > 0:
@@ -569,7 +584,7 @@ cdef class StreamTransport(Descriptor):
         if not self.connected or self.write_closed or self.aborting:
             return 0
         if self.queued == 0:
-            sent = send(self.fd, data, size, MSG_NOSIGNAL)
+            sent = send_some(self.fd, data, size, MSG_NOSIGNAL)
             if sent == size:
                 return 0
             if sent < 0:
@@ -585,7 +600,7 @@ cdef class StreamTransport(Descriptor):
         if self.queued == 0:
             if self.keeps(data):
                 return 0
-            sent = send(self.fd, PyBytes_AS_STRING(data), size, MSG_NOSIGNAL)
+            sent = send_some(self.fd, PyBytes_AS_STRING(data), size, MSG_NOSIGNAL)
             if sent == size:
                 if self.producer is not None and not self.streamingProducer:
                     self.later()  # a pull producer is asked for more when what it gave is sent
@@ -670,7 +685,7 @@ cdef class StreamTransport(Descriptor):
             if count == 1:
                 data = self.kept if self.kept is not None else <bytes>self.queue[self.first]
                 total = PyBytes_GET_SIZE(data) - self.offset
-                sent = send(self.fd, PyBytes_AS_STRING(data) + self.offset, total, MSG_NOSIGNAL)
+                sent = send_some(self.fd, PyBytes_AS_STRING(data) + self.offset, total, MSG_NOSIGNAL)
                 if sent < 0:
                     if errno == EAGAIN or errno == EINTR or errno == ENOBUFS:
                         return FINE
@@ -902,7 +917,7 @@ cdef class StreamTransport(Descriptor):
         cdef char byte
         if self.fd < 0 or not self.connected:
             return False
-        return recv(self.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 and (errno == EAGAIN)
+        return receive_some(self.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 and (errno == EAGAIN)
 
     def untaken(self):
         """How many of the bytes written the peer has not acknowledged: what is queued here and in the kernel."""
@@ -934,7 +949,7 @@ cdef class StreamTransport(Descriptor):
 cdef bytes receive_large(int fd, Py_ssize_t size, Py_ssize_t* count):
     """Read into a bytes object of its own, which spares a copy; ``count`` is its size or minus the error number."""
     cdef PyObject* data = new_bytes(NULL, size)
-    count[0] = recv(fd, <char*>PyBytes_AS_STRING(<object>data), size, 0)
+    count[0] = receive_some(fd, <char*>PyBytes_AS_STRING(<object>data), size, 0)
     if count[0] < 0:
         count[0] = -errno
     if count[0] <= 0:

@@ -73,7 +73,7 @@ def test_lines_are_flushed_after_a_while(tmp_path: Path) -> None:
 def test_lines_are_flushed_by_size(tmp_path: Path) -> None:
     log = open_log(tmp_path / "a.log")
     for _ in range(3):
-        log.log(Http(user_agent=b"x" * 30000))
+        log.log(Http(user_agent=b"x" * 100_000))
     wait_written(log)
     assert (tmp_path / "a.log").read_text().count("\n") == 3
     log.close()

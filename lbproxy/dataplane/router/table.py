@@ -9,7 +9,8 @@ Each rule is filed once, under the condition that fewest other rules share:
 
 A request looks into each of them and so meets a few short lists of candidates, each in order
 of priority.  From each list the first candidate counts whose remaining checks hold, unless a better one is
-known already; what the look-up has proved is not checked again.
+known already; what the look-up has proved is not checked again.  A candidate is the rule's `Match` itself: among
+thousands of rules, each object more on the way to it is one that the processor has not at hand.
 """
 
 from __future__ import annotations
@@ -50,7 +51,17 @@ class Match:
     Made when the table is, and the same object for every request; do not change it.
     """
 
-    __slots__ = ("action", "action_text", "forward", "priority", "queue_priority", "retry", "rule_name", "transform")
+    __slots__ = (
+        "action",
+        "action_text",
+        "checks",
+        "forward",
+        "priority",
+        "queue_priority",
+        "retry",
+        "rule_name",
+        "transform",
+    )
 
     rule_name: str
     """``default`` for the default action."""
@@ -67,13 +78,15 @@ class Match:
     """What the listener and the rule change; None for nothing."""
     retry: RetryChange | None
     """What the rule changes of its target groups' retries; None for nothing."""
+    checks: tuple[CheckFunction, ...]
+    """What is left to look at when the rule was found where it is filed."""
 
     def __init__(
         self,
         rule_name: str,
         priority: int,
         action: Action,
-        random: Random,
+        forward: GroupChoice | None,
         queue_priority: int = DEFAULT_QUEUE_PRIORITY,
         transform: CompiledTransform | None = None,
         retry: RetryChange | None = None,
@@ -84,10 +97,10 @@ class Match:
         self.priority = priority
         self.queue_priority = queue_priority
         self.action = action
-        self.forward = None
-        if isinstance(action, Forward):
+        self.forward = forward
+        self.checks = ()
+        if forward is not None:
             self.action_text = "forward"
-            self.forward = GroupChoice(action, random)
         elif isinstance(action, Redirect):
             self.action_text = "redirect"
         else:
@@ -110,26 +123,20 @@ class RuleTrace:
 
 
 CheckFunction = Callable[[RoutableRequest, str], bool]
-Candidate = tuple[int, tuple[CheckFunction, ...], Match]
-"""Priority, what is left to check, and what it leads to."""
+Candidates = tuple[Match, ...]
+"""In order of priority."""
 
 
 class PrefixIndex:
-    """Finds the lists of candidates filed under any prefix of a text, in O(log n)."""
+    """The candidates filed under prefixes of texts."""
 
-    __slots__ = ("_buckets", "_parents", "_prefixes")
+    __slots__ = ("candidates", "parents", "prefixes")
 
-    def __init__(self, entries: Mapping[bytes, Sequence[Candidate]]) -> None:
-        self._prefixes = Prefixes(entries)
-        self._buckets = [entries[prefix] for prefix in self._prefixes.texts]
-        self._parents = self._prefixes.parents
-
-    def collect(self, text: bytes, buckets: list[Sequence[Candidate]]) -> None:
-        """Append to ``buckets`` those of every prefix of ``text``."""
-        index = self._prefixes.longest(text)
-        while index >= 0:
-            buckets.append(self._buckets[index])
-            index = self._parents[index]
+    def __init__(self, entries: Mapping[bytes, Candidates]) -> None:
+        self.prefixes = Prefixes(entries)
+        self.candidates = [entries[prefix] for prefix in self.prefixes.texts]
+        """Of each prefix, by its index."""
+        self.parents = self.prefixes.parents
 
 
 class Table:
@@ -154,22 +161,22 @@ class Table:
         self._rules = [
             (match, tuple(compile_condition(condition) for condition in rule.conditions)) for rule, match in rules
         ]
-        filed: dict[_Index, dict[bytes, list[Candidate]]] = {index: {} for index in _Index}
-        always: list[Candidate] = []
+        filed: dict[_Index, dict[bytes, list[Match]]] = {index: {} for index in _Index}
+        always: list[Match] = []
         for (match, checks), filing in zip(self._rules, _choose_filings([rule for rule, _ in rules]), strict=True):
             proved = filing.condition if filing is not None and filing.is_proof else None
-            rest = tuple(check.matches for number, check in enumerate(checks) if number != proved)
-            candidate = (match.priority, rest, match)
+            match.checks = tuple(check.matches for number, check in enumerate(checks) if number != proved)
             if filing is None:
-                always.append(candidate)
+                always.append(match)
                 continue
             for index, key in filing.keys:
-                filed[index].setdefault(key, []).append(candidate)
-        self._exact_hosts = filed[_Index.EXACT_HOST]
-        self._exact_paths = filed[_Index.EXACT_PATH]
-        self._host_tails = PrefixIndex(filed[_Index.HOST_TAIL]) if filed[_Index.HOST_TAIL] else None
-        self._path_heads = PrefixIndex(filed[_Index.PATH_HEAD]) if filed[_Index.PATH_HEAD] else None
-        self._always = always
+                filed[index].setdefault(key, []).append(match)
+        places = {index: {key: tuple(found) for key, found in keys.items()} for index, keys in filed.items()}
+        self._exact_hosts: dict[bytes, Candidates] = places[_Index.EXACT_HOST]
+        self._exact_paths: dict[bytes, Candidates] = places[_Index.EXACT_PATH]
+        self._host_tails = PrefixIndex(places[_Index.HOST_TAIL]) if places[_Index.HOST_TAIL] else None
+        self._path_heads = PrefixIndex(places[_Index.PATH_HEAD]) if places[_Index.PATH_HEAD] else None
+        self._always: Candidates = tuple(always)
 
     @classmethod
     def compile(cls, listener: Listener, random: Random | None = None) -> Table:
@@ -182,17 +189,27 @@ class Table:
         rules = sorted(listener.rules, key=lambda rule: rule.priority)
         base = listener.transform
         default = compile_transform(base)
+        choices: dict[Forward, GroupChoice] = {}
+
+        def choice(action: Action) -> GroupChoice | None:
+            """One for all rules that forward alike: what many requests use is at hand sooner."""
+            if not isinstance(action, Forward):
+                return None
+            if action not in choices:
+                choices[action] = GroupChoice(action, random)
+            return choices[action]
 
         def match(rule: Rule) -> Match:
             retry = rule.retry if rule.retry != RetryChange() else None
-            return Match(rule.name, rule.priority, rule.action, random, rule.queue_priority, transform(rule), retry)
+            forward = choice(rule.action)
+            return Match(rule.name, rule.priority, rule.action, forward, rule.queue_priority, transform(rule), retry)
 
         def transform(rule: Rule) -> CompiledTransform | None:
             return compile_transform(base.followed_by(rule.transform)) if rule.transform != Transform() else default
 
         return cls(
             [(rule, match(rule)) for rule in rules],
-            Match(DEFAULT_RULE_NAME, 0, listener.default_action, random, transform=default),
+            Match(DEFAULT_RULE_NAME, 0, listener.default_action, choice(listener.default_action), transform=default),
         )
 
     def match(self, request: RoutableRequest, source: str) -> Match:
@@ -200,32 +217,42 @@ class Table:
         best = self.default
         if not self._rules:
             return best
-        buckets: list[Sequence[Candidate]] = [self._always]
+        if self._always:
+            best = self._better(best, self._always, request, source)
         if self._exact_hosts:
             found = self._exact_hosts.get(request.host)
             if found is not None:
-                buckets.append(found)
+                best = self._better(best, found, request, source)
         if self._exact_paths:
             found = self._exact_paths.get(request.path)
             if found is not None:
-                buckets.append(found)
+                best = self._better(best, found, request, source)
         if self._host_tails is not None:
-            self._host_tails.collect(request.host[::-1], buckets)
+            best = self._better_by_prefix(best, self._host_tails, request.host[::-1], request, source)
         if self._path_heads is not None:
-            self._path_heads.collect(request.path, buckets)
+            best = self._better_by_prefix(best, self._path_heads, request.path, request, source)
+        return best
 
-        best_priority = _AFTER_ALL_RULES
-        for bucket in buckets:
-            for priority, checks, match in bucket:
-                if priority >= best_priority:
+    def _better(self, best: Match, candidates: Candidates, request: RoutableRequest, source: str) -> Match:
+        """The first candidate whose checks hold, unless ``best`` comes before it."""
+        for match in candidates:
+            if match.priority >= best.priority and best is not self.default:
+                break
+            for check in match.checks:
+                if not check(request, source):
                     break
-                for check in checks:
-                    if not check(request, source):
-                        break
-                else:
-                    best_priority = priority
-                    best = match
-                    break
+            else:
+                return match
+        return best
+
+    def _better_by_prefix(
+        self, best: Match, index: PrefixIndex, text: bytes, request: RoutableRequest, source: str
+    ) -> Match:
+        """The same for the candidates filed under any prefix of ``text``."""
+        found = index.prefixes.longest(text)
+        while found >= 0:
+            best = self._better(best, index.candidates[found], request, source)
+            found = index.parents[found]
         return best
 
     def trace(self, request: RoutableRequest, source: str) -> tuple[RuleTrace, ...]:
@@ -241,9 +268,6 @@ class Table:
                 return tuple(traces)
         traces.append(RuleTrace(rule_name=self.default.rule_name, priority=self.default.priority, matched=True))
         return tuple(traces)
-
-
-_AFTER_ALL_RULES = 1 << 30  # priorities end at 50000
 
 
 def _trace_rule(match: Match, checks: Sequence[Check], request: RoutableRequest, source: str) -> RuleTrace:
