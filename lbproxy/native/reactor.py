@@ -16,8 +16,8 @@ from twisted.internet.main import installReactor
 from twisted.python import log
 
 from lbproxy.native.choice import available
-from lbproxy.native.clock import turns
-from lbproxy.native.pure.transport import Acceptor, StreamTransport
+from lbproxy.native.pure.clock import turns
+from lbproxy.native.pure.transport import Acceptor, ConnectingTransport, StreamTransport
 
 if TYPE_CHECKING or available:
     from lbproxy.native._loop import Descriptor, Loop
@@ -82,6 +82,10 @@ class NativeReactor(EPollReactor):
         return [*super().getWriters(), *self.native_loop.descriptors(EPOLLOUT)]
 
 
+_STREAMS = (StreamTransport, ConnectingTransport)
+_OWN = (StreamTransport, Acceptor)
+
+
 class LeanReactor(EPollReactor):
     """The epoll reactor, without a log context around the events of this package's own transports.
 
@@ -102,9 +106,19 @@ class LeanReactor(EPollReactor):
 
     def _serve(self, events: list[tuple[int, int]]) -> None:
         serve = self._doReadOrWrite
+        selectables = self._selectables
         for fd, event in events:
-            selectable = self._selectables.get(fd)
-            if isinstance(selectable, StreamTransport | Acceptor):
+            selectable = selectables.get(fd)
+            if event == EPOLLIN and type(selectable) in _STREAMS:
+                # By far the most frequent; what remains of `_doReadOrWrite`.
+                try:
+                    why = selectable.doRead()  # type: ignore[union-attr]
+                except Exception as failure:
+                    log.err()
+                    why = failure
+                if why:
+                    self._disconnectSelectable(selectable, why, True)
+            elif isinstance(selectable, _OWN):
                 try:
                     serve(selectable, fd, event)
                 except Exception:

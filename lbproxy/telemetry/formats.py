@@ -66,8 +66,8 @@ def _second_combined(whole: int) -> str:
     return f"{t.tm_mday:02}/{month}/{t.tm_year}:{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} +0000"
 
 
-def _milliseconds(unix_time: float) -> str:
-    milliseconds = int(unix_time * 1000)
+@lru_cache(maxsize=64)
+def _milliseconds(milliseconds: int) -> str:
     return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
 
 
@@ -149,7 +149,7 @@ def http_json(record: HttpRecord) -> str:
         uri, new_host = _json_texts((record.transformed_uri, record.transformed_host))
         rare += f',"transformed_uri":"{uri}","transformed_host":"{new_host}"'
     return (
-        f'{{"time":"{_milliseconds(record.started)}",{_json_listener(record.kind, record.listener)},'
+        f'{{"time":"{_milliseconds(int(record.started * 1000))}",{_json_listener(record.kind, record.listener)},'
         f'"client_address":"{record.client_host}","client_port":{record.client_port},"method":"{method}",'
         f'"scheme":"{record.scheme}","host":"{host}","request_target":"{request_target}","version":"{version}",'
         f'"status":{record.status},"received_bytes":{record.received_bytes},"sent_bytes":{record.sent_bytes},'
@@ -168,7 +168,7 @@ def tcp_json(record: TcpRecord) -> str:
     """Format a TCP or TLS connection as one JSON object."""
     kind = "tls" if record.tls_version else "tcp"
     return (
-        f'{{"time":"{_milliseconds(record.started)}",{_json_listener(kind, record.listener)},'
+        f'{{"time":"{_milliseconds(int(record.started * 1000))}",{_json_listener(kind, record.listener)},'
         f'"client_address":"{record.client_address}","client_port":{record.client_port},'
         f"{_json_target(record.target_group, record.target)},"
         f'"duration":{record.duration:.6f},"connect_time":{record.connect_time:.6f},'

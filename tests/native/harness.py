@@ -145,6 +145,8 @@ class World:
     def __init__(self, name: str) -> None:
         self.transports, reactor = BUILDS[name]
         self.native = self.transports is not pure
+        self.batches = name.endswith("on ours")
+        """Whether what is written in a turn leaves at its end."""
         self.relaying = False
         """Whether a test has transports relay by themselves; for it to say."""
         self.reactor: Any = reactor()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -66,6 +67,37 @@ def test_pieces_arrive_in_order_before_the_end(world: World, pieces: tuple[bytes
         assert received(peer, world) == b"".join(pieces)
     world.until(lambda: all(protocol.reason is not None for protocol in protocols))
     assert all(protocol.reason.check(ConnectionDone) for protocol in protocols)
+
+
+def test_small_pieces_leave_when_all_are_served(world: World) -> None:
+    """So that a peer is woken once, for all of them."""
+    came_early: list[socket.socket] = []
+
+    def act(protocol: Recorder) -> None:
+        came_early.extend(select.select(peers, [], [], 0)[0])
+        protocol.transport.write(b"a")
+        protocol.transport.write(b"b")
+
+    peers: list[socket.socket] = []
+    connections, protocols = together(world, act)
+    peers.extend(connections)
+    world.until(lambda: all(protocol.data for protocol in protocols))
+    if world.batches:
+        assert came_early == []
+        assert [peer.recv(10) for peer in peers] == [b"ab"] * len(peers)
+    for protocol in protocols:
+        protocol.transport.loseConnection()
+
+
+def test_our_end_comes_after_what_was_written(world: World) -> None:
+    def act(protocol: Recorder) -> None:
+        protocol.transport.write(b"a")
+        protocol.transport.loseWriteConnection()
+
+    peers, _ = together(world, act)
+    for peer in peers:
+        assert received(peer, world) == b"a"
+        peer.close()
 
 
 def test_what_was_written_before_an_abort_is_dropped(world: World) -> None:

@@ -25,22 +25,24 @@ class Turns:
     What an event announces was there before the turn in which it is served.  Zero where the reactor does not count.
     """
 
-    __slots__ = ("_ending", "_serving", "current")
+    __slots__ = ("current", "ending", "serving")
 
     def __init__(self) -> None:
         self.current = 0
-        self._serving = False
-        self._ending: list[Any] = []
+        self.serving = False
+        """Whether the reactor is at it: what is asked for now can wait for the end of the turn."""
+        self.ending: list[Any] = []
+        """Whose ``turn_ended()`` is called then; only while events are served, else see `at_end`."""
 
     def begin(self) -> None:
         """The reactor has events and is about to serve them."""
         self.current += 1
-        self._serving = True
+        self.serving = True
 
     def finish(self) -> None:
         """They are served."""
-        self._serving = False
-        ending, self._ending = self._ending, []
+        self.serving = False
+        ending, self.ending = self.ending, []
         for item in ending:
             try:
                 item.turn_ended()
@@ -49,8 +51,8 @@ class Turns:
 
     def at_end(self, item: Any) -> None:
         """Have ``item.turn_ended()`` called when all events of this turn are served; at once outside of a turn."""
-        if self._serving:
-            self._ending.append(item)
+        if self.serving:
+            self.ending.append(item)
         else:
             item.turn_ended()
 

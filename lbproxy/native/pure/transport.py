@@ -1,7 +1,8 @@
 """TCP transports that send at once, on Twisted's own: the pure Python twin of ``lbproxy.native._stream``.
 
-`StreamTransport.write` sends first and leaves to Twisted's buffer only what the kernel did not take.  Back-pressure,
-half-close and abort are Twisted's.
+`StreamTransport.write` sends first and leaves to Twisted's buffer only what the kernel did not take.  What is written
+while the reactor serves events leaves when it has served them: a peer that waits is woken once, not for each piece.
+Back-pressure, half-close and abort are Twisted's.
 """
 
 from __future__ import annotations
@@ -22,10 +23,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lbproxy.native.pure.clock import turns
+
 _log = Logger()
 
 _ACCEPT_BATCH = 64
 """Connections taken at one wake-up, so that a flood of them does not starve the others."""
+
+_SMALL_READ = 16384
+"""A request or answer with room to spare; making room for more takes longer."""
+_LARGE_READ = 65536
+"""For a connection that fills what it is given."""
+_KEPT_WRITE = 16384
+"""What is longer is sent at once."""
 
 _ACCEPT_PAUSE_SECONDS = 0.5
 """Rest after running out of descriptors or memory."""
@@ -73,6 +83,9 @@ class StreamTransport(tcp.Connection):
             self.fileno = skt.fileno
         self.protocol = protocol
         self._peer = peer
+        self._read_size = _SMALL_READ
+        self._kept = b""
+        """Leaves at the end of the turn; nothing is queued before it."""
 
     def getPeer(self) -> IPv4Address | IPv6Address:
         """The other end's address."""
@@ -84,18 +97,19 @@ class StreamTransport(tcp.Connection):
 
     def doRead(self) -> Any:
         try:
-            data = self.socket.recv(65536)
+            data = self.socket.recv(self._read_size)
         except BlockingIOError:
             return None
         except OSError:
             return main.CONNECTION_LOST
         if not data:
             return main.CONNECTION_DONE
+        self._read_size = _SMALL_READ if len(data) < _SMALL_READ else _LARGE_READ
         self.protocol.dataReceived(data)
         return None
 
     def write(self, data: bytes) -> None:
-        """Send now what the kernel takes, queue the rest."""
+        """Send what the kernel takes, at the latest when the reactor has served its events; queue the rest."""
         if not isinstance(data, bytes):
             raise TypeError("Data must be bytes")
         if self._tempDataBuffer or self.dataBuffer:
@@ -103,6 +117,24 @@ class StreamTransport(tcp.Connection):
             return
         if not self.connected or self._writeDisconnected or not data:
             return
+        kept = self._kept
+        if kept:
+            data = kept + data
+        if turns.serving and len(data) <= _KEPT_WRITE:
+            self._kept = data
+            if not kept:
+                turns.ending.append(self)
+        else:
+            self._kept = b""
+            self._send(data)
+
+    def turn_ended(self) -> None:
+        """All events of this turn are served."""
+        data, self._kept = self._kept, b""
+        if data:
+            self._send(data)
+
+    def _send(self, data: bytes) -> None:
         try:
             sent = self.socket.send(data)
         except OSError:
@@ -118,12 +150,14 @@ class StreamTransport(tcp.Connection):
 
     def abortConnection(self) -> None:
         """Reset the connection at the end of this reactor turn; nothing is sent or read any more."""
+        self._kept = b""
         super().abortConnection()
         self._writeDisconnected = True
 
     def loseConnection(self, _connDone: Failure = _DONE) -> None:
         """Close once all that was written is sent; in the reactor's next turn if it is already."""
         if self.connected and not self.disconnecting and not self._aborting:
+            self.turn_ended()
             self.disconnecting = 1
             self.stopReading()
             if self._tempDataBuffer or self.dataBuffer:
@@ -142,6 +176,7 @@ class StreamTransport(tcp.Connection):
     def loseWriteConnection(self) -> None:
         """Close the write direction once all that was written is sent; go on reading."""
         if self.connected and not self._writeDisconnecting:
+            self.turn_ended()
             super().loseWriteConnection()
 
     def unregisterProducer(self) -> None:
@@ -155,6 +190,7 @@ class StreamTransport(tcp.Connection):
 
     def connectionLost(self, reason: Failure) -> None:
         """Close and tell the protocol, once.  Whatever the others raise is logged."""
+        self._kept = b""
         try:
             super().connectionLost(reason)
         except Exception:
@@ -178,7 +214,7 @@ class StreamTransport(tcp.Connection):
             sent: int = struct.unpack("i", fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4)))[0]
         except (AttributeError, OSError):
             return 0  # it is closed
-        return len(self.dataBuffer) - self.offset + self._tempDataLen + sent
+        return len(self._kept) + len(self.dataBuffer) - self.offset + self._tempDataLen + sent
 
     def made(self) -> None:
         """The connection stands: tell the protocol and read.  What the protocol raises is logged and ends it."""
@@ -288,7 +324,7 @@ class Acceptor:
         self._reactor.addReader(self)
 
 
-class _ConnectingTransport(StreamTransport):
+class ConnectingTransport(StreamTransport):
     """A connection that is being made."""
 
     _connecting = True
@@ -365,7 +401,7 @@ def relay(source: Any, sink: Any, clock: Any, limit: int = -1) -> Flow | None:
 
 def connect(
     reactor: Any, host: str, port: int, protocol: IProtocol, failed: Callable[[OSError], None]
-) -> _ConnectingTransport:
+) -> ConnectingTransport:
     """Connect to an IP literal.
 
     Later exactly one of ``protocol.makeConnection`` and ``failed(error)`` is called, unless the
@@ -385,7 +421,7 @@ def connect(
         number = skt.connect_ex(peer)
     except (OSError, OverflowError) as failure:
         number = getattr(failure, "errno", None) or errno.EINVAL
-    transport = _ConnectingTransport(skt, protocol, reactor, peer, failed)
+    transport = ConnectingTransport(skt, protocol, reactor, peer, failed)
     if number in (0, errno.EINPROGRESS):
         transport.startWriting()
     else:
