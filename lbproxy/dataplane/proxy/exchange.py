@@ -517,6 +517,7 @@ class Exchange(HttpRecord):
     def connected(self, upstream: Upstream) -> None:
         """The connection that was asked for stands."""
         self._connecting = False
+        self._repeatable = self._may_repeat()  # more of the body may be here by now
         self._send(upstream)
 
     def pause_request(self) -> None:
@@ -999,7 +1000,6 @@ class Exchange(HttpRecord):
         self.dispatched = self.client.clock.now()
         data = self._data
         ended = self.request_ended
-        self._repeatable = self._may_repeat()
         if not self._repeatable:
             self._refusable = upstream.may_refuse and len(data) <= _MAX_KEPT_BODY
             if not self._refusable:

@@ -30,8 +30,8 @@ _log = Logger()
 _ACCEPT_BATCH = 64
 """Connections taken at one wake-up, so that a flood of them does not starve the others."""
 
-_SMALL_READ = 16384
-"""A request or answer with room to spare; making room for more takes longer."""
+_SMALL_READ = 4096
+"""Room for most heads; to make room for more takes longer."""
 _LARGE_READ = 65536
 """For a connection that fills what it is given."""
 _KEPT_WRITE = 16384
