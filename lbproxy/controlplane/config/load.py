@@ -19,10 +19,11 @@ from lbproxy.controlplane.config.certificates import ReadCertificate
 from lbproxy.controlplane.config.checks import Sections, check
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem, reason_of
 from lbproxy.controlplane.config.ingress import security_group
-from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, TargetText
+from lbproxy.controlplane.config.options import SELF_SIGNED
 from lbproxy.controlplane.config.ratelimits import rate_limit
 from lbproxy.controlplane.config.retries import retry_change, retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
+from lbproxy.controlplane.config.targets import DemoTargets, TargetText
 from lbproxy.controlplane.config.tokens import password_of, tokens_of
 from lbproxy.controlplane.config.transforms import error_pages_of, transform_of
 from lbproxy.model.discovery import (

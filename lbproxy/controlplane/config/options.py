@@ -6,16 +6,16 @@ An option that differs by protocol has a row for each group of protocols.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
 
-from lbproxy.controlplane.config.actions import ACTION, WEIGHT, named_values
+from lbproxy.controlplane.config.actions import ACTION
 from lbproxy.controlplane.config.retries import METHODS, RETRY_ON
 from lbproxy.controlplane.config.sources import PROTECT, sources
+from lbproxy.controlplane.config.targets import TARGETS, ZONE, parse_target
 from lbproxy.controlplane.config.tokens import PASSWORD, TOKENS
 from lbproxy.controlplane.config.transforms import (
     FIELD_VALUE,
@@ -27,9 +27,11 @@ from lbproxy.controlplane.config.transforms import (
     rewrite,
 )
 from lbproxy.controlplane.config.values import (
+    BOOLEAN,
+    NETWORKS,
     Form,
+    as_written,
     bind,
-    boolean,
     duration_from,
     either,
     field_name,
@@ -42,7 +44,6 @@ from lbproxy.controlplane.config.values import (
     items,
     list_of,
     method,
-    network,
     one_of,
     path_pattern,
     patterns,
@@ -52,6 +53,7 @@ from lbproxy.controlplane.config.values import (
     request_rate,
     size_from,
     split_address,
+    suggest,
     value_pattern,
 )
 from lbproxy.ipc.cells import SLOT_LIMIT
@@ -60,7 +62,6 @@ from lbproxy.model.listener import Bind, DesyncMitigationMode, ListenerProtocol,
 from lbproxy.model.rate_limit import RateLimitKey
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 from lbproxy.model.rule import DEFAULT_QUEUE_PRIORITY, Pattern
-from lbproxy.model.target import Target
 from lbproxy.model.target_group import (
     CrossZone,
     HashKey,
@@ -253,79 +254,11 @@ def _probe_port(text: str) -> int | None:
         raise ValueError("write traffic-port or a number from 1 to 65535") from None
 
 
-@attrs.frozen
-class TargetText:
-    """One target as written."""
-
-    host: str
-    port: int
-    # not compared, so that one target with two weights counts as named twice
-    weight: int = attrs.field(default=1, eq=False)
-    zone: str = attrs.field(default="", eq=False)
-    priority: int = attrs.field(default=0, eq=False)
-
-    def target(self) -> Target:
-        """The target, without an address where its host is a name."""
-        return Target(
-            host=self.host,
-            port=self.port,
-            address=self.host if is_address(self.host) else "",
-            weight=self.weight,
-            zone=self.zone,
-            priority=self.priority,
-        )
-
-
-@attrs.frozen
-class DemoTargets:
-    """``demo:N``: targets that lbproxy starts itself."""
-
-    count: int
-
-
-_DEMO_COUNT = integer_from(1, 16)
-
-
-def _targets(text: str) -> tuple[TargetText, ...] | DemoTargets:
-    if text.startswith("demo:"):
-        try:
-            return DemoTargets(_DEMO_COUNT.parse(text[len("demo:") :].strip()))
-        except ValueError as error:
-            raise ValueError(f"{error}; write for example demo:3, alone") from None
-    return _TARGET_LIST.parse(text)
-
-
-def _zone(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text):
-        raise ValueError("no name of a zone; it has up to 63 letters, digits, hyphens, dots and underscores")
-    return text
-
-
-_ZONE = Form("name", _zone)
-_PRIORITY = integer_from(0, 65535)
-
-
 def _slow_start(text: str) -> float:
     seconds = duration_from("0s", "900s").parse(text)
     if 0 < seconds < 30:
         raise ValueError("too short; write 0s for none, or 30s to 900s")
     return seconds
-
-
-def _target(text: str) -> TargetText:
-    address, values = named_values(text, {"weight": WEIGHT, "zone": _ZONE, "priority": _PRIORITY})
-    host, port = split_address(address)
-    if port == 0:
-        raise ValueError("port 0 cannot be connected to; 1 to 65535 is allowed")
-    return TargetText(host_name(host), port, **values)
-
-
-_TARGET_LIST = list_of(Form("", _target), "targets")
-
-
-def parse_target(text: str) -> Target:
-    """Read one target, as in ``targets``; raises ValueError with what would be right."""
-    return _target(text).target()
 
 
 def _name_server(text: str) -> tuple[str, int]:
@@ -343,19 +276,13 @@ def _limit_key(text: str) -> tuple[RateLimitKey, str]:
     raise ValueError("write client, all or header.NAME")
 
 
-def _text(words: str) -> Form[str]:
-    return Form(words, lambda text: text)
-
-
 def _percentage_or_off(text: str) -> int:
     return 0 if text == "off" else integer_from(1, 100).parse(text)
 
 
 _PERCENTAGE_OR_OFF = Form("number, 1 to 100, or off", _percentage_or_off)
 _SOURCE = sources(parse_target)
-_BOOLEAN = Form("on or off", boolean)
 _PATTERN_LIST = "list of patterns"
-_CIDR_LIST = list_of(Form("", network), "list of CIDR blocks")
 _HEALTH_THRESHOLD = integer_from(1, 10)
 _BYTES_A_SECOND = size_from("0", "1g", "bytes a second")
 
@@ -476,7 +403,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="lbproxy",
         name="access-log",
-        form=_text("path, stdout or off"),
+        form=as_written("path, stdout or off"),
         default="off",
         effect="Where each request leaves its line. The file is reopened on SIGUSR1.",
         example="logs/access.log",
@@ -500,7 +427,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="lbproxy",
         name="state-directory",
-        form=_text("path"),
+        form=as_written("path"),
         default="state",
         effect="What lbproxy keeps from one start to the next: the self-signed certificate, which workers run, which"
         " targets were discovered. Under systemd the service's own (`$STATE_DIRECTORY`) unless given here.",
@@ -509,7 +436,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="lbproxy",
         name="zone",
-        form=_ZONE,
+        form=ZONE,
         default_text="none",
         effect="Where this lbproxy stands, for target groups with `cross-zone = spill` or `off`.",
         example="eu-central-1a",
@@ -644,7 +571,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="listener",
         name="http2",
-        form=_BOOLEAN,
+        form=BOOLEAN,
         protocols=("HTTPS",),
         default="on",
         effect="Offer HTTP/2 to clients, by ALPN; they are free to go on with HTTP/1.1.",
@@ -653,7 +580,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="listener",
         name="http2",
-        form=_BOOLEAN,
+        form=BOOLEAN,
         protocols=("HTTP",),
         default="off",
         effect="Speak HTTP/2 with clients that begin with it (prior knowledge); the others get HTTP/1.1 as before."
@@ -709,7 +636,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="listener",
         name="xff-client-port",
-        form=_BOOLEAN,
+        form=BOOLEAN,
         protocols=HTTP,
         default="off",
         effect="Add the client's port to `X-Forwarded-For` (`append` only).",
@@ -740,7 +667,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="listener",
         name="drop-invalid-header-fields",
-        form=_BOOLEAN,
+        form=BOOLEAN,
         protocols=HTTP,
         default="off",
         effect="Remove from requests the fields whose name has anything but letters, digits and hyphens.",
@@ -750,7 +677,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="listener",
         name="server-header",
-        form=_BOOLEAN,
+        form=BOOLEAN,
         protocols=HTTP,
         default="on",
         effect="`off` removes `Server` from every answer.",
@@ -760,7 +687,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="listener",
         name="cors-preflight",
-        form=_BOOLEAN,
+        form=BOOLEAN,
         protocols=HTTP,
         default="off",
         effect="Answer the `OPTIONS` requests by which browsers ask ahead (CORS) with a 204 and the `access-control-*`"
@@ -780,7 +707,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="listener",
         name="proxy-protocol",
-        form=_BOOLEAN,
+        form=BOOLEAN,
         default="off",
         effect="Expect a PROXY protocol header, version 1 or 2, from the addresses in `proxy-protocol-trusted`.",
         example="on",
@@ -788,7 +715,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="listener",
         name="proxy-protocol-trusted",
-        form=_CIDR_LIST,
+        form=NETWORKS,
         default_text="nobody",
         effect="Who may send a PROXY header. Connections from elsewhere are served as they are, without one.",
         example="10.0.0.0/8, 192.168.7.2",
@@ -797,7 +724,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="rule",
         name="listener",
-        form=_text("name"),
+        form=as_written("name"),
         required=True,
         effect="The listener that the rule belongs to.",
         example="web",
@@ -856,7 +783,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="rule",
         name="source-ip",
-        form=_CIDR_LIST,
+        form=NETWORKS,
         effect="The client's address (or the one in a trusted PROXY header), never `X-Forwarded-For`.",
         example="10.0.0.0/8, 2001:db8::/32",
     ),
@@ -921,11 +848,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="target-group",
         name="targets",
-        form=Form(
-            f"list of host:port, each with weight={WEIGHT.text.removeprefix('number, ')}, zone=name and priority=N if"
-            " need be, or demo:N",
-            _targets,
-        ),
+        form=TARGETS,
         default_text="none: answers are 503",
         effect="The servers. A name is looked up and followed: each of its addresses is a target. The weight is 1"
         " unless given; 0 takes no traffic. `zone` is for `cross-zone`. Targets with a higher `priority` number (0"
@@ -963,7 +886,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="target-group",
         name="etcd-user",
-        form=_text("name"),
+        form=as_written("name"),
         default_text="none: etcd is asked without",
         effect="The user of etcd that lbproxy logs in as, for an etcd with authentication; it needs to read the keys of"
         " the `etcd:` sources of the group.",
@@ -981,7 +904,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="target-group",
         name="etcd-ca",
-        form=_text("path"),
+        form=as_written("path"),
         default_text="the system's authorities",
         effect="The authorities (PEM) that may have signed the certificate of an etcd at an `https://` URL.",
         example="etcd-ca.pem",
@@ -1015,7 +938,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="target-group",
         name="stickiness",
-        form=_BOOLEAN,
+        form=BOOLEAN,
         default="off",
         effect="A client comes back to the target that served it before, as long as it can.",
         example="on",
@@ -1069,7 +992,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="target-group",
         name="anomaly-mitigation",
-        form=_BOOLEAN,
+        form=BOOLEAN,
         protocols=HTTP,
         default="off",
         effect="Give a target whose requests fail more often than its peers' less and less, until that is over; with"
@@ -1079,7 +1002,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="target-group",
         name="outlier-detection",
-        form=_BOOLEAN,
+        form=BOOLEAN,
         default="off",
         effect="Take a target out for a while when its requests fail or take long, whatever its health checks say. See"
         " [balancing.md](balancing.md#outliers).",
@@ -1223,7 +1146,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="target-group",
         name="backup",
-        form=_text("name"),
+        form=as_written("name"),
         default_text="none",
         effect="A target group that takes this one's traffic while too few of its targets are healthy.",
         example="other-site",
@@ -1239,7 +1162,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="target-group",
         name="health-check",
-        form=_BOOLEAN,
+        form=BOOLEAN,
         default="on",
         effect="Probe the targets. When off, all of them get traffic.",
         example="off",
@@ -1485,7 +1408,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="target-group",
         name="tls-verify",
-        form=_BOOLEAN,
+        form=BOOLEAN,
         protocols=ENCRYPTED,
         default="on",
         effect="Refuse a target whose certificate is not trusted or does not name it.",
@@ -1503,7 +1426,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="target-group",
         name="tls-ca",
-        form=_text("path"),
+        form=as_written("path"),
         protocols=ENCRYPTED,
         default_text="what the system trusts",
         effect="A PEM file with the certificates to trust instead.",
@@ -1513,7 +1436,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="rate-limit",
         name="listener",
-        form=_text("name"),
+        form=as_written("name"),
         required=True,
         effect="The listener whose requests are limited.",
         example="web",
@@ -1521,7 +1444,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="rate-limit",
         name="rule",
-        form=_text("name"),
+        form=as_written("name"),
         default_text="all of the listener's requests",
         effect="Only requests that this rule matched; `default` for those that the default action gets.",
         example="api",
@@ -1554,7 +1477,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="rate-limit",
         name="dry-run",
-        form=_BOOLEAN,
+        form=BOOLEAN,
         default="off",
         effect="Count and log what would be refused, and serve it.",
         example="on",
@@ -1573,7 +1496,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="security-group",
         name="members",
-        form=_CIDR_LIST,
+        form=NETWORKS,
         default_text="nobody",
         effect="Addresses that belong to the group: what `group:NAME` in a rule stands for.",
         example="198.51.100.0/28",
@@ -1616,12 +1539,6 @@ def default_of(kind: str, name: str, protocol: str | None) -> Any:
         raise LookupError(f"[{kind}] {name} is not in the table")
     row = next((option for option in found if option.applies_to(protocol)), None)
     return None if row is None or row.default is None else row.form.parse(row.default)
-
-
-def suggest(word: str, words: Iterable[str]) -> str:
-    """``; did you mean X?`` or nothing."""
-    close = difflib.get_close_matches(word.lower(), list(words), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def names_of(kind: str) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ import attrs
 from lbproxy.controlplane.config import options
 from lbproxy.controlplane.config.errors import Problem
 from lbproxy.controlplane.config.ini import Entry, Section
-from lbproxy.controlplane.config.options import KINDS, Option, suggest
-from lbproxy.controlplane.config.values import either
+from lbproxy.controlplane.config.options import KINDS, Option
+from lbproxy.controlplane.config.values import either, suggest
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$")
 _KINDS = {kind.name: kind for kind in KINDS}

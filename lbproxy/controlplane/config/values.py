@@ -6,6 +6,7 @@ and, as "what would be right", in errors.  A parser takes text that is not empty
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
@@ -71,10 +72,18 @@ def boolean(text: str) -> bool:
     return word in _TRUE
 
 
+BOOLEAN = Form("on or off", boolean)
+
+
 def integer(text: str) -> int:
     if not _NUMBER.match(text):
         raise ValueError("not a whole number")
     return int(text)
+
+
+def as_written(words: str) -> Form[str]:
+    """The text as it is."""
+    return Form(words, lambda text: text)
 
 
 def one_of(*words: str) -> Form[str]:
@@ -116,6 +125,12 @@ def either(words: Iterable[str]) -> str:
     """``a, b or c``."""
     *first, last = words
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def suggest(word: str, words: Iterable[str]) -> str:
+    """``; did you mean X?`` or nothing."""
+    close = difflib.get_close_matches(word.lower(), list(words), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 # Lists
@@ -239,6 +254,9 @@ def network(text: str) -> str:
     except ValueError:
         raise ValueError("not a CIDR block; write for example 10.0.0.0/8 or 2001:db8::/32") from None
     raise ValueError(f"the address has bits beyond its prefix; write {meant}")
+
+
+NETWORKS = list_of(Form("", network), "list of CIDR blocks")
 
 
 def request_rate(text: str) -> tuple[int, float]:
