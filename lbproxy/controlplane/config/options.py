@@ -14,8 +14,8 @@ import attrs
 
 from lbproxy.controlplane.config.actions import ACTION
 from lbproxy.controlplane.config.retries import METHODS, RETRY_ON
-from lbproxy.controlplane.config.sources import PROTECT, sources
-from lbproxy.controlplane.config.targets import TARGETS, ZONE, parse_target
+from lbproxy.controlplane.config.sources import PROTECT, SOURCES
+from lbproxy.controlplane.config.targets import TARGETS, ZONE
 from lbproxy.controlplane.config.tokens import PASSWORD, TOKENS
 from lbproxy.controlplane.config.transforms import (
     FIELD_VALUE,
@@ -281,7 +281,6 @@ def _percentage_or_off(text: str) -> int:
 
 
 _PERCENTAGE_OR_OFF = Form("number, 1 to 100, or off", _percentage_or_off)
-_SOURCE = sources(parse_target)
 _PATTERN_LIST = "list of patterns"
 _HEALTH_THRESHOLD = integer_from(1, 10)
 _BYTES_A_SECOND = size_from("0", "1g", "bytes a second")
@@ -859,7 +858,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         kind="target-group",
         name="discovery",
-        form=list_of(_SOURCE, f"list of {_SOURCE.text}"),
+        form=SOURCES,
         default_text="none",
         effect="Where more targets are found, and followed as they come and go. See [discovery.md](discovery.md).",
         example="dns:app.internal:8080, file:targets.yaml",
