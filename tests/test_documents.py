@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lbproxy.__main__ import COMMANDS
-from lbproxy.controlplane.config.options import OPTIONS
+from lbproxy.controlplane.config.options.table import OPTIONS
 from lbproxy.dataplane.proxy.faults import Fault
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,8 @@ import attrs
 from lbproxy.controlplane.config.actions import FixedResponseFile
 from lbproxy.controlplane.config.errors import Problem
 from lbproxy.controlplane.config.ingress import check_security_groups
-from lbproxy.controlplane.config.options import ENCRYPTED, HASHING, HTTP, TCP
+from lbproxy.controlplane.config.options.option import ENCRYPTED, HTTP, TCP
+from lbproxy.controlplane.config.options.target_group.balancing import HASHING
 from lbproxy.controlplane.config.ratelimits import check_rate_limits
 from lbproxy.controlplane.config.sections import ReadSection, Report
 from lbproxy.controlplane.config.targets import DemoTargets

@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
-from lbproxy.controlplane.config.options import KINDS, OPTIONS, Option
+from lbproxy.controlplane.config.options.option import Option
+from lbproxy.controlplane.config.options.table import KINDS, OPTIONS
 from lbproxy.controlplane.config.values import either
 
 _INTRODUCTION = """\

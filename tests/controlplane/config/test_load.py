@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem
 from lbproxy.controlplane.config.load import AdminAddress, ControlSettings, Loaded, load
-from lbproxy.controlplane.config.options import OPTIONS
+from lbproxy.controlplane.config.options.table import OPTIONS
 from lbproxy.model.discovery import (
     Discovery,
     DockerSource,

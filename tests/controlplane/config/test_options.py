@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lbproxy.controlplane.config.manual import manual
-from lbproxy.controlplane.config.options import KINDS, OPTIONS, Option, default_of, rows
+from lbproxy.controlplane.config.options.option import Option
+from lbproxy.controlplane.config.options.table import KINDS, OPTIONS, default_of, rows
 from lbproxy.model.health import HealthCheck
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Forward

@@ -1,0 +1,48 @@
+"""The options for changes of fields, which listeners and rules have alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lbproxy.controlplane.config.options.option import HTTP, Option
+from lbproxy.controlplane.config.transforms import FIELD_VALUE, changed_fields
+from lbproxy.controlplane.config.values import list_of
+
+
+def change_rows(kind: str) -> Iterable[Option]:
+    """The rows for changes of fields, which listeners and rules have alike."""
+    protocols = HTTP if kind == "listener" else ()
+    for message, whose, example in (
+        ("request", "requests that are forwarded", "#{client-ip}"),
+        ("response", "answers", "public, max-age=60"),
+    ):
+        name = "X-Real-IP" if message == "request" else "Cache-Control"
+        yield Option(
+            kind=kind,
+            name=f"set-{message}-header.NAME",
+            form=FIELD_VALUE,
+            protocols=protocols,
+            default_text="none",
+            effect=f"Give {whose} the field `NAME` with this value, in place of any that they have."
+            " `#{...}` stands for `protocol`, `host`, `port`, `path`, `query`, `client-ip`, `client-port` or"
+            f" `trace-id`; for example `set-{message}-header.{name}`.",
+            example=example,
+        )
+        yield Option(
+            kind=kind,
+            name=f"add-{message}-header.NAME",
+            form=FIELD_VALUE,
+            protocols=protocols,
+            default_text="none",
+            effect=f"Add the field `NAME` to {whose}, whether or not they have one.",
+            example=example,
+        )
+        yield Option(
+            kind=kind,
+            name=f"remove-{message}-headers",
+            form=list_of(changed_fields(request=message == "request"), "list of header names"),
+            protocols=protocols,
+            default_text="none",
+            effect=f"Remove these fields from {whose}.",
+            example="X-Debug, X-Internal" if message == "request" else "X-Powered-By",
+        )
