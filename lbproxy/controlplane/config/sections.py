@@ -16,7 +16,6 @@ from lbproxy.controlplane.config.options.table import KINDS
 from lbproxy.controlplane.config.values import either, suggest
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$")
-_KINDS = {kind.name: kind for kind in KINDS}
 
 
 @attrs.define(eq=False)
@@ -89,14 +88,14 @@ def read_sections(sections: Iterable[Section], report: Report) -> list[ReadSecti
 
 
 def _read(section: Section, report: Report) -> ReadSection | None:
-    kind = _KINDS.get(section.kind)
+    kind = KINDS.get(section.kind)
     if kind is None:
-        known = ", ".join(f"[{k.name}{':NAME' if k.named else ''}]" for k in KINDS)
-        hint = suggest(section.kind, _KINDS) or f"; there are {known}"
+        known = ", ".join(f"[{name}{':NAME' if kind.named else ''}]" for name, kind in KINDS.items())
+        hint = suggest(section.kind, KINDS) or f"; there are {known}"
         report.fail(section.line, f"no such kind of section{hint}", section=section.title)
         return None
     read = ReadSection(
-        kind=kind.name,
+        kind=section.kind,
         name=section.name or "",
         line=section.line,
         title=section.title,
@@ -104,14 +103,14 @@ def _read(section: Section, report: Report) -> ReadSection | None:
         report=report,
     )
     if kind.named and not section.name:
-        read.fail(f"needs a name; write for example [{kind.name}:web]")
+        read.fail(f"needs a name; write for example [{section.kind}:web]")
     elif not kind.named and section.name is not None:
-        read.fail(f"takes no name; write [{kind.name}]")
+        read.fail(f"takes no name; write [{section.kind}]")
     elif section.name and not _NAME.match(section.name):
         read.fail("not a name; it has up to 64 letters, digits, hyphens, dots and underscores")
     for entry in section.entries:
         _read_entry(read, entry)
-    for option in table.of_kind(kind.name, read.protocol):
+    for option in table.of_kind(section.kind, read.protocol):
         knows = read.protocol is not None or not option.protocols
         if option.required and knows and option.name not in read.entries:
             read.fail(f"has no {option.name}; write for example {option.name} = {option.example}")
@@ -161,7 +160,7 @@ def _value(row: Option, key: str, text: str) -> Any:
 
 
 def _unknown(kind: str, option: str) -> str:
-    elsewhere = [k.name for k in KINDS if k.name != kind and table.rows(k.name, option)]
+    elsewhere = [k for k in KINDS if k != kind and table.rows(k, option)]
     close = suggest(option, table.names_of(kind))
     if elsewhere and not close:
         return f"no such option here; it belongs into a section {either(f'[{k}]' for k in elsewhere)}"

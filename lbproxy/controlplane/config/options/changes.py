@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lbproxy.controlplane.config.options.option import HTTP, Option
+from lbproxy.controlplane.config.options.option import Option
 from lbproxy.controlplane.config.transforms import FIELD_VALUE, changed_fields
 from lbproxy.controlplane.config.values import list_of
 
 
-def change_rows(kind: str) -> Iterable[Option]:
-    """The rows for changes of fields, which listeners and rules have alike."""
-    protocols = HTTP if kind == "listener" else ()
+def change_rows(protocols: tuple[str, ...] = ()) -> Iterable[Option]:
+    """The rows for a kind of section; ``protocols`` are those that know them."""
     for message, whose, example in (
         ("request", "requests that are forwarded", "#{client-ip}"),
         ("response", "answers", "public, max-age=60"),
     ):
         name = "X-Real-IP" if message == "request" else "Cache-Control"
         yield Option(
-            kind=kind,
             name=f"set-{message}-header.NAME",
             form=FIELD_VALUE,
             protocols=protocols,
@@ -29,7 +27,6 @@ def change_rows(kind: str) -> Iterable[Option]:
             example=example,
         )
         yield Option(
-            kind=kind,
             name=f"add-{message}-header.NAME",
             form=FIELD_VALUE,
             protocols=protocols,
@@ -38,7 +35,6 @@ def change_rows(kind: str) -> Iterable[Option]:
             example=example,
         )
         yield Option(
-            kind=kind,
             name=f"remove-{message}-headers",
             form=list_of(changed_fields(request=message == "request"), "list of header names"),
             protocols=protocols,

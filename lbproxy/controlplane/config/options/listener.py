@@ -30,7 +30,6 @@ _BYTES_A_SECOND = size_from("0", "1g", "bytes a second")
 
 def _response_attribute(name: str, form: Form[Any], example: str) -> Option:
     return Option(
-        kind="listener",
         name=name.lower(),
         form=form,
         protocols=HTTP,
@@ -56,7 +55,6 @@ _RESPONSE_ATTRIBUTE_FORMS: Mapping[str, tuple[Form[Any], str]] = {
 
 OPTIONS: tuple[Option, ...] = (
     Option(
-        kind="listener",
         name="protocol",
         form=protocol_of((p.value for p in ListenerProtocol), ("UDP", "TCP_UDP", "GENEVE", "QUIC", "TCP_QUIC")),
         required=True,
@@ -64,7 +62,6 @@ OPTIONS: tuple[Option, ...] = (
         example="HTTPS",
     ),
     Option(
-        kind="listener",
         name="bind",
         form=list_of(Form("", bind), "list of addresses with port"),
         required=True,
@@ -72,7 +69,6 @@ OPTIONS: tuple[Option, ...] = (
         example="0.0.0.0:443, [::]:443",
     ),
     Option(
-        kind="listener",
         name="default-action",
         form=ACTION,
         required=True,
@@ -80,7 +76,6 @@ OPTIONS: tuple[Option, ...] = (
         example="forward app",
     ),
     Option(
-        kind="listener",
         name="certificates",
         form=Form("list of files or patterns of files, or self-signed", lambda text: tuple(items(text))),
         protocols=ENCRYPTED,
@@ -91,7 +86,6 @@ OPTIONS: tuple[Option, ...] = (
         example="tls/*.pem",
     ),
     Option(
-        kind="listener",
         name="tls-policy",
         form=one_of(*TLS_POLICIES),
         protocols=ENCRYPTED,
@@ -100,7 +94,6 @@ OPTIONS: tuple[Option, ...] = (
         example="ELBSecurityPolicy-TLS13-1-3-2021-06",
     ),
     Option(
-        kind="listener",
         name="request-header-timeout",
         form=duration_from("100ms", "5m"),
         default="10s",
@@ -109,7 +102,6 @@ OPTIONS: tuple[Option, ...] = (
         example="5s",
     ),
     Option(
-        kind="listener",
         name="idle-timeout",
         form=duration_from("100ms", "4000s"),
         protocols=HTTP,
@@ -118,7 +110,6 @@ OPTIONS: tuple[Option, ...] = (
         example="2m",
     ),
     Option(
-        kind="listener",
         name="idle-timeout",
         form=duration_from("100ms", "6000s"),
         protocols=TCP,
@@ -127,7 +118,6 @@ OPTIONS: tuple[Option, ...] = (
         example="1h",
     ),
     Option(
-        kind="listener",
         name="client-keep-alive",
         form=duration_from("1s", "7d"),
         protocols=HTTP,
@@ -136,7 +126,6 @@ OPTIONS: tuple[Option, ...] = (
         example="10m",
     ),
     Option(
-        kind="listener",
         name="min-request-rate",
         form=_BYTES_A_SECOND,
         protocols=HTTP,
@@ -146,7 +135,6 @@ OPTIONS: tuple[Option, ...] = (
         example="1k",
     ),
     Option(
-        kind="listener",
         name="min-response-rate",
         form=_BYTES_A_SECOND,
         protocols=HTTP,
@@ -156,7 +144,6 @@ OPTIONS: tuple[Option, ...] = (
         example="1k",
     ),
     Option(
-        kind="listener",
         name="slow-client-grace",
         form=duration_from("1s", "1h"),
         protocols=HTTP,
@@ -165,7 +152,6 @@ OPTIONS: tuple[Option, ...] = (
         example="15s",
     ),
     Option(
-        kind="listener",
         name="max-requests-per-connection",
         form=integer_from(0, 1_000_000_000),
         protocols=HTTP,
@@ -174,7 +160,6 @@ OPTIONS: tuple[Option, ...] = (
         example="10000",
     ),
     Option(
-        kind="listener",
         name="http2",
         form=BOOLEAN,
         protocols=("HTTPS",),
@@ -183,7 +168,6 @@ OPTIONS: tuple[Option, ...] = (
         example="off",
     ),
     Option(
-        kind="listener",
         name="http2",
         form=BOOLEAN,
         protocols=("HTTP",),
@@ -193,7 +177,6 @@ OPTIONS: tuple[Option, ...] = (
         example="on",
     ),
     Option(
-        kind="listener",
         name="http2-max-concurrent-streams",
         form=integer_from(1, 1000),
         protocols=HTTP,
@@ -202,7 +185,6 @@ OPTIONS: tuple[Option, ...] = (
         example="100",
     ),
     Option(
-        kind="listener",
         name="security-groups",
         form=Form("list of security groups", lambda text: tuple(dict.fromkeys(items(text)))),
         default_text="none: everybody may connect",
@@ -211,7 +193,6 @@ OPTIONS: tuple[Option, ...] = (
         example="office, partners",
     ),
     Option(
-        kind="listener",
         name="max-connections",
         form=integer_from(0, 1_000_000_000),
         default="0",
@@ -220,7 +201,6 @@ OPTIONS: tuple[Option, ...] = (
         example="20000",
     ),
     Option(
-        kind="listener",
         name="max-connections-per-client",
         form=integer_from(0, 1_000_000_000),
         default="0",
@@ -229,7 +209,6 @@ OPTIONS: tuple[Option, ...] = (
         example="100",
     ),
     Option(
-        kind="listener",
         name="xff-mode",
         form=one_of(*(mode.value for mode in XffMode)),
         protocols=HTTP,
@@ -239,7 +218,6 @@ OPTIONS: tuple[Option, ...] = (
         example="preserve",
     ),
     Option(
-        kind="listener",
         name="xff-client-port",
         form=BOOLEAN,
         protocols=HTTP,
@@ -248,7 +226,6 @@ OPTIONS: tuple[Option, ...] = (
         example="on",
     ),
     Option(
-        kind="listener",
         name="desync-mitigation-mode",
         form=one_of(*(mode.value for mode in DesyncMitigationMode)),
         protocols=HTTP,
@@ -259,7 +236,6 @@ OPTIONS: tuple[Option, ...] = (
         example="strictest",
     ),
     Option(
-        kind="listener",
         name="path-normalization",
         form=one_of(*(mode.value for mode in PathNormalization)),
         protocols=HTTP,
@@ -270,7 +246,6 @@ OPTIONS: tuple[Option, ...] = (
         example="strict",
     ),
     Option(
-        kind="listener",
         name="drop-invalid-header-fields",
         form=BOOLEAN,
         protocols=HTTP,
@@ -278,9 +253,8 @@ OPTIONS: tuple[Option, ...] = (
         effect="Remove from requests the fields whose name has anything but letters, digits and hyphens.",
         example="on",
     ),
-    *change_rows("listener"),
+    *change_rows(HTTP),
     Option(
-        kind="listener",
         name="server-header",
         form=BOOLEAN,
         protocols=HTTP,
@@ -290,7 +264,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     *(_response_attribute(name, *_RESPONSE_ATTRIBUTE_FORMS[name]) for name in RESPONSE_ATTRIBUTES),
     Option(
-        kind="listener",
         name="cors-preflight",
         form=BOOLEAN,
         protocols=HTTP,
@@ -300,7 +273,6 @@ OPTIONS: tuple[Option, ...] = (
         example="on",
     ),
     Option(
-        kind="listener",
         name="error-page.STATUS",
         form=Form('type, then "body" or file:PATH', error_page),
         protocols=HTTP,
@@ -310,7 +282,6 @@ OPTIONS: tuple[Option, ...] = (
         example="text/html file:sorry.html",
     ),
     Option(
-        kind="listener",
         name="proxy-protocol",
         form=BOOLEAN,
         default="off",
@@ -318,7 +289,6 @@ OPTIONS: tuple[Option, ...] = (
         example="on",
     ),
     Option(
-        kind="listener",
         name="proxy-protocol-trusted",
         form=NETWORKS,
         default_text="nobody",

@@ -18,8 +18,6 @@ ENCRYPTED = ("HTTPS", "TLS")
 class Option:
     """One row."""
 
-    kind: str
-    """The kind of section that it belongs to."""
     name: str
     """For ``header.NAME`` and ``query.KEY`` the part after the dot is free."""
     form: Form[Any]

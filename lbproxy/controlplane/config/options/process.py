@@ -52,7 +52,6 @@ def _name_server(text: str) -> tuple[str, int]:
 
 OPTIONS: tuple[Option, ...] = (
     Option(
-        kind="lbproxy",
         name="workers",
         form=Form(f"auto or number, 0 to {SLOT_LIMIT}", _workers),
         default="auto",
@@ -60,7 +59,6 @@ OPTIONS: tuple[Option, ...] = (
         example="4",
     ),
     Option(
-        kind="lbproxy",
         name="admin",
         form=Form("address with port, unix:PATH or off", _admin),
         default="off",
@@ -69,7 +67,6 @@ OPTIONS: tuple[Option, ...] = (
         example="127.0.0.1:9901",
     ),
     Option(
-        kind="lbproxy",
         name="admin-token",
         form=TOKENS,
         is_secret=True,
@@ -80,7 +77,6 @@ OPTIONS: tuple[Option, ...] = (
         example="file:admin.token",
     ),
     Option(
-        kind="lbproxy",
         name="access-log",
         form=as_written("path, stdout or off"),
         default="off",
@@ -88,7 +84,6 @@ OPTIONS: tuple[Option, ...] = (
         example="logs/access.log",
     ),
     Option(
-        kind="lbproxy",
         name="access-log-format",
         form=one_of("json", "combined", "alb"),
         default="json",
@@ -96,7 +91,6 @@ OPTIONS: tuple[Option, ...] = (
         example="alb",
     ),
     Option(
-        kind="lbproxy",
         name="drain-timeout",
         form=duration_from("0s", "1d"),
         default="30s",
@@ -104,7 +98,6 @@ OPTIONS: tuple[Option, ...] = (
         example="5m",
     ),
     Option(
-        kind="lbproxy",
         name="state-directory",
         form=as_written("path"),
         default="state",
@@ -113,7 +106,6 @@ OPTIONS: tuple[Option, ...] = (
         example="/var/lib/lbproxy",
     ),
     Option(
-        kind="lbproxy",
         name="zone",
         form=ZONE,
         default_text="none",
@@ -121,7 +113,6 @@ OPTIONS: tuple[Option, ...] = (
         example="eu-central-1a",
     ),
     Option(
-        kind="lbproxy",
         name="resolver",
         form=list_of(Form("", _name_server), "list of addresses, perhaps with port"),
         default_text="as the system: `/etc/hosts`, `/etc/resolv.conf`",

@@ -17,7 +17,6 @@ def _limit_key(text: str) -> tuple[RateLimitKey, str]:
 
 OPTIONS: tuple[Option, ...] = (
     Option(
-        kind="rate-limit",
         name="listener",
         form=as_written("name"),
         required=True,
@@ -25,7 +24,6 @@ OPTIONS: tuple[Option, ...] = (
         example="web",
     ),
     Option(
-        kind="rate-limit",
         name="rule",
         form=as_written("name"),
         default_text="all of the listener's requests",
@@ -33,7 +31,6 @@ OPTIONS: tuple[Option, ...] = (
         example="api",
     ),
     Option(
-        kind="rate-limit",
         name="key",
         form=Form("client, all or header.NAME", _limit_key),
         default="client",
@@ -42,7 +39,6 @@ OPTIONS: tuple[Option, ...] = (
         example="header.X-Api-Key",
     ),
     Option(
-        kind="rate-limit",
         name="rate",
         form=Form("N/s, N/m or N/h", request_rate),
         required=True,
@@ -50,7 +46,6 @@ OPTIONS: tuple[Option, ...] = (
         example="100/s",
     ),
     Option(
-        kind="rate-limit",
         name="burst",
         form=integer_from(1, 1_000_000_000),
         default_text="the number in `rate`",
@@ -58,7 +53,6 @@ OPTIONS: tuple[Option, ...] = (
         example="200",
     ),
     Option(
-        kind="rate-limit",
         name="dry-run",
         form=BOOLEAN,
         default="off",

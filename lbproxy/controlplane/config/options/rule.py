@@ -39,7 +39,6 @@ def _rule_retry_rows() -> Iterable[Option]:
         ("hedge-delay", duration_from("1ms", "1d"), "50ms"),
     ):
         yield Option(
-            kind="rule",
             name=name,
             form=form,
             default_text="the target group's",
@@ -63,7 +62,6 @@ def query_key_of(option: str) -> Pattern:
 
 OPTIONS: tuple[Option, ...] = (
     Option(
-        kind="rule",
         name="listener",
         form=as_written("name"),
         required=True,
@@ -71,7 +69,6 @@ OPTIONS: tuple[Option, ...] = (
         example="web",
     ),
     Option(
-        kind="rule",
         name="priority",
         form=integer_from(1, 50000),
         required=True,
@@ -79,35 +76,30 @@ OPTIONS: tuple[Option, ...] = (
         example="10",
     ),
     Option(
-        kind="rule",
         name="host",
         form=patterns(Form("", host_pattern), _PATTERN_LIST),
         effect="The request's host without its port, letter case ignored.",
         example="www.example.com, *.example.org",
     ),
     Option(
-        kind="rule",
         name="path",
         form=patterns(Form("", path_pattern), _PATTERN_LIST),
         effect="The path as the client sent it, without the query, letter case kept.",
         example="/api/*, regex:^/v[0-9]+/",
     ),
     Option(
-        kind="rule",
         name="method",
         form=list_of(Form("", method), "list of methods"),
         effect="The request method.",
         example="GET, HEAD",
     ),
     Option(
-        kind="rule",
         name="header.NAME",
         form=patterns(Form("", value_pattern), _PATTERN_LIST),
         effect="A header field's value, letter case ignored. Quote a pattern with a comma.",
         example="acme*, globex",
     ),
     Option(
-        kind="rule",
         name="query.KEY",
         form=patterns(Form("", query_pattern), _PATTERN_LIST),
         effect="The value of `KEY=value` in the query, letter case ignored; `KEY` may hold wildcards. `\\` takes the"
@@ -115,22 +107,19 @@ OPTIONS: tuple[Option, ...] = (
         example="2",
     ),
     Option(
-        kind="rule",
         name="query",
         form=patterns(Form("", query_pattern), _PATTERN_LIST),
         effect="The value of any key in the query.",
         example="*debug*",
     ),
     Option(
-        kind="rule",
         name="source-ip",
         form=NETWORKS,
         effect="The client's address (or the one in a trusted PROXY header), never `X-Forwarded-For`.",
         example="10.0.0.0/8, 2001:db8::/32",
     ),
-    *change_rows("rule"),
+    *change_rows(),
     Option(
-        kind="rule",
         name="url-rewrite",
         form=Form("regular expression, then replacement", rewrite),
         default_text="none",
@@ -140,7 +129,6 @@ OPTIONS: tuple[Option, ...] = (
         example="^/api/(.*)$ /$1",
     ),
     Option(
-        kind="rule",
         name="host-rewrite",
         form=Form("regular expression, then replacement", rewrite),
         default_text="none",
@@ -148,7 +136,6 @@ OPTIONS: tuple[Option, ...] = (
         example=r"^(.*)\.example\.com$ $1.internal",
     ),
     Option(
-        kind="rule",
         name="queue-priority",
         form=integer_from(0, 9),
         default=str(DEFAULT_QUEUE_PRIORITY),
@@ -158,7 +145,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     *_rule_retry_rows(),
     Option(
-        kind="rule",
         name="action",
         form=ACTION,
         required=True,

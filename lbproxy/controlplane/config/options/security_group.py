@@ -7,7 +7,6 @@ from lbproxy.controlplane.config.values import NETWORKS, Form, ingress_rule, lis
 
 OPTIONS: tuple[Option, ...] = (
     Option(
-        kind="security-group",
         name="ingress",
         form=list_of(Form("", ingress_rule), "list of rules: PROTOCOL PORTS SOURCE ..."),
         default_text="none: nobody is let in",
@@ -17,7 +16,6 @@ OPTIONS: tuple[Option, ...] = (
         example="tcp 443 10.0.0.0/8 2001:db8::/32, tcp 8000-8999 group:admins",
     ),
     Option(
-        kind="security-group",
         name="members",
         form=NETWORKS,
         default_text="nobody",

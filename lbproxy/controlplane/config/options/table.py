@@ -36,64 +36,64 @@ from lbproxy.controlplane.config.transforms import changed_field, error_statuses
 class Kind:
     """A kind of section."""
 
-    name: str
     named: bool
     """Written ``[kind:NAME]``."""
     effect: str
+    options: tuple[Option, ...]
+    """In the order of the manual."""
 
 
-KINDS = (
-    Kind(name="lbproxy", named=False, effect="The process itself. The section may be left out."),
-    Kind(name="listener", named=True, effect="Where clients come in."),
-    Kind(
-        name="rule",
+KINDS: Mapping[str, Kind] = {
+    "lbproxy": Kind(
+        named=False,
+        effect="The process itself. The section may be left out.",
+        options=process.OPTIONS,
+    ),
+    "listener": Kind(named=True, effect="Where clients come in.", options=listener.OPTIONS),
+    "rule": Kind(
         named=True,
         effect="Which requests of an HTTP or HTTPS listener go where. The rules of a listener are tried by priority,"
         " lowest first; the first one whose conditions all hold decides, else the listener's `default-action`."
         " A condition holds when one of its values matches. In a pattern `*` stands for any characters (also"
         " `/` and `.`), `?` for exactly one, and the whole text must match. `regex:` starts a regular"
         " expression in RE2's syntax, which matches anywhere unless anchored with `^` and `$`.",
+        options=rule.OPTIONS,
     ),
-    Kind(
-        name="target-group",
+    "target-group": Kind(
         named=True,
         effect="Targets that do the same work, how to choose among them, reach them and check their health.",
+        options=(
+            *targets.OPTIONS,
+            *balancing.OPTIONS,
+            *outliers.OPTIONS,
+            *limits.OPTIONS,
+            *availability.OPTIONS,
+            *health.OPTIONS,
+            *sending.OPTIONS,
+            *connections.OPTIONS,
+        ),
     ),
-    Kind(
-        name="rate-limit",
+    "rate-limit": Kind(
         named=True,
         effect="How many requests an HTTP or HTTPS listener takes; what is beyond is answered with 429 and"
         " `Retry-After`. The limits of a listener are asked in the order of the file. All workers share them.",
+        options=rate_limit.OPTIONS,
     ),
-    Kind(
-        name="security-group",
+    "security-group": Kind(
         named=True,
         effect="Who may connect to the listeners that name it in `security-groups`. What no rule of an attached group"
         " lets in is closed before a byte of it is read.",
+        options=security_group.OPTIONS,
     ),
-)
-
-OPTIONS: tuple[Option, ...] = (
-    *process.OPTIONS,
-    *listener.OPTIONS,
-    *rule.OPTIONS,
-    *targets.OPTIONS,
-    *balancing.OPTIONS,
-    *outliers.OPTIONS,
-    *limits.OPTIONS,
-    *availability.OPTIONS,
-    *health.OPTIONS,
-    *sending.OPTIONS,
-    *connections.OPTIONS,
-    *rate_limit.OPTIONS,
-    *security_group.OPTIONS,
-)
+}
+"""By name, in the order of the manual."""
 
 
 def _rows_by_name() -> Mapping[tuple[str, str], tuple[Option, ...]]:
     rows: dict[tuple[str, str], list[Option]] = {}
-    for option in OPTIONS:
-        rows.setdefault((option.kind, option.prefix or option.name), []).append(option)
+    for name, kind in KINDS.items():
+        for option in kind.options:
+            rows.setdefault((name, option.prefix or option.name), []).append(option)
     return {key: tuple(options) for key, options in rows.items()}
 
 
@@ -110,7 +110,7 @@ def rows(kind: str, name: str) -> tuple[Option, ...]:
 
 def of_kind(kind: str, protocol: str | None) -> Iterable[Option]:
     """The rows that a section of this kind and protocol has."""
-    return (option for option in OPTIONS if option.kind == kind and option.applies_to(protocol))
+    return (option for option in KINDS[kind].options if option.applies_to(protocol))
 
 
 def is_secret(kind: str, name: str) -> bool:
@@ -129,7 +129,7 @@ def default_of(kind: str, name: str, protocol: str | None) -> Any:
 
 def names_of(kind: str) -> tuple[str, ...]:
     """Names for suggestions and messages, each once."""
-    return tuple(dict.fromkeys(option.name for option in OPTIONS if option.kind == kind))
+    return tuple(dict.fromkeys(option.name for option in KINDS[kind].options))
 
 
 def _rest(option: str) -> str:

@@ -23,7 +23,6 @@ _PERCENTAGE_OR_OFF = Form("number, 1 to 100, or off", _percentage_or_off)
 
 OPTIONS: tuple[Option, ...] = (
     Option(
-        kind="target-group",
         name="slow-start",
         form=Form("0s, or duration from 30s to 900s", _slow_start),
         default="0s",
@@ -32,7 +31,6 @@ OPTIONS: tuple[Option, ...] = (
         example="60s",
     ),
     Option(
-        kind="target-group",
         name="cross-zone",
         form=one_of(*(value.value for value in CrossZone)),
         default="on",
@@ -41,7 +39,6 @@ OPTIONS: tuple[Option, ...] = (
         example="spill",
     ),
     Option(
-        kind="target-group",
         name="unhealthy-state-routing-minimum-count",
         form=integer_from(1, 1000),
         default="1",
@@ -50,7 +47,6 @@ OPTIONS: tuple[Option, ...] = (
         example="3",
     ),
     Option(
-        kind="target-group",
         name="unhealthy-state-routing-minimum-percentage",
         form=_PERCENTAGE_OR_OFF,
         default="off",
@@ -58,7 +54,6 @@ OPTIONS: tuple[Option, ...] = (
         example="50",
     ),
     Option(
-        kind="target-group",
         name="backup",
         form=as_written("name"),
         default_text="none",
@@ -66,7 +61,6 @@ OPTIONS: tuple[Option, ...] = (
         example="other-site",
     ),
     Option(
-        kind="target-group",
         name="backup-percentage",
         form=integer_from(1, 100),
         default="1",

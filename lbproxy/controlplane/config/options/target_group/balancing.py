@@ -70,7 +70,6 @@ def _cookie_name(text: str) -> str:
 
 OPTIONS: tuple[Option, ...] = (
     Option(
-        kind="target-group",
         name="algorithm",
         form=Form(either(ALGORITHMS), _algorithm),
         default="round_robin",
@@ -78,7 +77,6 @@ OPTIONS: tuple[Option, ...] = (
         example="least_outstanding_requests",
     ),
     Option(
-        kind="target-group",
         name="hash-key",
         form=Form(either(_HASH_KEYS), _hash_key),
         default="source",
@@ -87,7 +85,6 @@ OPTIONS: tuple[Option, ...] = (
         example="cookie.session",
     ),
     Option(
-        kind="target-group",
         name="hash-balance-factor",
         form=Form("0, or per cent from 101 to 1000", _balance_factor),
         default="0",
@@ -96,7 +93,6 @@ OPTIONS: tuple[Option, ...] = (
         example="150",
     ),
     Option(
-        kind="target-group",
         name="stickiness",
         form=BOOLEAN,
         default="off",
@@ -104,7 +100,6 @@ OPTIONS: tuple[Option, ...] = (
         example="on",
     ),
     Option(
-        kind="target-group",
         name="stickiness-type",
         form=one_of(StickinessType.LB_COOKIE.value, StickinessType.APP_COOKIE.value),
         protocols=HTTP,
@@ -114,7 +109,6 @@ OPTIONS: tuple[Option, ...] = (
         example="app_cookie",
     ),
     Option(
-        kind="target-group",
         name="stickiness-type",
         form=one_of(StickinessType.SOURCE_IP.value),
         protocols=TCP,
@@ -123,7 +117,6 @@ OPTIONS: tuple[Option, ...] = (
         example="source_ip",
     ),
     Option(
-        kind="target-group",
         name="stickiness-lb-cookie-duration",
         form=duration_from("1s", "7d"),
         protocols=HTTP,
@@ -132,7 +125,6 @@ OPTIONS: tuple[Option, ...] = (
         example="1h",
     ),
     Option(
-        kind="target-group",
         name="stickiness-app-cookie-name",
         form=Form("name", _cookie_name),
         protocols=HTTP,
@@ -141,7 +133,6 @@ OPTIONS: tuple[Option, ...] = (
         example="JSESSIONID",
     ),
     Option(
-        kind="target-group",
         name="stickiness-app-cookie-duration",
         form=duration_from("1s", "7d"),
         protocols=HTTP,
@@ -150,7 +141,6 @@ OPTIONS: tuple[Option, ...] = (
         example="1h",
     ),
     Option(
-        kind="target-group",
         name="anomaly-mitigation",
         form=BOOLEAN,
         protocols=HTTP,

@@ -8,7 +8,6 @@ from lbproxy.model.target_group import ProxyProtocolVersion
 
 OPTIONS: tuple[Option, ...] = (
     Option(
-        kind="target-group",
         name="keep-alive-timeout",
         form=duration_from("0s", "4000s"),
         protocols=HTTP,
@@ -17,7 +16,6 @@ OPTIONS: tuple[Option, ...] = (
         example="4s",
     ),
     Option(
-        kind="target-group",
         name="max-idle-connections",
         form=integer_from(0, 65535),
         protocols=HTTP,
@@ -26,7 +24,6 @@ OPTIONS: tuple[Option, ...] = (
         example="32",
     ),
     Option(
-        kind="target-group",
         name="proxy-protocol",
         form=one_of(*(version.value for version in ProxyProtocolVersion)),
         protocols=TCP,
@@ -35,7 +32,6 @@ OPTIONS: tuple[Option, ...] = (
         example="v2",
     ),
     Option(
-        kind="target-group",
         name="tls-verify",
         form=BOOLEAN,
         protocols=ENCRYPTED,
@@ -44,7 +40,6 @@ OPTIONS: tuple[Option, ...] = (
         example="off",
     ),
     Option(
-        kind="target-group",
         name="tls-server-name",
         form=Form("host name", host_name),
         protocols=ENCRYPTED,
@@ -53,7 +48,6 @@ OPTIONS: tuple[Option, ...] = (
         example="app.internal",
     ),
     Option(
-        kind="target-group",
         name="tls-ca",
         form=as_written("path"),
         protocols=ENCRYPTED,

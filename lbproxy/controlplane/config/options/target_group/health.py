@@ -29,7 +29,6 @@ def _probe_port(text: str) -> int | None:
 
 OPTIONS: tuple[Option, ...] = (
     Option(
-        kind="target-group",
         name="health-check",
         form=BOOLEAN,
         default="on",
@@ -37,7 +36,6 @@ OPTIONS: tuple[Option, ...] = (
         example="off",
     ),
     Option(
-        kind="target-group",
         name="health-check-protocol",
         form=one_of(*(p.value for p in HealthCheckProtocol)),
         protocols=("HTTP",),
@@ -46,7 +44,6 @@ OPTIONS: tuple[Option, ...] = (
         example="TCP",
     ),
     Option(
-        kind="target-group",
         name="health-check-protocol",
         form=one_of(*(p.value for p in HealthCheckProtocol)),
         protocols=("HTTPS",),
@@ -55,7 +52,6 @@ OPTIONS: tuple[Option, ...] = (
         example="TCP",
     ),
     Option(
-        kind="target-group",
         name="health-check-protocol",
         form=one_of(*(p.value for p in HealthCheckProtocol)),
         protocols=TCP,
@@ -64,7 +60,6 @@ OPTIONS: tuple[Option, ...] = (
         example="HTTP",
     ),
     Option(
-        kind="target-group",
         name="health-check-port",
         form=Form("traffic-port or number, 1 to 65535", _probe_port),
         default="traffic-port",
@@ -72,7 +67,6 @@ OPTIONS: tuple[Option, ...] = (
         example="8081",
     ),
     Option(
-        kind="target-group",
         name="health-check-path",
         form=Form("path", request_path),
         default="/",
@@ -81,7 +75,6 @@ OPTIONS: tuple[Option, ...] = (
         example="/healthz",
     ),
     Option(
-        kind="target-group",
         name="health-check-host",
         form=Form("host, perhaps with port", host_field),
         default_text="the target's `host:port`",
@@ -89,7 +82,6 @@ OPTIONS: tuple[Option, ...] = (
         example="app.example.com",
     ),
     Option(
-        kind="target-group",
         name="health-check-interval",
         form=duration_from("100ms", "300s"),
         default="30s",
@@ -97,7 +89,6 @@ OPTIONS: tuple[Option, ...] = (
         example="5s",
     ),
     Option(
-        kind="target-group",
         name="health-check-timeout",
         form=duration_from("100ms", "120s"),
         protocols=HTTP,
@@ -107,7 +98,6 @@ OPTIONS: tuple[Option, ...] = (
         example="2s",
     ),
     Option(
-        kind="target-group",
         name="health-check-timeout",
         form=duration_from("100ms", "120s"),
         protocols=TCP,
@@ -116,7 +106,6 @@ OPTIONS: tuple[Option, ...] = (
         example="2s",
     ),
     Option(
-        kind="target-group",
         name="healthy-threshold",
         form=_HEALTH_THRESHOLD,
         default="5",
@@ -124,7 +113,6 @@ OPTIONS: tuple[Option, ...] = (
         example="2",
     ),
     Option(
-        kind="target-group",
         name="unhealthy-threshold",
         form=_HEALTH_THRESHOLD,
         default="2",
@@ -132,7 +120,6 @@ OPTIONS: tuple[Option, ...] = (
         example="3",
     ),
     Option(
-        kind="target-group",
         name="matcher",
         form=ranges(0, 499),
         protocols=HTTP,
@@ -143,7 +130,6 @@ OPTIONS: tuple[Option, ...] = (
         example="200-299, 301",
     ),
     Option(
-        kind="target-group",
         name="matcher",
         form=ranges(200, 599),
         protocols=TCP,

@@ -7,7 +7,6 @@ from lbproxy.controlplane.config.values import duration_from, integer_from
 
 OPTIONS: tuple[Option, ...] = (
     Option(
-        kind="target-group",
         name="max-concurrent-requests",
         form=integer_from(0, 1000000),
         protocols=HTTP,
@@ -17,7 +16,6 @@ OPTIONS: tuple[Option, ...] = (
         example="100",
     ),
     Option(
-        kind="target-group",
         name="queue-length",
         form=integer_from(0, 100000),
         protocols=HTTP,
@@ -27,7 +25,6 @@ OPTIONS: tuple[Option, ...] = (
         example="0",
     ),
     Option(
-        kind="target-group",
         name="queue-timeout",
         form=duration_from("10ms", "10m"),
         protocols=HTTP,
@@ -36,7 +33,6 @@ OPTIONS: tuple[Option, ...] = (
         example="500ms",
     ),
     Option(
-        kind="target-group",
         name="circuit-breaker-max-requests",
         form=integer_from(0, 1000000),
         protocols=HTTP,
@@ -46,7 +42,6 @@ OPTIONS: tuple[Option, ...] = (
         example="1024",
     ),
     Option(
-        kind="target-group",
         name="circuit-breaker-max-retries",
         form=integer_from(0, 1000000),
         protocols=HTTP,

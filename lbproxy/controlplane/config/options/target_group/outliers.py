@@ -7,7 +7,6 @@ from lbproxy.controlplane.config.values import BOOLEAN, duration_from, integer_f
 
 OPTIONS: tuple[Option, ...] = (
     Option(
-        kind="target-group",
         name="outlier-detection",
         form=BOOLEAN,
         default="off",
@@ -16,7 +15,6 @@ OPTIONS: tuple[Option, ...] = (
         example="on",
     ),
     Option(
-        kind="target-group",
         name="outlier-consecutive-failures",
         form=integer_from(0, 1000),
         protocols=HTTP,
@@ -26,7 +24,6 @@ OPTIONS: tuple[Option, ...] = (
         example="3",
     ),
     Option(
-        kind="target-group",
         name="outlier-latency-factor",
         form=integer_from(0, 1000),
         protocols=HTTP,
@@ -35,7 +32,6 @@ OPTIONS: tuple[Option, ...] = (
         example="10",
     ),
     Option(
-        kind="target-group",
         name="outlier-interval",
         form=duration_from("1s", "5m"),
         default="10s",
@@ -43,7 +39,6 @@ OPTIONS: tuple[Option, ...] = (
         example="5s",
     ),
     Option(
-        kind="target-group",
         name="outlier-base-ejection-time",
         form=duration_from("1s", "1h"),
         default="30s",
@@ -51,7 +46,6 @@ OPTIONS: tuple[Option, ...] = (
         example="10s",
     ),
     Option(
-        kind="target-group",
         name="outlier-max-ejection-time",
         form=duration_from("1s", "1d"),
         default="5m",
@@ -59,7 +53,6 @@ OPTIONS: tuple[Option, ...] = (
         example="10m",
     ),
     Option(
-        kind="target-group",
         name="outlier-max-ejected-percentage",
         form=integer_from(1, 100),
         default="33",

@@ -9,7 +9,6 @@ from lbproxy.model.retry import IDEMPOTENT_METHODS
 
 OPTIONS: tuple[Option, ...] = (
     Option(
-        kind="target-group",
         name="deregistration-delay",
         form=duration_from("0s", "3600s"),
         default="300s",
@@ -17,7 +16,6 @@ OPTIONS: tuple[Option, ...] = (
         example="30s",
     ),
     Option(
-        kind="target-group",
         name="connect-timeout",
         form=duration_from("10ms", "120s"),
         default="10s",
@@ -25,7 +23,6 @@ OPTIONS: tuple[Option, ...] = (
         example="2s",
     ),
     Option(
-        kind="target-group",
         name="response-timeout",
         form=duration_from("100ms", "1d"),
         protocols=HTTP,
@@ -34,7 +31,6 @@ OPTIONS: tuple[Option, ...] = (
         example="5m",
     ),
     Option(
-        kind="target-group",
         name="request-timeout",
         form=duration_from("10ms", "1d"),
         protocols=HTTP,
@@ -44,7 +40,6 @@ OPTIONS: tuple[Option, ...] = (
         example="10s",
     ),
     Option(
-        kind="target-group",
         name="retry-on",
         form=RETRY_ON,
         protocols=HTTP,
@@ -56,7 +51,6 @@ OPTIONS: tuple[Option, ...] = (
         example="connect-failure, reset, 502-504",
     ),
     Option(
-        kind="target-group",
         name="retry-attempts",
         form=integer_from(0, 10),
         protocols=HTTP,
@@ -65,7 +59,6 @@ OPTIONS: tuple[Option, ...] = (
         example="1",
     ),
     Option(
-        kind="target-group",
         name="retry-methods",
         form=METHODS,
         protocols=HTTP,
@@ -75,7 +68,6 @@ OPTIONS: tuple[Option, ...] = (
         example="GET, HEAD",
     ),
     Option(
-        kind="target-group",
         name="retry-budget",
         form=integer_from(0, 100),
         protocols=HTTP,
@@ -85,7 +77,6 @@ OPTIONS: tuple[Option, ...] = (
         example="10",
     ),
     Option(
-        kind="target-group",
         name="try-timeout",
         form=duration_from("10ms", "1d"),
         protocols=HTTP,
@@ -95,7 +86,6 @@ OPTIONS: tuple[Option, ...] = (
         example="2s",
     ),
     Option(
-        kind="target-group",
         name="hedge-delay",
         form=duration_from("1ms", "1d"),
         protocols=HTTP,

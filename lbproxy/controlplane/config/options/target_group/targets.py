@@ -11,7 +11,6 @@ from lbproxy.model.target_group import ProtocolVersion, TargetProtocol
 
 OPTIONS: tuple[Option, ...] = (
     Option(
-        kind="target-group",
         name="protocol",
         form=protocol_of((p.value for p in TargetProtocol), ("UDP", "TCP_UDP", "GENEVE", "QUIC", "TCP_QUIC")),
         required=True,
@@ -20,7 +19,6 @@ OPTIONS: tuple[Option, ...] = (
         example="HTTP",
     ),
     Option(
-        kind="target-group",
         name="protocol-version",
         form=one_of(*(version.value for version in ProtocolVersion)),
         protocols=HTTP,
@@ -31,7 +29,6 @@ OPTIONS: tuple[Option, ...] = (
         example="GRPC",
     ),
     Option(
-        kind="target-group",
         name="targets",
         form=TARGETS,
         default_text="none: answers are 503",
@@ -42,7 +39,6 @@ OPTIONS: tuple[Option, ...] = (
         example="10.0.0.1:8080, app2.internal:8080 weight=2 zone=a",
     ),
     Option(
-        kind="target-group",
         name="discovery",
         form=SOURCES,
         default_text="none",
@@ -50,7 +46,6 @@ OPTIONS: tuple[Option, ...] = (
         example="dns:app.internal:8080, file:targets.yaml",
     ),
     Option(
-        kind="target-group",
         name="discovery-protect",
         form=PROTECT,
         default="1",
@@ -59,7 +54,6 @@ OPTIONS: tuple[Option, ...] = (
         example="50%",
     ),
     Option(
-        kind="target-group",
         name="registration-token",
         form=TOKENS,
         is_secret=True,
@@ -69,7 +63,6 @@ OPTIONS: tuple[Option, ...] = (
         example="file:app.token",
     ),
     Option(
-        kind="target-group",
         name="etcd-user",
         form=as_written("name"),
         default_text="none: etcd is asked without",
@@ -78,7 +71,6 @@ OPTIONS: tuple[Option, ...] = (
         example="lbproxy",
     ),
     Option(
-        kind="target-group",
         name="etcd-password",
         form=PASSWORD,
         is_secret=True,
@@ -87,7 +79,6 @@ OPTIONS: tuple[Option, ...] = (
         example="file:etcd.password",
     ),
     Option(
-        kind="target-group",
         name="etcd-ca",
         form=as_written("path"),
         default_text="the system's authorities",
