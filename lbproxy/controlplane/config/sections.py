@@ -152,8 +152,8 @@ def _read_entry(section: ReadSection, entry: Entry) -> None:
 
 
 def _value(row: Option, key: str, text: str) -> Any:
-    if row.prefix is not None:
-        table.NAME_CHECKS[row.prefix](key)
+    if row.check_name is not None:
+        row.check_name(key)
     if not text:
         raise ValueError(f"has no value; write for example {key} = {row.example}")
     return row.form.parse(text)

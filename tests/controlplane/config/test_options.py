@@ -29,6 +29,7 @@ def test_example_and_default_are_right(option: Option) -> None:
     assert option.form.text
     assert option.effect.endswith(".")
     assert not (option.required and option.default)
+    assert (option.check_name is None) == (option.prefix is None)
 
 
 def test_rows_of_one_name_are_for_different_protocols() -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
-from lbproxy.controlplane.config.options.option import Option
-from lbproxy.controlplane.config.transforms import FIELD_VALUE, changed_fields
+from lbproxy.controlplane.config.options.option import Option, free_part
+from lbproxy.controlplane.config.transforms import FIELD_VALUE, changed_field, changed_fields
 from lbproxy.controlplane.config.values import list_of
+
+
+def _check_name(option: str, *, request: bool) -> None:
+    changed_field(free_part(option), request=request)
 
 
 def change_rows(protocols: tuple[str, ...] = ()) -> Iterable[Option]:
@@ -15,9 +20,11 @@ def change_rows(protocols: tuple[str, ...] = ()) -> Iterable[Option]:
         ("request", "requests that are forwarded", "#{client-ip}"),
         ("response", "answers", "public, max-age=60"),
     ):
+        check_name = partial(_check_name, request=message == "request")
         name = "X-Real-IP" if message == "request" else "Cache-Control"
         yield Option(
             name=f"set-{message}-header.NAME",
+            check_name=check_name,
             form=FIELD_VALUE,
             protocols=protocols,
             default_text="none",
@@ -28,6 +35,7 @@ def change_rows(protocols: tuple[str, ...] = ()) -> Iterable[Option]:
         )
         yield Option(
             name=f"add-{message}-header.NAME",
+            check_name=check_name,
             form=FIELD_VALUE,
             protocols=protocols,
             default_text="none",

@@ -7,8 +7,8 @@ from typing import Any
 
 from lbproxy.controlplane.config.actions import ACTION
 from lbproxy.controlplane.config.options.changes import change_rows
-from lbproxy.controlplane.config.options.option import ENCRYPTED, HTTP, TCP, Option, protocol_of
-from lbproxy.controlplane.config.transforms import FIELD_VALUE, RESPONSE_ATTRIBUTES, error_page
+from lbproxy.controlplane.config.options.option import ENCRYPTED, HTTP, TCP, Option, free_part, protocol_of
+from lbproxy.controlplane.config.transforms import FIELD_VALUE, RESPONSE_ATTRIBUTES, error_page, error_statuses
 from lbproxy.controlplane.config.values import (
     BOOLEAN,
     NETWORKS,
@@ -274,6 +274,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="error-page.STATUS",
+        check_name=lambda option: error_statuses(free_part(option)),
         form=Form('type, then "body" or file:PATH', error_page),
         protocols=HTTP,
         default_text="a line of text",

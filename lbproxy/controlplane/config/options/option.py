@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -31,6 +31,8 @@ class Option:
     required: bool = False
     protocols: tuple[str, ...] = ()
     """Protocols (of the listener or target group) that know it; empty for all."""
+    check_name: Callable[[str], object] | None = None
+    """For a name with a free part: given the option as written, raises ValueError where that part is not right."""
     is_secret: bool = False
     """Whether its value is a file with a secret; what else stands there is not shown."""
 
@@ -43,6 +45,11 @@ class Option:
     def applies_to(self, protocol: str | None) -> bool:
         """Tell whether the protocol knows this option; an unknown protocol (None) gets the benefit of the doubt."""
         return not self.protocols or protocol is None or protocol in self.protocols
+
+
+def free_part(option: str) -> str:
+    """``X-Tenant`` of ``header.X-Tenant``."""
+    return option.partition(".")[2]
 
 
 def protocol_of(supported: Iterable[str], later: Iterable[str]) -> Form[str]:

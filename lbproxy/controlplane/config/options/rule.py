@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from lbproxy.controlplane.config.actions import ACTION
 from lbproxy.controlplane.config.options.changes import change_rows
-from lbproxy.controlplane.config.options.option import Option
+from lbproxy.controlplane.config.options.option import Option, free_part
 from lbproxy.controlplane.config.retries import METHODS, RETRY_ON
 from lbproxy.controlplane.config.transforms import rewrite
 from lbproxy.controlplane.config.values import (
@@ -49,7 +49,7 @@ def _rule_retry_rows() -> Iterable[Option]:
 
 def header_of(option: str) -> str:
     """The field name of ``header.NAME``; raises ValueError where it cannot be a condition."""
-    name = field_name(option.partition(".")[2])
+    name = field_name(free_part(option))
     if name == "host":
         raise ValueError("Host is not matched as a header; write host = ...")
     return name
@@ -57,7 +57,7 @@ def header_of(option: str) -> str:
 
 def query_key_of(option: str) -> Pattern:
     """The key of ``query.KEY``, which may hold wildcards."""
-    return query_pattern(option.partition(".")[2])
+    return query_pattern(free_part(option))
 
 
 OPTIONS: tuple[Option, ...] = (
@@ -95,12 +95,14 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="header.NAME",
+        check_name=header_of,
         form=patterns(Form("", value_pattern), _PATTERN_LIST),
         effect="A header field's value, letter case ignored. Quote a pattern with a comma.",
         example="acme*, globex",
     ),
     Option(
         name="query.KEY",
+        check_name=query_key_of,
         form=patterns(Form("", query_pattern), _PATTERN_LIST),
         effect="The value of `KEY=value` in the query, letter case ignored; `KEY` may hold wildcards. `\\` takes the"
         " next character as it is. No regular expressions.",

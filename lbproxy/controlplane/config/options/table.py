@@ -5,7 +5,7 @@ The reader takes parsers and defaults from it, errors their suggestions, and `ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -18,7 +18,6 @@ from lbproxy.controlplane.config.options import (
     security_group,
 )
 from lbproxy.controlplane.config.options.option import Option
-from lbproxy.controlplane.config.options.rule import header_of, query_key_of
 from lbproxy.controlplane.config.options.target_group import (
     availability,
     balancing,
@@ -29,7 +28,6 @@ from lbproxy.controlplane.config.options.target_group import (
     sending,
     targets,
 )
-from lbproxy.controlplane.config.transforms import changed_field, error_statuses
 
 
 @attrs.frozen(kw_only=True)
@@ -130,22 +128,3 @@ def default_of(kind: str, name: str, protocol: str | None) -> Any:
 def names_of(kind: str) -> tuple[str, ...]:
     """Names for suggestions and messages, each once."""
     return tuple(dict.fromkeys(option.name for option in KINDS[kind].options))
-
-
-def _rest(option: str) -> str:
-    return option.partition(".")[2]
-
-
-NAME_CHECKS: Mapping[str, Callable[[str], Any]] = {
-    "header.": header_of,
-    "query.": query_key_of,
-    "error-page.": lambda option: error_statuses(_rest(option)),
-    **{
-        f"{verb}-{message}-header.": lambda option, message=message: changed_field(  # type: ignore[misc]
-            _rest(option), request=message == "request"
-        )
-        for verb in ("set", "add")
-        for message in ("request", "response")
-    },
-}
-"""By prefix: raises ValueError for an option whose part after the dot is not right."""
