@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from lbproxy.controlplane.config.targets import parse_target
-from lbproxy.controlplane.config.values import Form, either, host_name, integer_from, list_of
+from lbproxy.controlplane.config.values import PERCENTAGE, Form, either, host_name, integer_from, list_of
 from lbproxy.model.discovery import (
     DockerSource,
     EtcdSource,
@@ -90,7 +90,6 @@ _FORMS = either(kind.form for kind in _KINDS.values())
 SOURCES = list_of(Form("", _parse), f"list of {_FORMS}")
 
 _COUNT = integer_from(0, 10000)
-_PERCENTAGE = integer_from(1, 100)
 
 
 def _protect(text: str) -> Protect:
@@ -98,7 +97,7 @@ def _protect(text: str) -> Protect:
         return Protect(count=0)
     try:
         if text.endswith("%"):
-            return Protect(count=1, share=_PERCENTAGE.parse(text[:-1].rstrip()) / 100)
+            return Protect(count=1, share=PERCENTAGE.parse(text[:-1].rstrip()) / 100)
         return Protect(count=_COUNT.parse(text))
     except ValueError as error:
         raise ValueError(f"{error}; write for example 1, 50% or off") from None

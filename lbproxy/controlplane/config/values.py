@@ -10,6 +10,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
+from enum import Enum
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -97,6 +98,11 @@ def one_of(*words: str) -> Form[str]:
     return Form(either(words), parse)
 
 
+def value_of(members: Iterable[Enum]) -> Form[str]:
+    """The value of a member of an enumeration."""
+    return one_of(*(member.value for member in members))
+
+
 def duration_from(low: str, high: str) -> Form[float]:
     """A duration in these bounds, both included."""
     return Form(f"duration, {low} to {high}", _bounded(duration, duration(low), duration(high), f"{low} to {high}"))
@@ -119,6 +125,9 @@ def _bounded(parse: Callable[[str], Any], low: float, high: float, words: str) -
         return value
 
     return bounded
+
+
+PERCENTAGE = integer_from(1, 100)
 
 
 def either(words: Iterable[str]) -> str:

@@ -20,11 +20,13 @@ from lbproxy.controlplane.config.values import (
     list_of,
     one_of,
     size_from,
+    value_of,
 )
 from lbproxy.model.listener import DesyncMitigationMode, ListenerProtocol, PathNormalization, XffMode
 from lbproxy.model.tls_policy import DEFAULT_TLS_POLICY, TLS_POLICIES
 
 SELF_SIGNED = "self-signed"
+_ANY_NUMBER = integer_from(0, 1_000_000_000)
 _BYTES_A_SECOND = size_from("0", "1g", "bytes a second")
 
 
@@ -56,7 +58,7 @@ _RESPONSE_ATTRIBUTE_FORMS: Mapping[str, tuple[Form[Any], str]] = {
 OPTIONS: tuple[Option, ...] = (
     Option(
         name="protocol",
-        form=protocol_of((p.value for p in ListenerProtocol), ("UDP", "TCP_UDP", "GENEVE", "QUIC", "TCP_QUIC")),
+        form=protocol_of(ListenerProtocol),
         required=True,
         effect="What clients speak. HTTPS and TLS are decrypted here.",
         example="HTTPS",
@@ -153,7 +155,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="max-requests-per-connection",
-        form=integer_from(0, 1_000_000_000),
+        form=_ANY_NUMBER,
         protocols=HTTP,
         default="0",
         effect="A client's connection is closed after so many requests; 0 for any number.",
@@ -194,7 +196,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="max-connections",
-        form=integer_from(0, 1_000_000_000),
+        form=_ANY_NUMBER,
         default="0",
         effect="Clients' connections at a time, in all workers together; what comes beyond is closed before anything is"
         " read from it. 0 for any number.",
@@ -202,7 +204,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="max-connections-per-client",
-        form=integer_from(0, 1_000_000_000),
+        form=_ANY_NUMBER,
         default="0",
         effect="The same for each client's address (the one in a trusted PROXY header, if there is one); an IPv6 /64"
         " is one client. Remember that many people may share an address. 0 for any number.",
@@ -210,7 +212,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="xff-mode",
-        form=one_of(*(mode.value for mode in XffMode)),
+        form=value_of(XffMode),
         protocols=HTTP,
         default="append",
         effect="What becomes of `X-Forwarded-For`: the client's address is added, the field is left alone, or it is"
@@ -227,7 +229,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="desync-mitigation-mode",
-        form=one_of(*(mode.value for mode in DesyncMitigationMode)),
+        form=value_of(DesyncMitigationMode),
         protocols=HTTP,
         default="defensive",
         effect="What becomes of requests that another reader might take differently: `monitor` only tells, `defensive`"
@@ -237,7 +239,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="path-normalization",
-        form=one_of(*(mode.value for mode in PathNormalization)),
+        form=value_of(PathNormalization),
         protocols=HTTP,
         default="safe",
         effect="What becomes of a path before the rules and the target see it: `safe` decodes encoded letters, resolves"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from enum import Enum
 from typing import Any
 
 import attrs
@@ -52,13 +53,17 @@ def free_part(option: str) -> str:
     return option.partition(".")[2]
 
 
-def protocol_of(supported: Iterable[str], later: Iterable[str]) -> Form[str]:
-    words, not_yet = tuple(supported), frozenset(later)
+_NOT_YET = frozenset(("UDP", "TCP_UDP", "GENEVE", "QUIC", "TCP_QUIC"))
+
+
+def protocol_of(supported: Iterable[Enum]) -> Form[str]:
+    """One of these protocols; those of ELBv2 that are missing are told from mistakes."""
+    words = tuple(protocol.value for protocol in supported)
 
     def parse(text: str) -> str:
         if text in words:
             return text
-        if text in not_yet:
+        if text in _NOT_YET:
             raise ValueError(f"{text} is not supported by this version; write {either(words)}")
         if text.upper() in words:
             raise ValueError(f"write {text.upper()}, in capitals")

@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from lbproxy.controlplane.config.actions import ACTION
 from lbproxy.controlplane.config.options.changes import change_rows
 from lbproxy.controlplane.config.options.option import Option, free_part
-from lbproxy.controlplane.config.retries import METHODS, RETRY_ON
+from lbproxy.controlplane.config.retries import ATTEMPTS, HEDGE_DELAY, METHODS, RETRY_ON, TIMEOUT
 from lbproxy.controlplane.config.transforms import rewrite
 from lbproxy.controlplane.config.values import (
     NETWORKS,
     Form,
     as_written,
-    duration_from,
     field_name,
     host_pattern,
     integer_from,
@@ -32,11 +31,11 @@ _PATTERN_LIST = "list of patterns"
 def _rule_retry_rows() -> Iterable[Option]:
     for name, form, example in (
         ("retry-on", RETRY_ON, "connect-failure, reset, 503"),
-        ("retry-attempts", integer_from(0, 10), "1"),
+        ("retry-attempts", ATTEMPTS, "1"),
         ("retry-methods", METHODS, "GET, POST"),
-        ("try-timeout", duration_from("10ms", "1d"), "500ms"),
-        ("request-timeout", duration_from("10ms", "1d"), "3s"),
-        ("hedge-delay", duration_from("1ms", "1d"), "50ms"),
+        ("try-timeout", TIMEOUT, "500ms"),
+        ("request-timeout", TIMEOUT, "3s"),
+        ("hedge-delay", HEDGE_DELAY, "50ms"),
     ):
         yield Option(
             name=name,

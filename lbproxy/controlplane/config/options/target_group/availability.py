@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from lbproxy.controlplane.config.options.option import Option
-from lbproxy.controlplane.config.values import Form, as_written, duration_from, integer_from, one_of
+from lbproxy.controlplane.config.values import (
+    PERCENTAGE,
+    Form,
+    as_written,
+    duration_from,
+    integer_from,
+    value_of,
+)
 from lbproxy.model.target_group import CrossZone
 
 
@@ -15,7 +22,7 @@ def _slow_start(text: str) -> float:
 
 
 def _percentage_or_off(text: str) -> int:
-    return 0 if text == "off" else integer_from(1, 100).parse(text)
+    return 0 if text == "off" else PERCENTAGE.parse(text)
 
 
 _PERCENTAGE_OR_OFF = Form("number, 1 to 100, or off", _percentage_or_off)
@@ -32,7 +39,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="cross-zone",
-        form=one_of(*(value.value for value in CrossZone)),
+        form=value_of(CrossZone),
         default="on",
         effect="`on`: targets of all zones are alike. `spill`: those of other zones than `zone` in `[lbproxy]` take"
         " only what healthy targets in it cannot. `off`: they take nothing. A target without a zone is in all zones.",
@@ -62,7 +69,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="backup-percentage",
-        form=integer_from(1, 100),
+        form=PERCENTAGE,
         default="1",
         effect="The backup takes over while less than this share of the targets is healthy; 1 is when none is.",
         example="50",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
+from lbproxy.controlplane.config.actions import STICKINESS
 from lbproxy.controlplane.config.options.option import HTTP, TCP, Option
 from lbproxy.controlplane.config.values import (
     BOOLEAN,
     Form,
-    duration_from,
     either,
     field_name,
     integer_from,
@@ -118,7 +118,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="stickiness-lb-cookie-duration",
-        form=duration_from("1s", "7d"),
+        form=STICKINESS,
         protocols=HTTP,
         default="1d",
         effect="How long the cookie of the last answer binds.",
@@ -134,7 +134,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="stickiness-app-cookie-duration",
-        form=duration_from("1s", "7d"),
+        form=STICKINESS,
         protocols=HTTP,
         default="1d",
         effect="How long a client is bound from when the application set its cookie.",

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from lbproxy.controlplane.config.options.option import ENCRYPTED, HTTP, TCP, Option
-from lbproxy.controlplane.config.values import BOOLEAN, Form, as_written, duration_from, host_name, integer_from, one_of
+from lbproxy.controlplane.config.values import (
+    BOOLEAN,
+    Form,
+    as_written,
+    duration_from,
+    host_name,
+    integer_from,
+    value_of,
+)
 from lbproxy.model.target_group import ProxyProtocolVersion
 
 OPTIONS: tuple[Option, ...] = (
@@ -25,7 +33,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="proxy-protocol",
-        form=one_of(*(version.value for version in ProxyProtocolVersion)),
+        form=value_of(ProxyProtocolVersion),
         protocols=TCP,
         default="off",
         effect="Tell the targets the client's address in a PROXY protocol header ahead of the first byte.",

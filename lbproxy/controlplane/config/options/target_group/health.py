@@ -9,9 +9,9 @@ from lbproxy.controlplane.config.values import (
     duration_from,
     host_field,
     integer_from,
-    one_of,
     ranges,
     request_path,
+    value_of,
 )
 from lbproxy.model.health import HealthCheckProtocol
 
@@ -27,6 +27,17 @@ def _probe_port(text: str) -> int | None:
         raise ValueError("write traffic-port or a number from 1 to 65535") from None
 
 
+def _probe_protocol(default: str, protocols: tuple[str, ...], effect: str, example: str) -> Option:
+    return Option(
+        name="health-check-protocol",
+        form=value_of(HealthCheckProtocol),
+        protocols=protocols,
+        default=default,
+        effect=effect,
+        example=example,
+    )
+
+
 OPTIONS: tuple[Option, ...] = (
     Option(
         name="health-check",
@@ -35,30 +46,9 @@ OPTIONS: tuple[Option, ...] = (
         effect="Probe the targets. When off, all of them get traffic.",
         example="off",
     ),
-    Option(
-        name="health-check-protocol",
-        form=one_of(*(p.value for p in HealthCheckProtocol)),
-        protocols=("HTTP",),
-        default="HTTP",
-        effect="What a probe speaks.",
-        example="TCP",
-    ),
-    Option(
-        name="health-check-protocol",
-        form=one_of(*(p.value for p in HealthCheckProtocol)),
-        protocols=("HTTPS",),
-        default="HTTPS",
-        effect="What a probe speaks.",
-        example="TCP",
-    ),
-    Option(
-        name="health-check-protocol",
-        form=one_of(*(p.value for p in HealthCheckProtocol)),
-        protocols=TCP,
-        default="TCP",
-        effect="What a probe speaks. `TCP` only connects.",
-        example="HTTP",
-    ),
+    _probe_protocol("HTTP", ("HTTP",), "What a probe speaks.", "TCP"),
+    _probe_protocol("HTTPS", ("HTTPS",), "What a probe speaks.", "TCP"),
+    _probe_protocol("TCP", TCP, "What a probe speaks. `TCP` only connects.", "HTTP"),
     Option(
         name="health-check-port",
         form=Form("traffic-port or number, 1 to 65535", _probe_port),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from lbproxy.controlplane.config.options.option import HTTP, Option
 from lbproxy.controlplane.config.values import duration_from, integer_from
 
+_MOST = integer_from(0, 1_000_000)
+
 OPTIONS: tuple[Option, ...] = (
     Option(
         name="max-concurrent-requests",
-        form=integer_from(0, 1000000),
+        form=_MOST,
         protocols=HTTP,
         default="0",
         effect="How many requests a target is given at a time, by all workers together; further ones wait. 0 is no"
@@ -34,7 +36,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="circuit-breaker-max-requests",
-        form=integer_from(0, 1000000),
+        form=_MOST,
         protocols=HTTP,
         default="0",
         effect="How many requests may be in flight to all targets of the group at a time, by all workers together; one"
@@ -43,7 +45,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="circuit-breaker-max-retries",
-        form=integer_from(0, 1000000),
+        form=_MOST,
         protocols=HTTP,
         default="0",
         effect="How many requests of the group may be in a retry at a time, by all workers together; further ones are"

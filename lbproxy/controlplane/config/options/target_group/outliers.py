@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lbproxy.controlplane.config.options.option import HTTP, Option
-from lbproxy.controlplane.config.values import BOOLEAN, duration_from, integer_from
+from lbproxy.controlplane.config.values import BOOLEAN, PERCENTAGE, duration_from, integer_from
 
 OPTIONS: tuple[Option, ...] = (
     Option(
@@ -54,7 +54,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="outlier-max-ejected-percentage",
-        form=integer_from(1, 100),
+        form=PERCENTAGE,
         default="33",
         effect="Which part of the healthy targets may be out at a time; one always may, the last one never.",
         example="50",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lbproxy.controlplane.config.options.option import HTTP, Option
-from lbproxy.controlplane.config.retries import METHODS, RETRY_ON
+from lbproxy.controlplane.config.retries import ATTEMPTS, HEDGE_DELAY, METHODS, RETRY_ON, TIMEOUT
 from lbproxy.controlplane.config.values import duration_from, integer_from
 from lbproxy.model.retry import IDEMPOTENT_METHODS
 
@@ -32,7 +32,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="request-timeout",
-        form=duration_from("10ms", "1d"),
+        form=TIMEOUT,
         protocols=HTTP,
         default_text="none",
         effect="For everything: from the choice of the first target, over all tries, to the end of the answer."
@@ -52,7 +52,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="retry-attempts",
-        form=integer_from(0, 10),
+        form=ATTEMPTS,
         protocols=HTTP,
         default="2",
         effect="How often a request that was sent may be sent again, each time to another target.",
@@ -78,7 +78,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="try-timeout",
-        form=duration_from("10ms", "1d"),
+        form=TIMEOUT,
         protocols=HTTP,
         default_text="none",
         effect="How long the start of an answer is awaited, connecting included, before another target is tried. Where"
@@ -87,7 +87,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="hedge-delay",
-        form=duration_from("1ms", "1d"),
+        form=HEDGE_DELAY,
         protocols=HTTP,
         default_text="none",
         effect="When an answer has not begun after this time, the request goes to a second target as well; the first"

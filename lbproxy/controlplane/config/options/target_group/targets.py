@@ -6,13 +6,13 @@ from lbproxy.controlplane.config.options.option import HTTP, Option, protocol_of
 from lbproxy.controlplane.config.sources import PROTECT, SOURCES
 from lbproxy.controlplane.config.targets import TARGETS
 from lbproxy.controlplane.config.tokens import PASSWORD, TOKENS
-from lbproxy.controlplane.config.values import as_written, one_of
+from lbproxy.controlplane.config.values import as_written, value_of
 from lbproxy.model.target_group import ProtocolVersion, TargetProtocol
 
 OPTIONS: tuple[Option, ...] = (
     Option(
         name="protocol",
-        form=protocol_of((p.value for p in TargetProtocol), ("UDP", "TCP_UDP", "GENEVE", "QUIC", "TCP_QUIC")),
+        form=protocol_of(TargetProtocol),
         required=True,
         effect="What is spoken to the targets. HTTP and HTTPS listeners need an HTTP or HTTPS group, TCP and TLS"
         " listeners a TCP or TLS group.",
@@ -20,7 +20,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="protocol-version",
-        form=one_of(*(version.value for version in ProtocolVersion)),
+        form=value_of(ProtocolVersion),
         protocols=HTTP,
         default="HTTP1",
         effect="Which HTTP the targets speak. HTTP2 and GRPC need targets that take HTTP/2 without asking first (by"
