@@ -6,8 +6,11 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
+import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -108,6 +111,30 @@ def read_answer(skt: socket.socket) -> bytes:
         assert more, data + body
         body += more
     return head + b"\r\n\r\n" + body
+
+
+def read_all(skt: socket.socket) -> bytes:
+    """Read to the end of the connection."""
+    data = b""
+    while more := skt.recv(65536):
+        data += more
+    return data
+
+
+def read_until(skt: socket.socket, ending: bytes) -> bytes:
+    """Read until what has come ends so."""
+    data = b""
+    while not data.endswith(ending):
+        more = skt.recv(65536)
+        assert more, data[-200:]
+        data += more
+    return data
+
+
+def echo(skt: socket.socket) -> None:
+    """A `RawTarget` behaviour: send everything back."""
+    while data := skt.recv(65536):
+        skt.sendall(data)
 
 
 def answering(*answers: bytes) -> Callable[[socket.socket], None]:
@@ -333,6 +360,32 @@ def talk(port: int, data: bytes, seconds: float = 5.0, half_close: bool = False)
         except OSError:
             pass
     return received
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that a process has."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def busy_seconds(pid: int) -> float:
+    """User and system time of a process."""
+    numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def trusting() -> ssl.SSLContext:
+    """TLS of a client that takes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def reset_when_closed(skt: socket.socket) -> None:
+    """Make its close a reset."""
+    skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, RawTarget, free_port, read_head, wait_until
+from tests.integration.harness import HOST, Balancer, RawTarget, free_port, read_head, trusting, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -50,10 +49,7 @@ class Tunnel:
     def __init__(self, port: int, kind: str) -> None:
         self.socket = socket.create_connection((HOST, port), timeout=10)
         if kind in ("secure websocket", "tls"):
-            context = ssl.create_default_context()
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            self.socket = context.wrap_socket(self.socket)
+            self.socket = trusting().wrap_socket(self.socket)
         if kind.endswith("websocket"):
             key = base64.b64encode(bytes(16))
             self.socket.sendall(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import selectors
 import socket
 import ssl
@@ -16,7 +15,19 @@ from random import Random
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, RawTarget, free_port, read_head, talk, wait_until
+from tests.integration.harness import (
+    HOST,
+    Balancer,
+    RawTarget,
+    busy_seconds,
+    free_port,
+    read_head,
+    reset_when_closed,
+    resident_bytes,
+    talk,
+    trusting,
+    wait_until,
+)
 from tests.integration.websocket_cases import frame as websocket_frame
 from tests.wire.http2.raw import CLIENT_PREFACE, GET, POST, data, frame, headers, reset, settings
 
@@ -24,8 +35,6 @@ pytestmark = pytest.mark.integration
 
 CONNECTIONS = 10_000
 AT_ONCE = 100
-RESET = b"\1\0\0\0\0\0\0\0"
-"""SO_LINGER of a socket whose close is a reset."""
 
 MUCH_MEMORY = 100 << 20
 """What a worker may keep after all that, once: allocators and the garbage collector take their time."""
@@ -191,14 +200,10 @@ health-check = off
         return count
 
     def resident(self) -> int:
-        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.pid}/status").read_text())
-        assert found is not None
-        return int(found[1]) * 1024
+        return resident_bytes(self.pid)
 
     def busy_seconds(self) -> float:
-        """User and system time of the worker."""
-        numbers = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+        return busy_seconds(self.pid)
 
     def assert_at_rest(self, seconds: float = 1.0) -> None:
         """What is open now costs next to nothing: a loop that spins would take all of the time it gets."""
@@ -231,13 +236,6 @@ def hello() -> bytes:
     with contextlib.suppress(ssl.SSLWantReadError):
         client.do_handshake()
     return outgoing.read()
-
-
-def trusting() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 class Flood:
@@ -288,7 +286,7 @@ class Flood:
             if self.random.random() < 0.3:
                 skt.recv(self.random.choice((1, 100_000)))
             if self.random.random() < 0.5:
-                skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                reset_when_closed(skt)
         skt.close()
 
 
@@ -341,7 +339,7 @@ def test_tls_clients_that_vanish_leave_no_descriptor(world: World) -> None:
                 secure.settimeout(0.02)
                 secure.recv(1)
             if random.random() < 0.5:
-                secure.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                reset_when_closed(secure)
     wait_until(lambda: world.active() == 0, 20, "all connections are gone")
     wait_until(lambda: world.descriptors() <= before + 10, 5, "no descriptor is left")
     world.assert_at_rest()

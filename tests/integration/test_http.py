@@ -21,8 +21,11 @@ from tests.integration.harness import (
     answering,
     connection,
     free_port,
+    read_all,
     read_answer,
     read_head,
+    reset_when_closed,
+    resident_bytes,
     talk,
     wait_until,
 )
@@ -211,9 +214,7 @@ def test_a_body_comes_back_as_it_went(world: World, size: int) -> None:
     with connection(world.port) as skt:
         head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
         threading.Thread(target=skt.sendall, args=(head + body,), daemon=True).start()
-        answer = b""
-        while more := skt.recv(65536):
-            answer += more
+        answer = read_all(skt)
     assert answer.partition(b"\r\n\r\n")[2] == body
 
 
@@ -552,31 +553,24 @@ def test_a_client_that_resets_disturbs_nobody(world: World) -> None:
     for _ in range(20):
         with connection(world.port) as skt:
             skt.sendall(b"GET /slow/0.2 HTTP/1.1\r\nHost: x\r\n\r\n")
-            skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            reset_when_closed(skt)
     assert status_of(get(world)) == 200
 
 
 def test_a_slow_reader_gets_it_all_in_bounded_memory(world: World) -> None:
     size = 200_000_000
     [pid] = world.balancer.worker_pids()
-    before = _resident(pid)
+    before = resident_bytes(pid)
     with connection(world.port, 30) as skt:
         skt.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         skt.sendall(b"GET /bytes/%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % size)
         time.sleep(1)
-        grown = _resident(pid) - before
+        grown = resident_bytes(pid) - before
         received = len(read_head(skt).partition(b"\r\n\r\n")[2])
         while more := skt.recv(1 << 20):
             received += len(more)
     assert received == size
     assert grown < 8_000_000, f"grew by {grown} bytes while the client did not read"
-
-
-def _resident(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(pid)
 
 
 # Accounts

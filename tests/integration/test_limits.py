@@ -16,7 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, free_port, wait_until
+from tests.integration.harness import (
+    HOST,
+    Balancer,
+    free_port,
+    read_all,
+    read_until,
+    resident_bytes,
+    trusting,
+    wait_until,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -111,11 +120,7 @@ def requests(port: int, seconds: float) -> list[float]:
         while time.monotonic() < until:
             began = time.monotonic()
             skt.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            answer = b""
-            while not answer.endswith(b"\r\n\r\nkk"):
-                more = skt.recv(1000)
-                assert more, answer
-                answer += more
+            read_until(skt, b"\r\n\r\nkk")
             took.append(time.monotonic() - began)
             time.sleep(0.002)
     return took
@@ -165,9 +170,7 @@ health-check = off
 
     def resident(self) -> int:
         [pid] = self.balancer.worker_pids()
-        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-        assert found is not None
-        return int(found[1]) * 1024
+        return resident_bytes(pid)
 
 
 @pytest.fixture(scope="module")
@@ -227,8 +230,7 @@ def test_good_clients_are_served_while_slow_ones_are_ended(
 def test_connections_beyond_a_limit_are_closed_unread(tmp_path: Path) -> None:
     """By the client's address and altogether, whichever worker they come to, and before TLS."""
     port = free_port()
-    tls = ssl.create_default_context()
-    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    tls = trusting()
     with (
         Balancer(
             tmp_path,
@@ -376,10 +378,3 @@ dry-run = on
             "noted dry-run": 17,
             "clients": 8,
         }
-
-
-def read_all(skt: socket.socket) -> bytes:
-    answer = b""
-    while more := skt.recv(1000):
-        answer += more
-    return answer

@@ -18,6 +18,7 @@ from tests.integration.harness import (
     Load,
     RawTarget,
     connection,
+    echo,
     free_port,
     read_answer,
     read_head,
@@ -26,11 +27,6 @@ from tests.integration.harness import (
 )
 
 pytestmark = pytest.mark.integration
-
-
-def echo(skt: socket.socket) -> None:
-    while data := skt.recv(65536):
-        skt.sendall(data)
 
 
 def websocket_echo(skt: socket.socket) -> None:

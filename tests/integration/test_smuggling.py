@@ -16,7 +16,17 @@ from typing import Any
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, RawTarget, connection, free_port, read_answer, talk, wait_until
+from tests.integration.harness import (
+    HOST,
+    Balancer,
+    RawTarget,
+    connection,
+    free_port,
+    read_all,
+    read_answer,
+    talk,
+    wait_until,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -271,9 +281,7 @@ def test_an_ambiguous_request_is_the_last_one_on_both_connections(
         skt.sendall(message[:middle])
         time.sleep(0.002 * split)
         skt.sendall(message[middle:])
-        answer = b""
-        while more := skt.recv(65536):
-            answer += more
+        answer = read_all(skt)
     assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200"]
     assert b"\r\nConnection: close\r\n" in answer
     [(line, fields, content)] = world.seen()

@@ -21,6 +21,7 @@ from tests.integration.harness import (
     free_port,
     read_answer,
     read_head,
+    read_until,
     talk,
     wait_until,
 )
@@ -136,24 +137,14 @@ def test_what_follows_an_answer_is_not_the_next_one(world: World, path: bytes) -
     with connection(world.port) as skt:
         for _ in range(5):
             skt.sendall(get(path) + get(b"/next"))
-            received = b""
-            while not received.endswith(b"/next"):
-                more = skt.recv(65536)
-                assert more, received[-200:]
-                received += more
-            assert b"stolen" not in received
+            assert b"stolen" not in read_until(skt, b"/next")
 
 
 def test_the_body_of_an_answer_to_head_is_not_the_next_answer(world: World) -> None:
     with connection(world.port) as skt:
         for _ in range(5):
             skt.sendall(b"HEAD /head HTTP/1.1\r\nHost: h\r\n\r\n" + get(b"/next"))
-            received = b""
-            while not received.endswith(b"/next"):
-                more = skt.recv(65536)
-                assert more, received
-                received += more
-            assert b"stolen" not in received
+            assert b"stolen" not in read_until(skt, b"/next")
 
 
 def test_interim_answers_without_end_fail_the_request(world: World) -> None:

@@ -16,22 +16,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, HttpTarget, RawTarget, free_port, read_answer, talk, wait_until
+from tests.integration.harness import (
+    HOST,
+    Balancer,
+    HttpTarget,
+    RawTarget,
+    echo,
+    free_port,
+    read_all,
+    read_answer,
+    talk,
+    trusting,
+    wait_until,
+)
 
 pytestmark = pytest.mark.integration
 
 
 def greet_with_first_bytes(skt: socket.socket) -> None:
     """Sends back all that it gets, once the client has finished sending."""
-    data = b""
-    while more := skt.recv(65536):
-        data += more
-    skt.sendall(b"got:" + data)
-
-
-def echo(skt: socket.socket) -> None:
-    while data := skt.recv(65536):
-        skt.sendall(data)
+    skt.sendall(b"got:" + read_all(skt))
 
 
 class World:
@@ -206,7 +210,7 @@ def test_half_close_is_carried_and_a_refusing_target_is_passed_over(world: World
 def _connect(world: World, listener: str) -> socket.socket:
     raw = socket.create_connection((HOST, world.ports[listener]), timeout=10)
     if listener in ("tls", "tlstls"):
-        return _context().wrap_socket(raw, server_hostname="localhost")
+        return trusting().wrap_socket(raw, server_hostname="localhost")
     return raw
 
 
@@ -312,9 +316,7 @@ def test_proxy_protocol_in_gives_the_client_address(world: World, split: int) ->
         skt.sendall(data[:split])
         time.sleep(0.05)
         skt.sendall(data[split:])
-        answer = b""
-        while more := skt.recv(65536):
-            answer += more
+        answer = read_all(skt)
     assert b'"X-Forwarded-For", "192.0.2.7"' in answer
 
 
@@ -323,17 +325,10 @@ def test_a_bad_proxy_header_closes(world: World) -> None:
     wait_until(lambda: b'cause="BadProxyHeader"' in world.balancer.get("/metrics")[1], 5, "it is counted")
 
 
-def _context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 def test_tls_in_front_of_tcp(world: World) -> None:
     with (
         socket.create_connection((HOST, world.ports["tls"]), timeout=5) as raw,
-        _context().wrap_socket(raw, server_hostname="localhost") as skt,
+        trusting().wrap_socket(raw, server_hostname="localhost") as skt,
     ):
         assert skt.version() == "TLSv1.3"
         skt.sendall(b"secret")
@@ -381,7 +376,7 @@ def test_https_with_openssl(world: World) -> None:
 
 
 def test_old_tls_is_refused(world: World) -> None:
-    context = _context()
+    context = trusting()
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
     context.minimum_version = ssl.TLSVersion.TLSv1
     context.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -422,7 +417,7 @@ def test_tcp_connections_leave_a_line(world: World) -> None:
 def test_the_https_listener_keeps_connections(world: World) -> None:
     with (
         socket.create_connection((HOST, world.ports["https"]), timeout=5) as raw,
-        _context().wrap_socket(raw, server_hostname="localhost") as skt,
+        trusting().wrap_socket(raw, server_hostname="localhost") as skt,
     ):
         for _ in range(5):
             skt.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
