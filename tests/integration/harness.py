@@ -233,6 +233,31 @@ class HttpTarget(ThreadingHTTPServer):
         self.close()
 
 
+def _section(title: str, options: dict[str, str]) -> str:
+    lines = (f"{name.replace('_', '-')} = {value}\n" for name, value in options.items())
+    return f"[{title}]\n{''.join(lines)}\n"
+
+
+def listener(name: str, port: int, action: str, protocol: str = "HTTP", **options: str) -> str:
+    """A listener's section; options have underscores for hyphens.  An encrypted one makes its certificate itself."""
+    own = {"certificates": "self-signed"} if protocol in ("HTTPS", "TLS") else {}
+    usual = {"protocol": protocol, "bind": f"{HOST}:{port}", "default_action": action}
+    return _section(f"listener:{name}", {**usual, **own, **options})
+
+
+def rule(name: str, priority: int, path: str, action: str, listener: str = "web", **options: str) -> str:
+    """The section of a rule for a path."""
+    usual = {"listener": listener, "priority": str(priority), "path": path, "action": action}
+    return _section(f"rule:{name}", {**usual, **options})
+
+
+def target_group(name: str, *ports: int, protocol: str = "HTTP", **options: str) -> str:
+    """A target group's section; its targets are not checked unless an option is about that."""
+    usual = {"protocol": protocol, "targets": ", ".join(f"{HOST}:{port}" for port in ports)}
+    unchecked = {} if any(option.startswith("health_check") for option in options) else {"health_check": "off"}
+    return _section(f"target-group:{name}", {**usual, **unchecked, **options})
+
+
 class Balancer:
     """lbproxy in processes of its own, as ``twistd`` runs it.
 

@@ -22,11 +22,14 @@ from tests.integration.harness import (
     RawTarget,
     busy_seconds,
     free_port,
+    listener,
     read_all,
     read_head,
     reset_when_closed,
     resident_bytes,
+    rule,
     talk,
+    target_group,
     wait_until,
 )
 
@@ -71,27 +74,9 @@ class World:
         self.port = free_port()
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:web]
-protocol = HTTP
-bind = {HOST}:{self.port}
-default-action = forward app
-idle-timeout = 1s
-request-header-timeout = 1s
-
-[rule:fixed]
-listener = web
-priority = 1
-path = /fixed
-action = fixed-response 200 text/plain "fixed"
-
-[target-group:app]
-protocol = HTTP
-targets = {HOST}:{self.target.port}
-response-timeout = 1s
-max-idle-connections = 10
-health-check = off
-""",
+            listener("web", self.port, "forward app", idle_timeout="1s", request_header_timeout="1s")
+            + rule("fixed", 1, "/fixed", 'fixed-response 200 text/plain "fixed"')
+            + target_group("app", self.target.port, response_timeout="1s", max_idle_connections="10"),
             "workers = 1",
         )
         self.pid = 0
@@ -292,8 +277,7 @@ def farm(tmp_path: Path) -> Iterator[tuple[int, list[str]]]:
         RawTarget(moody) as target,
         Balancer(
             tmp_path,
-            f"[listener:web]\nprotocol = HTTP\nbind = {HOST}:{port}\ndefault-action = forward moody\n"
-            f"[target-group:moody]\nprotocol = HTTP\ntargets = {HOST}:{target.port}\nhealth-check = off\n",
+            listener("web", port, "forward moody") + target_group("moody", target.port),
         ),
     ):
         yield port, posted

@@ -18,11 +18,13 @@ from tests.integration.harness import (
     Balancer,
     RawTarget,
     free_port,
+    listener,
     read_answer,
     read_head,
     read_until,
     reset_when_closed,
     resident_bytes,
+    target_group,
     trusting,
     wait_until,
 )
@@ -85,40 +87,14 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.target = RawTarget(serve)
         self.http, self.https, self.both = free_port(), free_port(), free_port()
+        idle = f"{IDLE_SECONDS}s"
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:http]
-protocol = HTTP
-bind = {HOST}:{self.http}
-default-action = forward plain
-idle-timeout = {IDLE_SECONDS}s
-
-[listener:https]
-protocol = HTTPS
-bind = {HOST}:{self.https}
-certificates = self-signed
-default-action = forward plain
-idle-timeout = {IDLE_SECONDS}s
-
-[listener:both]
-protocol = HTTPS
-bind = {HOST}:{self.both}
-certificates = self-signed
-default-action = forward secure
-idle-timeout = {IDLE_SECONDS}s
-
-[target-group:plain]
-protocol = HTTP
-targets = {HOST}:{self.target.port}
-health-check = off
-
-[target-group:secure]
-protocol = HTTPS
-targets = {HOST}:{self.https}
-tls-verify = off
-health-check = off
-""",
+            listener("http", self.http, "forward plain", idle_timeout=idle)
+            + listener("https", self.https, "forward plain", "HTTPS", idle_timeout=idle)
+            + listener("both", self.both, "forward secure", "HTTPS", idle_timeout=idle)
+            + target_group("plain", self.target.port)
+            + target_group("secure", self.https, protocol="HTTPS", tls_verify="off"),
             "workers = 1",
         )
         self.pid = 0
@@ -350,8 +326,7 @@ def test_an_answer_flows_while_the_request_does(world: World, tmp_path: Path) ->
         RawTarget(echo) as target,
         Balancer(
             tmp_path,
-            f"[listener:web]\nprotocol = HTTP\nbind = {HOST}:{port}\ndefault-action = forward echo\n"
-            f"[target-group:echo]\nprotocol = HTTP\ntargets = {HOST}:{target.port}\nhealth-check = off\n",
+            listener("web", port, "forward echo") + target_group("echo", target.port),
             "workers = 0",
         ),
         socket.create_connection((HOST, port), timeout=10) as skt,

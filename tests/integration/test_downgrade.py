@@ -16,7 +16,7 @@ from lbproxy.wire.http2 import events as kinds
 from lbproxy.wire.http2.connection import Connection
 from lbproxy.wire.http2.errors import INTERNAL_ERROR, PROTOCOL_ERROR
 from lbproxy.wire.http2.frames import END_HEADERS, END_STREAM
-from tests.integration.harness import HOST, Balancer, RawTarget, free_port, read_head
+from tests.integration.harness import HOST, Balancer, RawTarget, free_port, listener, read_head, target_group
 from tests.integration.test_smuggling import CHUNKED, HIDDEN, RecordingTarget
 from tests.wire.http2.raw import CLIENT_PREFACE, GET, POST, Fields, data, headers
 
@@ -34,30 +34,10 @@ class World:
         self.port, self.second = free_port(), free_port()
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:web]
-protocol = HTTP
-bind = {HOST}:{self.port}
-http2 = on
-default-action = forward app
-idle-timeout = 5s
-
-[listener:odd]
-protocol = HTTP
-bind = {HOST}:{self.second}
-http2 = on
-default-action = forward odd
-
-[target-group:app]
-protocol = HTTP
-targets = {HOST}:{self.target.raw.port}
-health-check = off
-
-[target-group:odd]
-protocol = HTTP
-targets = {HOST}:{self.odd.port}
-health-check = off
-""",
+            listener("web", self.port, "forward app", http2="on", idle_timeout="5s")
+            + listener("odd", self.second, "forward odd", http2="on")
+            + target_group("app", self.target.raw.port)
+            + target_group("odd", self.odd.port),
             "workers = 1",
         )
 

@@ -21,10 +21,13 @@ from tests.integration.harness import (
     RawTarget,
     busy_seconds,
     free_port,
+    listener,
     read_head,
     reset_when_closed,
     resident_bytes,
+    rule,
     talk,
+    target_group,
     trusting,
     wait_until,
 )
@@ -122,71 +125,19 @@ class World:
         self.announcing = RawTarget(announce)
         self.ports = {name: free_port() for name in ("http", "https", "http2", "proxied", "tcp", "tls")}
         p = self.ports
+        proxied = {"proxy_protocol": "on", "proxy_protocol_trusted": f"{HOST}/32"}
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:http]
-protocol = HTTP
-bind = {HOST}:{p["http"]}
-request-header-timeout = 3s
-default-action = forward http
-
-[listener:https]
-protocol = HTTPS
-bind = {HOST}:{p["https"]}
-certificates = self-signed
-request-header-timeout = 3s
-default-action = forward http
-
-[listener:http2]
-protocol = HTTP
-bind = {HOST}:{p["http2"]}
-http2 = on
-request-header-timeout = 3s
-default-action = forward http
-
-[rule:announcing]
-listener = http2
-priority = 1
-path = /length, /chunk, /websocket
-action = forward announcing
-
-[listener:proxied]
-protocol = HTTP
-bind = {HOST}:{p["proxied"]}
-proxy-protocol = on
-proxy-protocol-trusted = {HOST}/32
-request-header-timeout = 3s
-default-action = forward http
-
-[target-group:announcing]
-protocol = HTTP
-targets = {HOST}:{self.announcing.port}
-health-check = off
-
-[listener:tcp]
-protocol = TCP
-bind = {HOST}:{p["tcp"]}
-default-action = forward stream
-
-[listener:tls]
-protocol = TLS
-bind = {HOST}:{p["tls"]}
-certificates = self-signed
-request-header-timeout = 3s
-default-action = forward stream
-
-[target-group:http]
-protocol = HTTP
-targets = {HOST}:{self.http.port}
-max-idle-connections = 5
-health-check = off
-
-[target-group:stream]
-protocol = TCP
-targets = {HOST}:{self.stream.port}
-health-check = off
-""",
+            listener("http", p["http"], "forward http", request_header_timeout="3s")
+            + listener("https", p["https"], "forward http", "HTTPS", request_header_timeout="3s")
+            + listener("http2", p["http2"], "forward http", http2="on", request_header_timeout="3s")
+            + rule("announcing", 1, "/length, /chunk, /websocket", "forward announcing", listener="http2")
+            + listener("proxied", p["proxied"], "forward http", request_header_timeout="3s", **proxied)
+            + listener("tcp", p["tcp"], "forward stream", "TCP")
+            + listener("tls", p["tls"], "forward stream", "TLS", request_header_timeout="3s")
+            + target_group("announcing", self.announcing.port)
+            + target_group("http", self.http.port, max_idle_connections="5")
+            + target_group("stream", self.stream.port, protocol="TCP"),
             "workers = 1",
         )
         self.pid = 0

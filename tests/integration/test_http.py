@@ -21,12 +21,15 @@ from tests.integration.harness import (
     answering,
     connection,
     free_port,
+    listener,
     read_all,
     read_answer,
     read_head,
     reset_when_closed,
     resident_bytes,
+    rule,
     talk,
+    target_group,
     wait_until,
 )
 
@@ -47,83 +50,20 @@ class World:
         self.behaviour: Any = answering()
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:web]
-protocol = HTTP
-bind = {HOST}:{self.port}
-default-action = forward app
-idle-timeout = 3s
-request-header-timeout = 1s
-
-[rule:raw]
-listener = web
-priority = 10
-path = /raw*
-action = forward raw
-
-[rule:kept]
-listener = web
-priority = 5
-path = /raw-kept
-action = forward raw-kept
-
-[rule:half-dead]
-listener = web
-priority = 20
-path = /half-dead
-action = forward half-dead
-
-[rule:dead]
-listener = web
-priority = 30
-path = /dead
-action = forward dead
-
-[rule:empty]
-listener = web
-priority = 35
-path = /empty
-action = forward empty
-
-[rule:moved]
-listener = web
-priority = 40
-path = /old/*
-action = redirect https://#{{host}}:8443/#{{path}}?#{{query}} 301
-
-[rule:fixed]
-listener = web
-priority = 50
-path = /fixed
-action = fixed-response 418 text/plain "teapot"
-
-[target-group:app]
-protocol = HTTP
-targets = {HOST}:{self.a.port}, {HOST}:{self.b.port}
-health-check-path = /health
-health-check-interval = 500ms
-
-[target-group:raw]
-protocol = HTTP
-targets = {HOST}:{self.raw.port}
-response-timeout = 1s
-max-idle-connections = 0
-{NO_CHECKS}
-[target-group:raw-kept]
-protocol = HTTP
-targets = {HOST}:{self.raw.port}
-{NO_CHECKS}
-[target-group:half-dead]
-protocol = HTTP
-targets = {HOST}:{self.dead}, {HOST}:{self.a.port}
-{NO_CHECKS}
-[target-group:dead]
-protocol = HTTP
-targets = {HOST}:{self.dead}
-{NO_CHECKS}
-[target-group:empty]
-protocol = HTTP
-""",
+            listener("web", self.port, "forward app", idle_timeout="3s", request_header_timeout="1s")
+            + rule("raw", 10, "/raw*", "forward raw")
+            + rule("kept", 5, "/raw-kept", "forward raw-kept")
+            + rule("half-dead", 20, "/half-dead", "forward half-dead")
+            + rule("dead", 30, "/dead", "forward dead")
+            + rule("empty", 35, "/empty", "forward empty")
+            + rule("moved", 40, "/old/*", "redirect https://#{host}:8443/#{path}?#{query} 301")
+            + rule("fixed", 50, "/fixed", 'fixed-response 418 text/plain "teapot"')
+            + target_group("app", self.a.port, self.b.port, health_check_path="/health", health_check_interval="500ms")
+            + target_group("raw", self.raw.port, response_timeout="1s", max_idle_connections="0")
+            + target_group("raw-kept", self.raw.port)
+            + target_group("half-dead", self.dead, self.a.port)
+            + target_group("dead", self.dead)
+            + "[target-group:empty]\nprotocol = HTTP\n",
             "workers = 1",
         )
 

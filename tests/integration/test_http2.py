@@ -27,8 +27,10 @@ from tests.integration.harness import (
     RawTarget,
     echo,
     free_port,
+    listener,
     read_head,
     resident_bytes,
+    target_group,
     trusting,
     wait_until,
 )
@@ -103,24 +105,12 @@ class Client:
         self.socket.close()
 
 
-CONFIGURATION = """
-[listener:web]
-protocol = HTTP
-bind = {host}:{web}
-http2 = on
-default-action = forward app
-
-[listener:secure]
-protocol = HTTPS
-bind = {host}:{secure}
-certificates = self-signed
-default-action = forward app
-
-[target-group:app]
-protocol = HTTP
-targets = {host}:{target}
-health-check-path = /health
-"""
+def configuration(web: int, secure: int, target: int) -> str:
+    return (
+        listener("web", web, "forward app", http2="on")
+        + listener("secure", secure, "forward app", "HTTPS")
+        + target_group("app", target, health_check_path="/health")
+    )
 
 
 class World:
@@ -134,7 +124,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with HttpTarget("one") as target:
         web, secure = free_port(), free_port()
-        text = CONFIGURATION.format(host=HOST, web=web, secure=secure, target=target.port)
+        text = configuration(web, secure, target.port)
         with Balancer(tmp_path_factory.mktemp("http2"), text, "workers = 1\ndrain-timeout = 10s") as balancer:
             balancer.wait_healthy("app", 1)
             yield World(balancer, web, secure)
@@ -284,7 +274,7 @@ def test_a_websocket_that_outlasts_the_drain_is_told(tmp_path: Path, encrypted: 
     """RFC 6455 section 7.4.1."""
     with RawTarget(accept_websocket) as target:
         web, secure = free_port(), free_port()
-        text = CONFIGURATION.format(host=HOST, web=web, secure=secure, target=target.port)
+        text = configuration(web, secure, target.port)
         with Balancer(tmp_path, text, "workers = 1\ndrain-timeout = 1s") as balancer:
             balancer.wait_healthy("app", 1)
             with Client(secure if encrypted else web, encrypted) as client:
@@ -302,7 +292,7 @@ def test_a_websocket_and_a_drain(tmp_path: Path) -> None:
     """RFC 8441; then SIGTERM: what is in flight ends in its time, after GOAWAY."""
     with RawTarget(accept_websocket) as target:
         web, secure = free_port(), free_port()
-        text = CONFIGURATION.format(host=HOST, web=web, secure=secure, target=target.port)
+        text = configuration(web, secure, target.port)
         with Balancer(tmp_path, text, "workers = 1\ndrain-timeout = 10s") as balancer:
             balancer.wait_healthy("app", 1)
             with Client(web) as client:

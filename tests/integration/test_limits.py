@@ -20,9 +20,12 @@ from tests.integration.harness import (
     HOST,
     Balancer,
     free_port,
+    listener,
     read_all,
     read_until,
     resident_bytes,
+    rule,
+    target_group,
     trusting,
     wait_until,
 )
@@ -137,34 +140,13 @@ class World:
         for port in ports:
             wait_until(lambda port=port: not socket.socket().connect_ex((HOST, port)), 10, "the targets listen")
         self.port = free_port()
+        slow = {"min_request_rate": "1k", "min_response_rate": "1k", "slow_client_grace": "2s"}
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:web]
-protocol = HTTP
-bind = {HOST}:{self.port}
-default-action = forward quick
-request-header-timeout = 1s
-min-request-rate = 1k
-min-response-rate = 1k
-slow-client-grace = 2s
-
-[rule:big]
-listener = web
-priority = 1
-path = /big
-action = forward busy
-
-[target-group:quick]
-protocol = HTTP
-targets = {HOST}:{ports[0]}
-health-check = off
-
-[target-group:busy]
-protocol = HTTP
-targets = {HOST}:{ports[1]}
-health-check = off
-""",
+            listener("web", self.port, "forward quick", request_header_timeout="1s", **slow)
+            + rule("big", 1, "/big", "forward busy")
+            + target_group("quick", ports[0])
+            + target_group("busy", ports[1]),
             "workers = 1",
         )
 
@@ -234,15 +216,9 @@ def test_connections_beyond_a_limit_are_closed_unread(tmp_path: Path) -> None:
     with (
         Balancer(
             tmp_path,
-            f"""
-[listener:secure]
-protocol = HTTPS
-bind = {HOST}:{port}
-certificates = self-signed
-default-action = fixed-response 200
-max-connections = 8
-max-connections-per-client = 5
-""",
+            listener(
+                "secure", port, "fixed-response 200", "HTTPS", max_connections="8", max_connections_per_client="5"
+            ),
             "workers = 2",
         ) as balancer,
         contextlib.ExitStack() as stack,

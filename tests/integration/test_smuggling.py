@@ -17,14 +17,15 @@ from typing import Any
 import pytest
 
 from tests.integration.harness import (
-    HOST,
     Balancer,
     RawTarget,
     connection,
     free_port,
+    listener,
     read_all,
     read_answer,
     talk,
+    target_group,
     wait_until,
 )
 
@@ -99,35 +100,13 @@ class World:
         self.port = free_port()
         self.monitor = free_port()
         self.strictest = free_port()
+        strictest = {"desync_mitigation_mode": "strictest", "drop_invalid_header_fields": "on"}
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:web]
-protocol = HTTP
-bind = {HOST}:{self.port}
-default-action = forward app
-idle-timeout = 2s
-
-[listener:monitor]
-protocol = HTTP
-bind = {HOST}:{self.monitor}
-default-action = forward app
-desync-mitigation-mode = monitor
-idle-timeout = 2s
-
-[listener:strictest]
-protocol = HTTP
-bind = {HOST}:{self.strictest}
-default-action = forward app
-desync-mitigation-mode = strictest
-drop-invalid-header-fields = on
-idle-timeout = 2s
-
-[target-group:app]
-protocol = HTTP
-targets = {HOST}:{self.target.raw.port}
-health-check = off
-""",
+            listener("web", self.port, "forward app", idle_timeout="2s")
+            + listener("monitor", self.monitor, "forward app", idle_timeout="2s", desync_mitigation_mode="monitor")
+            + listener("strictest", self.strictest, "forward app", idle_timeout="2s", **strictest)
+            + target_group("app", self.target.raw.port),
             "workers = 1",
         )
 

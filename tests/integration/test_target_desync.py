@@ -14,15 +14,16 @@ from pathlib import Path
 import pytest
 
 from tests.integration.harness import (
-    HOST,
     Balancer,
     RawTarget,
     connection,
     free_port,
+    listener,
     read_answer,
     read_head,
     read_until,
     talk,
+    target_group,
     wait_until,
 )
 
@@ -81,17 +82,7 @@ class World:
         self.port = free_port()
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:web]
-protocol = HTTP
-bind = {HOST}:{self.port}
-default-action = forward app
-
-[target-group:app]
-protocol = HTTP
-targets = {HOST}:{self.target.raw.port}
-health-check = off
-""",
+            listener("web", self.port, "forward app") + target_group("app", self.target.raw.port),
             "workers = 1",
         )
 
