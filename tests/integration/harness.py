@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 HOST = "127.0.0.1"
 
@@ -419,19 +419,42 @@ def connection(port: int, seconds: float = 10.0) -> Iterator[socket.socket]:
         yield skt
 
 
-class Load:
-    """Threads that send GET requests on kept connections, one after the other, and keep count of what goes wrong."""
+Running = TypeVar("Running", bound="Crowd")
+
+
+class Crowd:
+    """Threads that run until the end of a ``with``; each has a number."""
+
+    def __init__(self, threads: int) -> None:
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(threads)]
+
+    def _run(self, number: int) -> None:
+        raise NotImplementedError
+
+    def __enter__(self: Running) -> Running:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(30)
+
+
+class Load(Crowd):
+    """Send GET requests on kept connections, one after the other, and keep count of what goes wrong."""
 
     def __init__(self, port: int, path: str = "/", threads: int = 4, pause: float = 0.001) -> None:
+        super().__init__(threads)
         self.port = port
         self.path = path
         self.requests = 0
         self.failures: list[str] = []
         self._pause = pause
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
 
-    def _run(self) -> None:
+    def _run(self, number: int) -> None:
         link = http.client.HTTPConnection(HOST, self.port, timeout=15)
         while not self._stopping.is_set():
             try:
@@ -446,13 +469,3 @@ class Load:
             self.requests += 1
             time.sleep(self._pause)
         link.close()
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join(20)
