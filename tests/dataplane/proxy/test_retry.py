@@ -16,7 +16,7 @@ from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.model.retry import RetryChange, RetryPolicy
 from lbproxy.model.rule import Forward, WeightedGroup
 from tests.dataplane.doubles import RULES, make_budget, make_retrying, request
-from tests.dataplane.proxy.test_exchange import (
+from tests.dataplane.proxy.scene import (
     CHUNKS,
     GET,
     POST,
