@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from lbproxy.dataplane.proxy.exchange import CHUNKED, NO_BODY, Exchange
+from lbproxy.dataplane.proxy.exchange import CHUNKED, NO_BODY
 from lbproxy.dataplane.proxy.faults import Fault
 from tests.dataplane.doubles import request
 from tests.dataplane.proxy.scene import (
@@ -25,6 +25,7 @@ from tests.dataplane.proxy.scene import (
     Scene,
     response_head,
 )
+from tests.dataplane.proxy.walk import ExchangeWalk
 
 # The usual way
 
@@ -625,7 +626,7 @@ def test_a_close_frame_stands_between_frames_and_there_is_one(
 # Random walks
 
 
-class ExchangeMachine(RuleBasedStateMachine):
+class ExchangeMachine(ExchangeWalk):
     """Events in any order that its neighbours could cause; the accounts have to be right after each."""
 
     @initialize(
@@ -638,20 +639,11 @@ class ExchangeMachine(RuleBasedStateMachine):
         self.scene = Scene(number)
         for pool in self.scene.pools.values():
             pool.kept.extend(FakeUpstream(reused=True) for _ in range(kept))
-        with_body = head in (POST, CHUNKS)
-        self.body_left = with_body and not ended
-        self.scene.ask(head, b"1234" if with_body else b"", not self.body_left)
-
-    @property
-    def exchange(self) -> Exchange:
-        return self.scene.exchange
+        self.ask(head, ended)
 
     @property
     def upstream(self) -> Any:
         return self.exchange.upstream
-
-    def running(self) -> bool:
-        return not self.exchange.done
 
     def connecting(self) -> bool:
         return any(pool.waiting for pool in self.scene.pools.values())
@@ -679,29 +671,11 @@ class ExchangeMachine(RuleBasedStateMachine):
         self.scene.pool.fail(fault)
 
     @precondition(lambda self: self.running() and self.body_left)
-    @rule(last=st.booleans())
-    def send_body(self, last: bool) -> None:
-        self.exchange.request_data(b"xy")
-        if last and self.running():
-            self.body_left = False
-            self.exchange.end_request(b"")
-
-    @precondition(lambda self: self.running() and self.body_left)
     @rule()
     def send_nonsense(self) -> None:
         self.exchange.client_failed(Fault.BAD_REQUEST)
 
-    @rule()
-    def lose_client(self) -> None:
-        """Also after the end."""
-        self.exchange.client_lost()
-
-    @precondition(running)
-    @rule()
-    def time_out(self) -> None:
-        self.exchange.timed_out()
-
-    @precondition(running)
+    @precondition(ExchangeWalk.running)
     @rule()
     def deregister(self) -> None:
         self.exchange.target_gone()
@@ -764,19 +738,10 @@ class ExchangeMachine(RuleBasedStateMachine):
         if not hasattr(self, "scene"):
             return
         scene = self.scene
-        assert scene.client.done == len(scene.log.records) == int(self.exchange.done)
         assert all(0 <= pool.in_flight <= 1 for pool in scene.pools.values())
-        if self.exchange.done:
-            scene.check_over()
-        else:
+        if not self.exchange.done:
             assert scene.in_flight == 1
             assert self.connecting() != self.has_upstream(), "somebody has to go on"
-            assert scene.client.patience > 0, "nothing may wait for ever"
-
-    def teardown(self) -> None:
-        if hasattr(self, "scene"):
-            self.exchange.client_lost()
-            self.scene.check_over()
 
 
 ExchangeMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)
