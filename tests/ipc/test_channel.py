@@ -303,6 +303,16 @@ class RendezvousTests(SynchronousTestCase):
         self.addCleanup(listener.close)
         return listener
 
+    def joined(self) -> tuple[UnixChannel, RejoiningChannel, Recorder]:
+        """Both ends of a supervisor's channel to a worker that has been welcomed, and what the worker was told."""
+        supervisor_end, worker_end = socket.socketpair()
+        supervisor = UnixChannel(self.reactor, supervisor_end)
+        channel = RejoiningChannel(self.reactor, UnixChannel(self.reactor, worker_end), self.path)
+        worker = Recorder(channel)
+        supervisor.send(Welcome(slot=1))
+        self.reactor.pump(1)
+        return supervisor, channel, worker
+
     def test_only_this_user_may_connect(self) -> None:
         verifyObject(IReadDescriptor, self.listen())
 
@@ -330,12 +340,7 @@ class RendezvousTests(SynchronousTestCase):
         self.accepted[0].close()
 
     def test_a_rejoining_channel_says_hello_to_the_next_supervisor_and_goes_on(self) -> None:
-        supervisor_end, worker_end = socket.socketpair()
-        supervisor = UnixChannel(self.reactor, supervisor_end)
-        channel = RejoiningChannel(self.reactor, UnixChannel(self.reactor, worker_end), self.path)
-        worker = Recorder(channel)
-        supervisor.send(Welcome(slot=1))
-        self.reactor.pump(1)
+        supervisor, channel, worker = self.joined()
         channel.send(Applied(version=1))
         supervisor.close()
         self.reactor.pump(1)
@@ -353,12 +358,7 @@ class RendezvousTests(SynchronousTestCase):
         self.accepted[0].close()
 
     def test_a_worker_that_serves_nobody_yet_is_told_that_its_supervisor_died(self) -> None:
-        supervisor_end, worker_end = socket.socketpair()
-        supervisor = UnixChannel(self.reactor, supervisor_end)
-        channel = RejoiningChannel(self.reactor, UnixChannel(self.reactor, worker_end), self.path)
-        worker = Recorder(channel)
-        supervisor.send(Welcome(slot=1))
-        self.reactor.pump(1)
+        supervisor, channel, worker = self.joined()
         supervisor.close()
         self.reactor.pump(1)
 
