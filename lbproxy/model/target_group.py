@@ -7,25 +7,18 @@ import enum
 import attrs
 
 from lbproxy.model.health import HealthCheck
+from lbproxy.model.protocol import PeerProtocol
 from lbproxy.model.retry import RetryPolicy
 from lbproxy.model.target import Target
 
 
-class TargetProtocol(enum.Enum):
+class TargetProtocol(PeerProtocol):
     """What is spoken to the targets of a group."""
 
     HTTP = "HTTP"
     HTTPS = "HTTPS"
     TCP = "TCP"
     TLS = "TLS"
-
-    @property
-    def is_http(self) -> bool:
-        return self._value_ in ("HTTP", "HTTPS")
-
-    @property
-    def is_encrypted(self) -> bool:
-        return self._value_ in ("HTTPS", "TLS")  # a tenth of the price of looking up members
 
 
 class ProtocolVersion(enum.Enum):

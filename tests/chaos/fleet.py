@@ -9,12 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from pathlib import Path
 
-from tests.integration.harness import HOST, free_port
+from tests.integration.harness import HOST, Crowd, free_port
 
 SERVER = Path(__file__).with_name("server.py")
 
@@ -116,13 +115,14 @@ class Fleet:
             server.kill()
 
 
-class CheckedLoad:
-    """Threads that ask, wait, compare the answer with the question, and ask again, each on a kept connection.
+class CheckedLoad(Crowd):
+    """Ask, wait, compare the answer with the question, and ask again, each thread on a kept connection.
 
     A connection that was closed while nothing was asked is no failure but counted in ``closed_idle``.
     """
 
     def __init__(self, port: int, threads: int = 6, pause: float = 0.002, method: str = "GET") -> None:
+        super().__init__(threads)
         self.outcomes: Counter[str] = Counter()
         """How many requests ended with which status, or ``lost`` without one."""
         self.failures: list[str] = []
@@ -136,8 +136,6 @@ class CheckedLoad:
         self._port = port
         self._pause = pause
         self._method = method
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(threads)]
 
     @property
     def requests(self) -> int:
@@ -178,16 +176,6 @@ class CheckedLoad:
                 self.seconds.append(ended - started)
             time.sleep(self._pause)
         link.close()
-
-    def __enter__(self) -> CheckedLoad:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join(30)
 
 
 def percentile(seconds: list[float], share: float) -> float:

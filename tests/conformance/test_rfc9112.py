@@ -10,7 +10,7 @@ import pytest
 from lbproxy.wire.http.desync import BOTH_TE_CL_PRESENT
 from lbproxy.wire.http.framing import response_has_body
 from lbproxy.wire.http1.body import ChunkedReader, encode_chunk
-from lbproxy.wire.http1.head import RequestHead, ResponseHead, scan_request, scan_response
+from lbproxy.wire.http1.head import scan_request, scan_response
 from tests.conformance.exchanges import Outcome, Walk, outcomes
 from tests.wire.http1.cases import (
     ACCEPTED_BODIES,
@@ -25,24 +25,13 @@ from tests.wire.http1.cases import (
     outcome,
     to_host,
 )
+from tests.wire.http1.reading import request, response
 
 pytestmark = pytest.mark.conformance
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED_REQUEST = b"POST / HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHUNKED_ANSWER = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def request(data: bytes) -> RequestHead:
-    head = scan_request(data)
-    assert head is not None
-    return head
-
-
-def response(data: bytes) -> ResponseHead:
-    head = scan_response(data)
-    assert head is not None
-    return head
 
 
 def status_of(data: bytes) -> object:

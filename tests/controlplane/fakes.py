@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import array
 
+from twisted.internet.task import Clock
+
 from lbproxy.controlplane.state import ControlState
 from lbproxy.model.health import HealthCheck
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Forward, WeightedGroup
 from lbproxy.model.snapshot import Configuration, Snapshot
-from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetState
+from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetReason, TargetState
 from lbproxy.model.target_group import TargetGroup, TargetProtocol
 
 HEALTHY = TargetHealth(state=TargetState.HEALTHY)
+UNHEALTHY = TargetHealth(state=TargetState.UNHEALTHY, reason=TargetReason.TIMEOUT, description="Request timed out")
 
 
 class FakeCells:
@@ -33,6 +36,23 @@ class FakeCells:
 
     def free(self, key: str) -> None:
         del self.runs[key]
+
+
+class StateBench:
+    """A state with its clock, its cells and the snapshots that it published."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.cells = FakeCells()
+        self.state = ControlState(self.clock, self.cells, self.cells)
+        self.published: list[Snapshot] = []
+        self.state.subscribe(self.published.append)
+
+    def tell(self, health: TargetHealth, *numbers: int) -> None:
+        """So are these targets of the group ``app``."""
+        for number in numbers:
+            self.state.set_health("app", f"10.0.0.{number}:80", health)
+        self.clock.advance(0.1)
 
 
 def make_target(number: int = 1, *, weight: int = 1, address: str | None = None) -> Target:

@@ -19,7 +19,7 @@ from lbproxy.telemetry.records import HttpRecord, TcpRecord
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http.path import normalize_path
 from lbproxy.wire.http1 import head
-from lbproxy.wire.http1.body import ChunkedReader, encode_chunk, last_chunk
+from lbproxy.wire.http1.body import encode_chunk, last_chunk
 from lbproxy.wire.http1.codec import CHUNKED, NO_BODY, PureCodec
 from lbproxy.wire.http1.head import pure_scan_request, pure_scan_response
 from lbproxy.wire.http2.connection import Connection
@@ -27,6 +27,7 @@ from lbproxy.wire.http2.errors import ConnectionFault
 from lbproxy.wire.http2.hpack import Decoder
 from lbproxy.wire.proxyprotocol import ProxyHeader, ProxyHeaderReader, encode_v1, encode_v2
 from lbproxy.wire.websocket import FrameTracker
+from tests.wire.http1.reading import REQUEST_ATTRIBUTES, RESPONSE_ATTRIBUTES, read_body
 
 compiled: Any = None
 compiled_codec: Any = None
@@ -42,44 +43,6 @@ else:
         compiled, compiled_codec = _http1, _http1.Codec
         compiled.fall_back_to(lambda data, start: None, lambda data, start: None)  # it cannot return the pure heads
 
-_REQUEST = [
-    "end",
-    "method",
-    "target",
-    "path",
-    "query",
-    "version",
-    "minor",
-    "authority",
-    "host",
-    "content_length",
-    "chunked",
-    "keep_alive",
-    "expect_continue",
-    "upgrade",
-    "te_trailers",
-    "forwarded",
-    "x_forwarded_for",
-    "trace_id",
-    "user_agent",
-    "referer",
-    "has_body",
-    "desync",
-    "odd_names",
-    "odd_path",
-]
-_RESPONSE = [
-    "end",
-    "status",
-    "reason",
-    "minor",
-    "content_length",
-    "chunked",
-    "keep_alive",
-    "upgrade",
-    "forwarded",
-    "has_date",
-]
 _STATUSES = (400, 405, 414, 501, 505)
 
 Scan = Callable[[bytes], Any]
@@ -104,9 +67,9 @@ def splits(data: bytes) -> Iterator[list[bytes]]:
 
 def request(data: bytes) -> None:
     """Both scanners say the same, early and late; what is sent on is read back as it is."""
-    whole = told(pure_scan_request, data, _REQUEST)
-    _compare(whole, "scan_request", data, _REQUEST)
-    _early_like_late(pure_scan_request, data, _REQUEST, whole)
+    whole = told(pure_scan_request, data, REQUEST_ATTRIBUTES)
+    _compare(whole, "scan_request", data, REQUEST_ATTRIBUTES)
+    _early_like_late(pure_scan_request, data, REQUEST_ATTRIBUTES, whole)
     if isinstance(whole, tuple):
         assert whole[2] in _STATUSES
     if not isinstance(whole, dict):
@@ -114,7 +77,7 @@ def request(data: bytes) -> None:
     block = b"GET %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (whole["target"], whole["authority"], whole["forwarded"])
     if whole["target"] == b"*":
         block = b"OPTIONS" + block[3:]
-    again = told(pure_scan_request, block, _REQUEST)
+    again = told(pure_scan_request, block, REQUEST_ATTRIBUTES)
     assert isinstance(again, dict), again
     for name in ("target", "forwarded", "authority"):
         assert again[name] == whole[name]
@@ -123,9 +86,9 @@ def request(data: bytes) -> None:
 
 def response(data: bytes) -> None:
     """Both scanners say the same, early and late."""
-    whole = told(pure_scan_response, data, _RESPONSE)
-    _compare(whole, "scan_response", data, _RESPONSE)
-    _early_like_late(pure_scan_response, data, _RESPONSE, whole)
+    whole = told(pure_scan_response, data, RESPONSE_ATTRIBUTES)
+    _compare(whole, "scan_response", data, RESPONSE_ATTRIBUTES)
+    _early_like_late(pure_scan_response, data, RESPONSE_ATTRIBUTES, whole)
     assert not isinstance(whole, tuple) or whole[2] == 502
 
 
@@ -148,27 +111,13 @@ def _early_like_late(scan: Scan, data: bytes, attributes: list[str], whole: obje
 
 def chunked(data: bytes) -> None:
     """Any split is read alike, and what is read can be written."""
-    whole = _read_body([data])
+    whole = read_body([data])
     for parts in splits(data[:512]):
         if len(data) <= 512:
-            assert _read_body(parts) == whole
+            assert read_body(parts) == whole
     if whole is not None and whole[3]:
         payload, trailers, _, _ = whole
-        assert _read_body([encode_chunk(payload) + last_chunk(trailers)]) == (payload, trailers, b"", True)
-
-
-def _read_body(parts: list[bytes]) -> tuple[bytes, bytes, bytes, bool] | None:
-    reader = ChunkedReader()
-    payload = rest = b""
-    try:
-        for part in parts:
-            if reader.ended:
-                rest += part
-            else:
-                payload += reader.receive_data(part)
-    except RemoteProtocolError:
-        return None
-    return payload, reader.trailers, reader.rest + rest, reader.ended
+        assert read_body([encode_chunk(payload) + last_chunk(trailers)]) == (payload, trailers, b"", True)
 
 
 def written(data: bytes) -> None:

@@ -8,8 +8,7 @@ import h11
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lbproxy.wire.errors import RemoteProtocolError
-from lbproxy.wire.http1.body import ChunkedReader, encode_chunk, last_chunk
+from lbproxy.wire.http1.body import encode_chunk, last_chunk
 from lbproxy.wire.http1.head import RequestHead, scan_request, scan_response
 from tests.native.test_http1 import same_request, same_response
 from tests.wire.http1.cases import (
@@ -20,6 +19,7 @@ from tests.wire.http1.cases import (
     REFUSED_RESPONSES,
     outcome,
 )
+from tests.wire.http1.reading import read_body
 
 bounded = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 
@@ -177,21 +177,6 @@ def test_response_is_read_or_refused_with_502(data: bytes) -> None:
 def test_request_is_read_or_refused_with_a_known_status(data: bytes) -> None:
     result = outcome(scan_request, data)
     assert not isinstance(result, tuple) or result[1] in (400, 405, 414, 501, 505)
-
-
-def read_body(parts: list[bytes]) -> tuple[bytes, bytes, bytes, bool] | None:
-    """Payload, trailers, what followed, and whether it ended; ``None`` if refused."""
-    reader = ChunkedReader()
-    payload = rest = b""
-    try:
-        for part in parts:
-            if reader.ended:
-                rest += part
-            else:
-                payload += reader.receive_data(part)
-    except RemoteProtocolError:
-        return None
-    return payload, reader.trailers, reader.rest + rest, reader.ended
 
 
 @bounded

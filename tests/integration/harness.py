@@ -6,8 +6,11 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
+import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -15,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 HOST = "127.0.0.1"
 
@@ -108,6 +111,30 @@ def read_answer(skt: socket.socket) -> bytes:
         assert more, data + body
         body += more
     return head + b"\r\n\r\n" + body
+
+
+def read_all(skt: socket.socket) -> bytes:
+    """Read to the end of the connection."""
+    data = b""
+    while more := skt.recv(65536):
+        data += more
+    return data
+
+
+def read_until(skt: socket.socket, ending: bytes) -> bytes:
+    """Read until what has come ends so."""
+    data = b""
+    while not data.endswith(ending):
+        more = skt.recv(65536)
+        assert more, data[-200:]
+        data += more
+    return data
+
+
+def echo(skt: socket.socket) -> None:
+    """A `RawTarget` behaviour: send everything back."""
+    while data := skt.recv(65536):
+        skt.sendall(data)
 
 
 def answering(*answers: bytes) -> Callable[[socket.socket], None]:
@@ -204,6 +231,31 @@ class HttpTarget(ThreadingHTTPServer):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _section(title: str, options: dict[str, str]) -> str:
+    lines = (f"{name.replace('_', '-')} = {value}\n" for name, value in options.items())
+    return f"[{title}]\n{''.join(lines)}\n"
+
+
+def listener(name: str, port: int, action: str, protocol: str = "HTTP", **options: str) -> str:
+    """A listener's section; options have underscores for hyphens.  An encrypted one makes its certificate itself."""
+    own = {"certificates": "self-signed"} if protocol in ("HTTPS", "TLS") else {}
+    usual = {"protocol": protocol, "bind": f"{HOST}:{port}", "default_action": action}
+    return _section(f"listener:{name}", {**usual, **own, **options})
+
+
+def rule(name: str, priority: int, path: str, action: str, listener: str = "web", **options: str) -> str:
+    """The section of a rule for a path."""
+    usual = {"listener": listener, "priority": str(priority), "path": path, "action": action}
+    return _section(f"rule:{name}", {**usual, **options})
+
+
+def target_group(name: str, *ports: int, protocol: str = "HTTP", **options: str) -> str:
+    """A target group's section; its targets are not checked unless an option is about that."""
+    usual = {"protocol": protocol, "targets": ", ".join(f"{HOST}:{port}" for port in ports)}
+    unchecked = {} if any(option.startswith("health_check") for option in options) else {"health_check": "off"}
+    return _section(f"target-group:{name}", {**usual, **unchecked, **options})
 
 
 class Balancer:
@@ -335,25 +387,74 @@ def talk(port: int, data: bytes, seconds: float = 5.0, half_close: bool = False)
     return received
 
 
+def resident_bytes(pid: int) -> int:
+    """The memory that a process has."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def busy_seconds(pid: int) -> float:
+    """User and system time of a process."""
+    numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def trusting() -> ssl.SSLContext:
+    """TLS of a client that takes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def reset_when_closed(skt: socket.socket) -> None:
+    """Make its close a reset."""
+    skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 @contextlib.contextmanager
 def connection(port: int, seconds: float = 10.0) -> Iterator[socket.socket]:
     with socket.create_connection((HOST, port), timeout=seconds) as skt:
         yield skt
 
 
-class Load:
-    """Threads that send GET requests on kept connections, one after the other, and keep count of what goes wrong."""
+Running = TypeVar("Running", bound="Crowd")
+
+
+class Crowd:
+    """Threads that run until the end of a ``with``; each has a number."""
+
+    def __init__(self, threads: int) -> None:
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(threads)]
+
+    def _run(self, number: int) -> None:
+        raise NotImplementedError
+
+    def __enter__(self: Running) -> Running:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(30)
+
+
+class Load(Crowd):
+    """Send GET requests on kept connections, one after the other, and keep count of what goes wrong."""
 
     def __init__(self, port: int, path: str = "/", threads: int = 4, pause: float = 0.001) -> None:
+        super().__init__(threads)
         self.port = port
         self.path = path
         self.requests = 0
         self.failures: list[str] = []
         self._pause = pause
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
 
-    def _run(self) -> None:
+    def _run(self, number: int) -> None:
         link = http.client.HTTPConnection(HOST, self.port, timeout=15)
         while not self._stopping.is_set():
             try:
@@ -368,13 +469,3 @@ class Load:
             self.requests += 1
             time.sleep(self._pause)
         link.close()
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join(20)

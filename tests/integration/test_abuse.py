@@ -16,12 +16,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, RawTarget, free_port, read_head, talk, wait_until
+from tests.integration.harness import (
+    HOST,
+    Balancer,
+    RawTarget,
+    busy_seconds,
+    free_port,
+    listener,
+    read_all,
+    read_head,
+    reset_when_closed,
+    resident_bytes,
+    rule,
+    talk,
+    target_group,
+    wait_until,
+)
 
 pytestmark = pytest.mark.integration
-
-RESET = b"\1\0\0\0\0\0\0\0"
-"""SO_LINGER of a socket whose close is a reset."""
 
 BIG = b"k" * 5_000_000
 
@@ -62,27 +74,9 @@ class World:
         self.port = free_port()
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:web]
-protocol = HTTP
-bind = {HOST}:{self.port}
-default-action = forward app
-idle-timeout = 1s
-request-header-timeout = 1s
-
-[rule:fixed]
-listener = web
-priority = 1
-path = /fixed
-action = fixed-response 200 text/plain "fixed"
-
-[target-group:app]
-protocol = HTTP
-targets = {HOST}:{self.target.port}
-response-timeout = 1s
-max-idle-connections = 10
-health-check = off
-""",
+            listener("web", self.port, "forward app", idle_timeout="1s", request_header_timeout="1s")
+            + rule("fixed", 1, "/fixed", 'fixed-response 200 text/plain "fixed"')
+            + target_group("app", self.target.port, response_timeout="1s", max_idle_connections="10"),
             "workers = 1",
         )
         self.pid = 0
@@ -96,14 +90,10 @@ health-check = off
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def resident(self) -> int:
-        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.pid}/status").read_text())
-        assert found is not None
-        return int(found[1]) * 1024
+        return resident_bytes(self.pid)
 
     def busy_seconds(self) -> float:
-        """User and system time of the worker."""
-        numbers = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+        return busy_seconds(self.pid)
 
     def open_now(self) -> tuple[int, int]:
         """Client connections and exchanges, as the metrics tell."""
@@ -153,7 +143,7 @@ def test_a_thousand_connections_reset_at_once(world: World) -> None:
     for data in (b"", b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"):
         clients = [world.connect(data) for _ in range(500)]
         for skt in clients:
-            skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            reset_when_closed(skt)
             skt.close()
 
 
@@ -213,7 +203,7 @@ def test_clients_that_leave_in_every_phase(world: World) -> None:
                 skt.settimeout(0.01)
                 skt.recv(100)
             if choice.random() < 0.5:
-                skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                reset_when_closed(skt)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(leave, range(600)))
@@ -229,10 +219,7 @@ def test_requests_byte_by_byte(world: World) -> None:
             skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for index in range(len(message)):
                 skt.sendall(message[index : index + 1])
-            answer = b""
-            while more := skt.recv(1000):
-                answer += more
-            assert answer.endswith(b"\r\n\r\nkk")
+            assert read_all(skt).endswith(b"\r\n\r\nkk")
 
 
 def test_pipelines_whose_answers_nobody_reads(world: World) -> None:
@@ -282,7 +269,7 @@ def farm(tmp_path: Path) -> Iterator[tuple[int, list[str]]]:
             if mood < 0.3:
                 time.sleep(luck.random() * 0.003)
                 if mood < 0.1:
-                    skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                    reset_when_closed(skt)
                 return
 
     port = free_port()
@@ -290,8 +277,7 @@ def farm(tmp_path: Path) -> Iterator[tuple[int, list[str]]]:
         RawTarget(moody) as target,
         Balancer(
             tmp_path,
-            f"[listener:web]\nprotocol = HTTP\nbind = {HOST}:{port}\ndefault-action = forward moody\n"
-            f"[target-group:moody]\nprotocol = HTTP\ntargets = {HOST}:{target.port}\nhealth-check = off\n",
+            listener("web", port, "forward moody") + target_group("moody", target.port),
         ),
     ):
         yield port, posted

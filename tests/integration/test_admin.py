@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 from lbproxy.cli.client import AdminClient
 from lbproxy.controlplane.api.admin import AdminService, why_not_unix
 from lbproxy.controlplane.api.targets import TargetsApi
-from lbproxy.controlplane.config.options import parse_target
+from lbproxy.controlplane.config.targets import parse_target
 from lbproxy.controlplane.state import ControlState
 from tests.controlplane.api.test_admin import Address, FakeMetrics, FakeRegistry, FakeSupervisor
 from tests.controlplane.fakes import FakeCells, make_configuration, make_group, make_target

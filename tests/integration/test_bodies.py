@@ -7,14 +7,27 @@ import hashlib
 import os
 import re
 import socket
-import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, RawTarget, free_port, read_answer, read_head, wait_until
+from tests.integration.harness import (
+    HOST,
+    Balancer,
+    RawTarget,
+    free_port,
+    listener,
+    read_answer,
+    read_head,
+    read_until,
+    reset_when_closed,
+    resident_bytes,
+    target_group,
+    trusting,
+    wait_until,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -34,7 +47,7 @@ def serve(skt: socket.socket) -> None:
         if path == b"/cut":
             skt.sendall(b"HTTP/1.0 200 OK\r\n\r\nnot all")
             time.sleep(0.1)
-            skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            reset_when_closed(skt)
             return
         if path[:7] == b"/close=":
             size = int(path[7:])
@@ -74,40 +87,14 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.target = RawTarget(serve)
         self.http, self.https, self.both = free_port(), free_port(), free_port()
+        idle = f"{IDLE_SECONDS}s"
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:http]
-protocol = HTTP
-bind = {HOST}:{self.http}
-default-action = forward plain
-idle-timeout = {IDLE_SECONDS}s
-
-[listener:https]
-protocol = HTTPS
-bind = {HOST}:{self.https}
-certificates = self-signed
-default-action = forward plain
-idle-timeout = {IDLE_SECONDS}s
-
-[listener:both]
-protocol = HTTPS
-bind = {HOST}:{self.both}
-certificates = self-signed
-default-action = forward secure
-idle-timeout = {IDLE_SECONDS}s
-
-[target-group:plain]
-protocol = HTTP
-targets = {HOST}:{self.target.port}
-health-check = off
-
-[target-group:secure]
-protocol = HTTPS
-targets = {HOST}:{self.https}
-tls-verify = off
-health-check = off
-""",
+            listener("http", self.http, "forward plain", idle_timeout=idle)
+            + listener("https", self.https, "forward plain", "HTTPS", idle_timeout=idle)
+            + listener("both", self.both, "forward secure", "HTTPS", idle_timeout=idle)
+            + target_group("plain", self.target.port)
+            + target_group("secure", self.https, protocol="HTTPS", tls_verify="off"),
             "workers = 1",
         )
         self.pid = 0
@@ -122,18 +109,12 @@ health-check = off
             if way == "http":
                 yield skt
             else:
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-                with context.wrap_socket(skt, suppress_ragged_eofs=False) as tls:
+                with trusting().wrap_socket(skt, suppress_ragged_eofs=False) as tls:
                     yield tls
 
     def resident(self) -> int:
         """The worker's memory in bytes."""
-        text = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+)", text)
-        assert found is not None
-        return int(found[1]) * 1024
+        return resident_bytes(self.pid)
 
     def in_flight(self) -> int:
         groups = self.balancer.status()["target_groups"]
@@ -241,7 +222,7 @@ def test_clients_that_vanish_in_a_download_leave_nothing(world: World, way: str)
             skt.sendall(b"GET /20 HTTP/1.1\r\nHost: x\r\n\r\n")
             skt.recv(1000)
             if index % 2:
-                skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                reset_when_closed(skt)
     wait_until(lambda: world.in_flight() == 0, 5, "no exchange is left")
 
 
@@ -274,11 +255,7 @@ def test_bodies_of_any_size_keep_their_place_on_a_connection(world: World, way: 
             skt.sendall(b"POST / HTTP/1.1\r\nHost: %b\r\nContent-Length: %d\r\n\r\n" % (name, size))
             time.sleep(0.01)
             skt.sendall(body + b"GET /=1 HTTP/1.1\r\nHost: %b\r\n\r\n" % name)
-            answers = b""
-            while not answers.endswith(b"\r\n\r\n" + PIECE[:1]):
-                more = skt.recv(65536)
-                assert more, answers
-                answers += more
+            answers = read_until(skt, b"\r\n\r\n" + PIECE[:1])
             assert hashlib.blake2b(body).hexdigest().encode() in answers
 
     def lines() -> list[dict[str, object]]:
@@ -349,8 +326,7 @@ def test_an_answer_flows_while_the_request_does(world: World, tmp_path: Path) ->
         RawTarget(echo) as target,
         Balancer(
             tmp_path,
-            f"[listener:web]\nprotocol = HTTP\nbind = {HOST}:{port}\ndefault-action = forward echo\n"
-            f"[target-group:echo]\nprotocol = HTTP\ntargets = {HOST}:{target.port}\nhealth-check = off\n",
+            listener("web", port, "forward echo") + target_group("echo", target.port),
             "workers = 0",
         ),
         socket.create_connection((HOST, port), timeout=10) as skt,

@@ -15,7 +15,17 @@ from typing import Any
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, RawTarget, free_port, read_answer, read_head, wait_until
+from tests.integration.harness import (
+    HOST,
+    Balancer,
+    RawTarget,
+    free_port,
+    listener,
+    read_answer,
+    read_head,
+    target_group,
+    wait_until,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -25,15 +35,13 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 class World:
     """Two workers in front of a target that answers when it may."""
 
-    def __init__(self, folder: Path, options: str) -> None:
+    def __init__(self, folder: Path, **options: str) -> None:
         self.let_go = threading.Event()
         self.target = RawTarget(self._serve)
         self.port = free_port()
         self.balancer = Balancer(
             folder,
-            f"[listener:web]\nprotocol = HTTP\nbind = {HOST}:{self.port}\ndefault-action = forward app\n\n"
-            f"[target-group:app]\nprotocol = HTTP\nhealth-check = off\n"
-            f"targets = {HOST}:{self.target.port}\n{options}\n",
+            listener("web", self.port, "forward app") + target_group("app", self.target.port, **options),
         )
         self._links: list[socket.socket] = []
 
@@ -66,8 +74,8 @@ class World:
 
 
 @contextlib.contextmanager
-def running(folder: Path, options: str) -> Iterator[World]:
-    with contextlib.closing(World(folder, options)) as world, world.balancer:
+def running(folder: Path, **options: str) -> Iterator[World]:
+    with contextlib.closing(World(folder, **options)) as world, world.balancer:
         yield world
 
 
@@ -76,7 +84,7 @@ def statuses(links: list[socket.socket]) -> Counter[bytes]:
 
 
 def test_a_circuit_breaker_opens_for_all_workers_and_closes(tmp_path: Path) -> None:
-    with running(tmp_path, "circuit-breaker-max-requests = 6") as world:
+    with running(tmp_path, circuit_breaker_max_requests="6") as world:
         held = [world.ask() for _ in range(6)]
         wait_until(lambda: world.circuits()["requests"]["now"] == 6, 10, "six are in flight")
         assert world.circuits()["requests"] == {"now": 6, "limit": 6, "open": True}
@@ -95,7 +103,7 @@ def test_a_circuit_breaker_opens_for_all_workers_and_closes(tmp_path: Path) -> N
 
 def test_the_queue_is_one_for_all_workers(tmp_path: Path) -> None:
     """One request may be at the target and four may wait, whichever workers they came to."""
-    with running(tmp_path, "max-concurrent-requests = 1\nqueue-length = 4\nqueue-timeout = 20s") as world:
+    with running(tmp_path, max_concurrent_requests="1", queue_length="4", queue_timeout="20s") as world:
         links = [world.ask() for _ in range(1)]
         wait_until(lambda: world.balancer.status()["target_groups"][0]["targets"][0]["in_flight"] == 1, 10)
         for count in range(1, 5):
@@ -109,7 +117,7 @@ def test_the_queue_is_one_for_all_workers(tmp_path: Path) -> None:
 
 
 def test_who_waited_at_a_killed_worker_is_counted_no_more(tmp_path: Path) -> None:
-    with running(tmp_path, "max-concurrent-requests = 1\nqueue-length = 100\nqueue-timeout = 60s") as world:
+    with running(tmp_path, max_concurrent_requests="1", queue_length="100", queue_timeout="60s") as world:
         for _ in range(20):
             world.ask()
         wait_until(lambda: world.circuits()["queue"]["now"] >= 19, 10, "all but one wait")

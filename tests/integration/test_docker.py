@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from lbproxy.controlplane.config.options import parse_target
+from lbproxy.controlplane.config.targets import parse_target
 from lbproxy.controlplane.discovery import watching
 from lbproxy.controlplane.discovery.docker import DockerTargets, target_of
 from lbproxy.model.discovery import DockerSource

@@ -16,8 +16,9 @@ from lbproxy.wire.http2 import events as kinds
 from lbproxy.wire.http2.connection import Connection
 from lbproxy.wire.http2.errors import INTERNAL_ERROR, PROTOCOL_ERROR
 from lbproxy.wire.http2.frames import END_HEADERS, END_STREAM
-from tests.integration.harness import HOST, Balancer, RawTarget, free_port, read_head
-from tests.integration.test_smuggling import CHUNKED, HIDDEN, RecordingTarget
+from tests.integration.harness import HOST, Balancer, RawTarget, free_port, listener, read_head, target_group
+from tests.integration.recording import RecordingTarget
+from tests.integration.test_smuggling import CHUNKED, HIDDEN
 from tests.wire.http2.raw import CLIENT_PREFACE, GET, POST, Fields, data, headers
 
 pytestmark = pytest.mark.integration
@@ -34,30 +35,10 @@ class World:
         self.port, self.second = free_port(), free_port()
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:web]
-protocol = HTTP
-bind = {HOST}:{self.port}
-http2 = on
-default-action = forward app
-idle-timeout = 5s
-
-[listener:odd]
-protocol = HTTP
-bind = {HOST}:{self.second}
-http2 = on
-default-action = forward odd
-
-[target-group:app]
-protocol = HTTP
-targets = {HOST}:{self.target.raw.port}
-health-check = off
-
-[target-group:odd]
-protocol = HTTP
-targets = {HOST}:{self.odd.port}
-health-check = off
-""",
+            listener("web", self.port, "forward app", http2="on", idle_timeout="5s")
+            + listener("odd", self.second, "forward odd", http2="on")
+            + target_group("app", self.target.port)
+            + target_group("odd", self.odd.port),
             "workers = 1",
         )
 
@@ -100,7 +81,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     world = World(tmp_path_factory.mktemp("downgrade"))
     with world.balancer:
         yield world
-    world.target.raw.close()
+    world.target.close()
     world.odd.close()
 
 
@@ -189,9 +170,7 @@ def test_what_is_malformed_never_reaches_a_target(world: World, name: str) -> No
     """RFC 9113 section 8.1.1; a body in pieces may have begun, but never ends."""
     told = world.ask(world.port, *MALFORMED[name], headers(3, INNOCENT), streams=2)
     assert told == {1: f"reset {PROTOCOL_ERROR}", 3: "200"}, told
-    assert world.target.complaints == []
-    seen, world.target.requests = world.target.requests, []
-    assert [line for line, _, _ in seen] == [b"GET /next HTTP/1.1"]
+    assert [line for line, _, _ in world.target.seen()] == [b"GET /next HTTP/1.1"]
 
 
 REFUSED: dict[str, tuple[list[bytes], str]] = {
@@ -222,9 +201,7 @@ REFUSED: dict[str, tuple[list[bytes], str]] = {
 def test_what_no_version_takes_is_answered_and_goes_no_further(world: World, name: str) -> None:
     pieces, outcome = REFUSED[name]
     assert world.ask(world.port, *pieces, headers(3, INNOCENT), streams=2) == {1: outcome, 3: "200"}
-    assert world.target.complaints == []
-    seen, world.target.requests = world.target.requests, []
-    assert [line for line, _, _ in seen] == [b"GET /next HTTP/1.1"]
+    assert [line for line, _, _ in world.target.seen()] == [b"GET /next HTTP/1.1"]
 
 
 CGI = ["content_length", "transfer_encoding", "x_forwarded_for"]
@@ -266,8 +243,7 @@ PASSED: dict[str, tuple[list[bytes], bytes, list[bytes]]] = {
 def test_what_is_right_reaches_the_target_as_what_it_is(world: World, name: str) -> None:
     pieces, body, never = PASSED[name]
     assert world.ask(world.port, *pieces, headers(3, INNOCENT), streams=2) == {1: "200", 3: "200"}
-    assert world.target.complaints == []
-    seen, world.target.requests = world.target.requests, []
+    seen = world.target.seen()
     [(_, fields, got)] = [each for each in seen if b"/next" not in each[0]]
     assert got == body
     names = [field.partition(b":")[0].lower() for field in fields]

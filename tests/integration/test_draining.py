@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -16,7 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, RawTarget, free_port, read_head, wait_until
+from tests.integration.harness import (
+    HOST,
+    Balancer,
+    RawTarget,
+    free_port,
+    listener,
+    read_head,
+    target_group,
+    trusting,
+    wait_until,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -50,10 +59,7 @@ class Tunnel:
     def __init__(self, port: int, kind: str) -> None:
         self.socket = socket.create_connection((HOST, port), timeout=10)
         if kind in ("secure websocket", "tls"):
-            context = ssl.create_default_context()
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            self.socket = context.wrap_socket(self.socket)
+            self.socket = trusting().wrap_socket(self.socket)
         if kind.endswith("websocket"):
             key = base64.b64encode(bytes(16))
             self.socket.sendall(
@@ -76,15 +82,17 @@ class World:
         self.kind = kind
         self.port = free_port()
         is_http = kind.endswith("websocket")
-        listener = {"websocket": "HTTP", "secure websocket": "HTTPS", "tcp": "TCP", "tls": "TLS"}[kind]
+        protocol = {"websocket": "HTTP", "secure websocket": "HTTPS", "tcp": "TCP", "tls": "TLS"}[kind]
         self.targets = {name: EchoTarget(name, upgrades=is_http) for name in (b"a", b"b")}
-        certificates = "certificates = self-signed\n" if listener in ("HTTPS", "TLS") else ""
         self.balancer = Balancer(
             folder,
-            f"[listener:front]\nprotocol = {listener}\nbind = {HOST}:{self.port}\n{certificates}"
-            f"default-action = forward app\n\n[target-group:app]\nprotocol = {'HTTP' if is_http else 'TCP'}\n"
-            f"targets = {', '.join(f'{HOST}:{each.port}' for each in self.targets.values())}\n"
-            f"health-check = off\nderegistration-delay = {delay_seconds}s\n",
+            listener("front", self.port, "forward app", protocol)
+            + target_group(
+                "app",
+                *(each.port for each in self.targets.values()),
+                protocol="HTTP" if is_http else "TCP",
+                deregistration_delay=f"{delay_seconds}s",
+            ),
         )
 
     def key(self, name: bytes) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import selectors
 import socket
 import ssl
@@ -16,7 +15,22 @@ from random import Random
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, RawTarget, free_port, read_head, talk, wait_until
+from tests.integration.harness import (
+    HOST,
+    Balancer,
+    RawTarget,
+    busy_seconds,
+    free_port,
+    listener,
+    read_head,
+    reset_when_closed,
+    resident_bytes,
+    rule,
+    talk,
+    target_group,
+    trusting,
+    wait_until,
+)
 from tests.integration.websocket_cases import frame as websocket_frame
 from tests.wire.http2.raw import CLIENT_PREFACE, GET, POST, data, frame, headers, reset, settings
 
@@ -24,8 +38,6 @@ pytestmark = pytest.mark.integration
 
 CONNECTIONS = 10_000
 AT_ONCE = 100
-RESET = b"\1\0\0\0\0\0\0\0"
-"""SO_LINGER of a socket whose close is a reset."""
 
 MUCH_MEMORY = 100 << 20
 """What a worker may keep after all that, once: allocators and the garbage collector take their time."""
@@ -113,71 +125,19 @@ class World:
         self.announcing = RawTarget(announce)
         self.ports = {name: free_port() for name in ("http", "https", "http2", "proxied", "tcp", "tls")}
         p = self.ports
+        proxied = {"proxy_protocol": "on", "proxy_protocol_trusted": f"{HOST}/32"}
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:http]
-protocol = HTTP
-bind = {HOST}:{p["http"]}
-request-header-timeout = 3s
-default-action = forward http
-
-[listener:https]
-protocol = HTTPS
-bind = {HOST}:{p["https"]}
-certificates = self-signed
-request-header-timeout = 3s
-default-action = forward http
-
-[listener:http2]
-protocol = HTTP
-bind = {HOST}:{p["http2"]}
-http2 = on
-request-header-timeout = 3s
-default-action = forward http
-
-[rule:announcing]
-listener = http2
-priority = 1
-path = /length, /chunk, /websocket
-action = forward announcing
-
-[listener:proxied]
-protocol = HTTP
-bind = {HOST}:{p["proxied"]}
-proxy-protocol = on
-proxy-protocol-trusted = {HOST}/32
-request-header-timeout = 3s
-default-action = forward http
-
-[target-group:announcing]
-protocol = HTTP
-targets = {HOST}:{self.announcing.port}
-health-check = off
-
-[listener:tcp]
-protocol = TCP
-bind = {HOST}:{p["tcp"]}
-default-action = forward stream
-
-[listener:tls]
-protocol = TLS
-bind = {HOST}:{p["tls"]}
-certificates = self-signed
-request-header-timeout = 3s
-default-action = forward stream
-
-[target-group:http]
-protocol = HTTP
-targets = {HOST}:{self.http.port}
-max-idle-connections = 5
-health-check = off
-
-[target-group:stream]
-protocol = TCP
-targets = {HOST}:{self.stream.port}
-health-check = off
-""",
+            listener("http", p["http"], "forward http", request_header_timeout="3s")
+            + listener("https", p["https"], "forward http", "HTTPS", request_header_timeout="3s")
+            + listener("http2", p["http2"], "forward http", http2="on", request_header_timeout="3s")
+            + rule("announcing", 1, "/length, /chunk, /websocket", "forward announcing", listener="http2")
+            + listener("proxied", p["proxied"], "forward http", request_header_timeout="3s", **proxied)
+            + listener("tcp", p["tcp"], "forward stream", "TCP")
+            + listener("tls", p["tls"], "forward stream", "TLS", request_header_timeout="3s")
+            + target_group("announcing", self.announcing.port)
+            + target_group("http", self.http.port, max_idle_connections="5")
+            + target_group("stream", self.stream.port, protocol="TCP"),
             "workers = 1",
         )
         self.pid = 0
@@ -191,14 +151,10 @@ health-check = off
         return count
 
     def resident(self) -> int:
-        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.pid}/status").read_text())
-        assert found is not None
-        return int(found[1]) * 1024
+        return resident_bytes(self.pid)
 
     def busy_seconds(self) -> float:
-        """User and system time of the worker."""
-        numbers = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+        return busy_seconds(self.pid)
 
     def assert_at_rest(self, seconds: float = 1.0) -> None:
         """What is open now costs next to nothing: a loop that spins would take all of the time it gets."""
@@ -231,13 +187,6 @@ def hello() -> bytes:
     with contextlib.suppress(ssl.SSLWantReadError):
         client.do_handshake()
     return outgoing.read()
-
-
-def trusting() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 class Flood:
@@ -288,7 +237,7 @@ class Flood:
             if self.random.random() < 0.3:
                 skt.recv(self.random.choice((1, 100_000)))
             if self.random.random() < 0.5:
-                skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                reset_when_closed(skt)
         skt.close()
 
 
@@ -341,7 +290,7 @@ def test_tls_clients_that_vanish_leave_no_descriptor(world: World) -> None:
                 secure.settimeout(0.02)
                 secure.recv(1)
             if random.random() < 0.5:
-                secure.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                reset_when_closed(secure)
     wait_until(lambda: world.active() == 0, 20, "all connections are gone")
     wait_until(lambda: world.descriptors() <= before + 10, 5, "no descriptor is left")
     world.assert_at_rest()

@@ -21,9 +21,15 @@ from tests.integration.harness import (
     answering,
     connection,
     free_port,
+    listener,
+    read_all,
     read_answer,
     read_head,
+    reset_when_closed,
+    resident_bytes,
+    rule,
     talk,
+    target_group,
     wait_until,
 )
 
@@ -44,83 +50,20 @@ class World:
         self.behaviour: Any = answering()
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:web]
-protocol = HTTP
-bind = {HOST}:{self.port}
-default-action = forward app
-idle-timeout = 3s
-request-header-timeout = 1s
-
-[rule:raw]
-listener = web
-priority = 10
-path = /raw*
-action = forward raw
-
-[rule:kept]
-listener = web
-priority = 5
-path = /raw-kept
-action = forward raw-kept
-
-[rule:half-dead]
-listener = web
-priority = 20
-path = /half-dead
-action = forward half-dead
-
-[rule:dead]
-listener = web
-priority = 30
-path = /dead
-action = forward dead
-
-[rule:empty]
-listener = web
-priority = 35
-path = /empty
-action = forward empty
-
-[rule:moved]
-listener = web
-priority = 40
-path = /old/*
-action = redirect https://#{{host}}:8443/#{{path}}?#{{query}} 301
-
-[rule:fixed]
-listener = web
-priority = 50
-path = /fixed
-action = fixed-response 418 text/plain "teapot"
-
-[target-group:app]
-protocol = HTTP
-targets = {HOST}:{self.a.port}, {HOST}:{self.b.port}
-health-check-path = /health
-health-check-interval = 500ms
-
-[target-group:raw]
-protocol = HTTP
-targets = {HOST}:{self.raw.port}
-response-timeout = 1s
-max-idle-connections = 0
-{NO_CHECKS}
-[target-group:raw-kept]
-protocol = HTTP
-targets = {HOST}:{self.raw.port}
-{NO_CHECKS}
-[target-group:half-dead]
-protocol = HTTP
-targets = {HOST}:{self.dead}, {HOST}:{self.a.port}
-{NO_CHECKS}
-[target-group:dead]
-protocol = HTTP
-targets = {HOST}:{self.dead}
-{NO_CHECKS}
-[target-group:empty]
-protocol = HTTP
-""",
+            listener("web", self.port, "forward app", idle_timeout="3s", request_header_timeout="1s")
+            + rule("raw", 10, "/raw*", "forward raw")
+            + rule("kept", 5, "/raw-kept", "forward raw-kept")
+            + rule("half-dead", 20, "/half-dead", "forward half-dead")
+            + rule("dead", 30, "/dead", "forward dead")
+            + rule("empty", 35, "/empty", "forward empty")
+            + rule("moved", 40, "/old/*", "redirect https://#{host}:8443/#{path}?#{query} 301")
+            + rule("fixed", 50, "/fixed", 'fixed-response 418 text/plain "teapot"')
+            + target_group("app", self.a.port, self.b.port, health_check_path="/health", health_check_interval="500ms")
+            + target_group("raw", self.raw.port, response_timeout="1s", max_idle_connections="0")
+            + target_group("raw-kept", self.raw.port)
+            + target_group("half-dead", self.dead, self.a.port)
+            + target_group("dead", self.dead)
+            + "[target-group:empty]\nprotocol = HTTP\n",
             "workers = 1",
         )
 
@@ -211,9 +154,7 @@ def test_a_body_comes_back_as_it_went(world: World, size: int) -> None:
     with connection(world.port) as skt:
         head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
         threading.Thread(target=skt.sendall, args=(head + body,), daemon=True).start()
-        answer = b""
-        while more := skt.recv(65536):
-            answer += more
+        answer = read_all(skt)
     assert answer.partition(b"\r\n\r\n")[2] == body
 
 
@@ -552,31 +493,24 @@ def test_a_client_that_resets_disturbs_nobody(world: World) -> None:
     for _ in range(20):
         with connection(world.port) as skt:
             skt.sendall(b"GET /slow/0.2 HTTP/1.1\r\nHost: x\r\n\r\n")
-            skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            reset_when_closed(skt)
     assert status_of(get(world)) == 200
 
 
 def test_a_slow_reader_gets_it_all_in_bounded_memory(world: World) -> None:
     size = 200_000_000
     [pid] = world.balancer.worker_pids()
-    before = _resident(pid)
+    before = resident_bytes(pid)
     with connection(world.port, 30) as skt:
         skt.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         skt.sendall(b"GET /bytes/%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % size)
         time.sleep(1)
-        grown = _resident(pid) - before
+        grown = resident_bytes(pid) - before
         received = len(read_head(skt).partition(b"\r\n\r\n")[2])
         while more := skt.recv(1 << 20):
             received += len(more)
     assert received == size
     assert grown < 8_000_000, f"grew by {grown} bytes while the client did not read"
-
-
-def _resident(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(pid)
 
 
 # Accounts

@@ -8,7 +8,6 @@ import hashlib
 import itertools
 import re
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +20,20 @@ import h2.settings
 import pytest
 
 from tests.conformance.test_rfc9113 import CASES
-from tests.integration.harness import HOST, Balancer, HttpTarget, RawTarget, free_port, read_head, wait_until
+from tests.integration.harness import (
+    HOST,
+    Balancer,
+    HttpTarget,
+    RawTarget,
+    echo,
+    free_port,
+    listener,
+    read_head,
+    resident_bytes,
+    target_group,
+    trusting,
+    wait_until,
+)
 from tests.wire.http2.raw import CLIENT_PREFACE, GET, POST, headers, reset, settings, window_update
 
 pytestmark = pytest.mark.integration
@@ -33,9 +45,7 @@ class Client:
     def __init__(self, port: int, secure: bool = False) -> None:
         self.socket = socket.create_connection((HOST, port), timeout=15)
         if secure:
-            context = ssl.create_default_context()
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
+            context = trusting()
             context.set_alpn_protocols(["h2", "http/1.1"])
             wrapped = context.wrap_socket(self.socket)
             assert wrapped.selected_alpn_protocol() == "h2"
@@ -95,24 +105,12 @@ class Client:
         self.socket.close()
 
 
-CONFIGURATION = """
-[listener:web]
-protocol = HTTP
-bind = {host}:{web}
-http2 = on
-default-action = forward app
-
-[listener:secure]
-protocol = HTTPS
-bind = {host}:{secure}
-certificates = self-signed
-default-action = forward app
-
-[target-group:app]
-protocol = HTTP
-targets = {host}:{target}
-health-check-path = /health
-"""
+def configuration(web: int, secure: int, target: int) -> str:
+    return (
+        listener("web", web, "forward app", http2="on")
+        + listener("secure", secure, "forward app", "HTTPS")
+        + target_group("app", target, health_check_path="/health")
+    )
 
 
 class World:
@@ -126,7 +124,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with HttpTarget("one") as target:
         web, secure = free_port(), free_port()
-        text = CONFIGURATION.format(host=HOST, web=web, secure=secure, target=target.port)
+        text = configuration(web, secure, target.port)
         with Balancer(tmp_path_factory.mktemp("http2"), text, "workers = 1\ndrain-timeout = 10s") as balancer:
             balancer.wait_healthy("app", 1)
             yield World(balancer, web, secure)
@@ -202,16 +200,10 @@ def abuse(port: int, name: str, ended: list[str]) -> None:
                 return
 
 
-def resident_kib(pid: int) -> int:
-    match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert match is not None
-    return int(match[1])
-
-
 @pytest.mark.parametrize("name", ABUSE)
 def test_good_clients_are_served_while_others_abuse(world: World, name: str) -> None:
     [pid] = world.balancer.worker_pids()
-    before = resident_kib(pid)
+    before = resident_bytes(pid)
     ended: list[str] = []
     abusers = [threading.Thread(target=abuse, args=(world.web, name, ended), daemon=True) for _ in range(20)]
     for thread in abusers:
@@ -222,13 +214,13 @@ def test_good_clients_are_served_while_others_abuse(world: World, name: str) -> 
             client.finish(number)
             assert client.statuses[number] == 200
     assert ended == [name] * 20
-    assert resident_kib(pid) - before < 65536
+    assert resident_bytes(pid) - before < 64 << 20
 
 
 def test_stalled_readers_hold_little(world: World) -> None:
     """A window of nothing for large answers, on all streams of twenty connections."""
     [pid] = world.balancer.worker_pids()
-    before = resident_kib(pid)
+    before = resident_bytes(pid)
     fields = [*GET[:3], (":path", "/bytes/200000")]
     with contextlib.ExitStack() as stack:
         for _ in range(20):
@@ -237,7 +229,7 @@ def test_stalled_readers_hold_little(world: World) -> None:
         with Client(world.web) as client:
             for _ in range(20):
                 client.finish(client.request("/"))
-        assert resident_kib(pid) - before < 65536
+        assert resident_bytes(pid) - before < 64 << 20
 
 
 def accept_websocket(skt: socket.socket) -> None:
@@ -252,8 +244,7 @@ def accept_websocket(skt: socket.socket) -> None:
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept
     )
-    while data := skt.recv(65536):
-        skt.sendall(data)
+    echo(skt)
 
 
 def open_websocket(client: Client) -> int:
@@ -283,7 +274,7 @@ def test_a_websocket_that_outlasts_the_drain_is_told(tmp_path: Path, encrypted: 
     """RFC 6455 section 7.4.1."""
     with RawTarget(accept_websocket) as target:
         web, secure = free_port(), free_port()
-        text = CONFIGURATION.format(host=HOST, web=web, secure=secure, target=target.port)
+        text = configuration(web, secure, target.port)
         with Balancer(tmp_path, text, "workers = 1\ndrain-timeout = 1s") as balancer:
             balancer.wait_healthy("app", 1)
             with Client(secure if encrypted else web, encrypted) as client:
@@ -301,7 +292,7 @@ def test_a_websocket_and_a_drain(tmp_path: Path) -> None:
     """RFC 8441; then SIGTERM: what is in flight ends in its time, after GOAWAY."""
     with RawTarget(accept_websocket) as target:
         web, secure = free_port(), free_port()
-        text = CONFIGURATION.format(host=HOST, web=web, secure=secure, target=target.port)
+        text = configuration(web, secure, target.port)
         with Balancer(tmp_path, text, "workers = 1\ndrain-timeout = 10s") as balancer:
             balancer.wait_healthy("app", 1)
             with Client(web) as client:

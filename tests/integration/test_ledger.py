@@ -14,7 +14,16 @@ from typing import Any
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, RawTarget, free_port, read_answer, read_head, wait_until
+from tests.integration.harness import (
+    HOST,
+    Balancer,
+    RawTarget,
+    free_port,
+    read_answer,
+    read_head,
+    reset_when_closed,
+    wait_until,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -32,7 +41,7 @@ class Moody:
         while read_head(skt):
             self.hangs.wait(10)
             if self.resets:
-                skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                reset_when_closed(skt)
                 return
             skt.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 

@@ -16,7 +16,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, free_port, wait_until
+from tests.integration.harness import (
+    HOST,
+    Balancer,
+    free_port,
+    listener,
+    read_all,
+    read_until,
+    resident_bytes,
+    rule,
+    target_group,
+    trusting,
+    wait_until,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -111,11 +123,7 @@ def requests(port: int, seconds: float) -> list[float]:
         while time.monotonic() < until:
             began = time.monotonic()
             skt.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            answer = b""
-            while not answer.endswith(b"\r\n\r\nkk"):
-                more = skt.recv(1000)
-                assert more, answer
-                answer += more
+            read_until(skt, b"\r\n\r\nkk")
             took.append(time.monotonic() - began)
             time.sleep(0.002)
     return took
@@ -132,42 +140,19 @@ class World:
         for port in ports:
             wait_until(lambda port=port: not socket.socket().connect_ex((HOST, port)), 10, "the targets listen")
         self.port = free_port()
+        slow = {"min_request_rate": "1k", "min_response_rate": "1k", "slow_client_grace": "2s"}
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:web]
-protocol = HTTP
-bind = {HOST}:{self.port}
-default-action = forward quick
-request-header-timeout = 1s
-min-request-rate = 1k
-min-response-rate = 1k
-slow-client-grace = 2s
-
-[rule:big]
-listener = web
-priority = 1
-path = /big
-action = forward busy
-
-[target-group:quick]
-protocol = HTTP
-targets = {HOST}:{ports[0]}
-health-check = off
-
-[target-group:busy]
-protocol = HTTP
-targets = {HOST}:{ports[1]}
-health-check = off
-""",
+            listener("web", self.port, "forward quick", request_header_timeout="1s", **slow)
+            + rule("big", 1, "/big", "forward busy")
+            + target_group("quick", ports[0])
+            + target_group("busy", ports[1]),
             "workers = 1",
         )
 
     def resident(self) -> int:
         [pid] = self.balancer.worker_pids()
-        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-        assert found is not None
-        return int(found[1]) * 1024
+        return resident_bytes(pid)
 
 
 @pytest.fixture(scope="module")
@@ -227,20 +212,13 @@ def test_good_clients_are_served_while_slow_ones_are_ended(
 def test_connections_beyond_a_limit_are_closed_unread(tmp_path: Path) -> None:
     """By the client's address and altogether, whichever worker they come to, and before TLS."""
     port = free_port()
-    tls = ssl.create_default_context()
-    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    tls = trusting()
     with (
         Balancer(
             tmp_path,
-            f"""
-[listener:secure]
-protocol = HTTPS
-bind = {HOST}:{port}
-certificates = self-signed
-default-action = fixed-response 200
-max-connections = 8
-max-connections-per-client = 5
-""",
+            listener(
+                "secure", port, "fixed-response 200", "HTTPS", max_connections="8", max_connections_per_client="5"
+            ),
             "workers = 2",
         ) as balancer,
         contextlib.ExitStack() as stack,
@@ -376,10 +354,3 @@ dry-run = on
             "noted dry-run": 17,
             "clients": 8,
         }
-
-
-def read_all(skt: socket.socket) -> bytes:
-    answer = b""
-    while more := skt.recv(1000):
-        answer += more
-    return answer

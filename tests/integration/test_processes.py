@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,19 +18,18 @@ from tests.integration.harness import (
     Load,
     RawTarget,
     connection,
+    echo,
     free_port,
+    listener,
     read_answer,
     read_head,
+    rule,
     talk,
+    target_group,
     wait_until,
 )
 
 pytestmark = pytest.mark.integration
-
-
-def echo(skt: socket.socket) -> None:
-    while data := skt.recv(65536):
-        skt.sendall(data)
 
 
 def websocket_echo(skt: socket.socket) -> None:
@@ -50,43 +49,19 @@ class Site:
         self.http_port = free_port()
         self.tcp_port = free_port()
 
-    def configuration(self, extra: str = "", targets: str | None = None) -> str:
-        targets = targets or f"{HOST}:{self.a.port}, {HOST}:{self.b.port}"
-        return f"""
-[listener:web]
-protocol = HTTP
-bind = {HOST}:{self.http_port}
-default-action = forward app
-
-[rule:websocket]
-listener = web
-priority = 5
-path = /ws
-action = forward websocket
-
-[listener:tcp]
-protocol = TCP
-bind = {HOST}:{self.tcp_port}
-default-action = forward echo
-
-[target-group:app]
-protocol = HTTP
-targets = {targets}
-health-check-path = /health
-health-check-interval = 300ms
-deregistration-delay = 5s
-
-[target-group:websocket]
-protocol = HTTP
-targets = {HOST}:{self.websocket.port}
-health-check = off
-
-[target-group:echo]
-protocol = TCP
-targets = {HOST}:{self.echo.port}
-health-check = off
-{extra}
-"""
+    def configuration(self, extra: str = "", targets: Sequence[int] = ()) -> str:
+        """``targets`` are ports, those of both unless given."""
+        targets = targets or (self.a.port, self.b.port)
+        health = {"health_check_path": "/health", "health_check_interval": "300ms"}
+        return (
+            listener("web", self.http_port, "forward app")
+            + rule("websocket", 5, "/ws", "forward websocket")
+            + listener("tcp", self.tcp_port, "forward echo", "TCP")
+            + target_group("app", *targets, deregistration_delay="5s", **health)
+            + target_group("websocket", self.websocket.port)
+            + target_group("echo", self.echo.port, protocol="TCP")
+            + extra
+        )
 
     def close(self) -> None:
         for target in (self.a, self.b, self.echo, self.websocket):
@@ -129,8 +104,8 @@ def test_fifty_reloads_under_load_lose_nothing_and_long_connections_live(site: S
         stream = socket.create_connection((HOST, site.tcp_port), timeout=10)
         with Load(site.http_port) as load:
             for index in range(50):
-                extra = f"\n[rule:r{index}]\nlistener = web\npriority = {100 + index}\npath = /r{index}\n"
-                balancer.write(site.configuration(extra + 'action = fixed-response 200 text/plain "x"\n'))
+                extra = rule(f"r{index}", 100 + index, f"/r{index}", 'fixed-response 200 text/plain "x"')
+                balancer.write(site.configuration(extra))
                 result = balancer.reload()
                 assert result["ok"], result
                 assert get(site.http_port, f"/r{index}").endswith(b"x")
@@ -146,8 +121,7 @@ def test_fifty_reloads_under_load_lose_nothing_and_long_connections_live(site: S
 def test_listeners_and_groups_come_and_go_live(site: Site, tmp_path: Path) -> None:
     other = free_port()
     with Balancer(tmp_path, site.configuration()) as balancer:
-        more = f"\n[listener:more]\nprotocol = HTTP\nbind = {HOST}:{other}\ndefault-action = forward more\n"
-        more += f"\n[target-group:more]\nprotocol = HTTP\ntargets = {HOST}:{site.a.port}\n"
+        more = listener("more", other, "forward more") + target_group("more", site.a.port)
         with Load(site.http_port) as load:
             balancer.write(site.configuration(more))
             assert balancer.reload()["ok"]
@@ -180,9 +154,7 @@ def test_a_bad_file_changes_nothing_and_says_why(site: Site, tmp_path: Path) -> 
 
 def test_sighup_applies_a_changed_file(site: Site, tmp_path: Path) -> None:
     with Balancer(tmp_path, site.configuration()) as balancer:
-        extra = (
-            '\n[rule:new]\nlistener = web\npriority = 1\npath = /new\naction = fixed-response 200 text/plain "new"\n'
-        )
+        extra = rule("new", 1, "/new", 'fixed-response 200 text/plain "new"')
         balancer.write(site.configuration(extra))
         balancer.signal(signal.SIGHUP)
         wait_until(lambda: get(site.http_port, "/new").endswith(b"new"), 10)
@@ -254,7 +226,7 @@ def test_a_removed_target_drains_and_then_gets_nothing(site: Site, tmp_path: Pat
             for skt in (first, second):
                 skt.sendall(b"GET /slow/1.5 HTTP/1.1\r\nHost: x\r\n\r\n")
             time.sleep(0.3)
-            balancer.write(site.configuration(targets=f"{HOST}:{site.a.port}"))
+            balancer.write(site.configuration(targets=[site.a.port]))
             assert balancer.reload()["ok"]
             assert balancer.states("app")[f"{HOST}:{site.b.port}"] == "draining"
             for _ in range(4):

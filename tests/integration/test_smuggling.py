@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,71 +15,24 @@ from typing import Any
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, RawTarget, connection, free_port, read_answer, talk, wait_until
+from tests.integration.harness import (
+    Balancer,
+    connection,
+    free_port,
+    listener,
+    read_all,
+    read_answer,
+    talk,
+    target_group,
+    wait_until,
+)
+from tests.integration.recording import RecordingTarget
 
 pytestmark = pytest.mark.integration
 
 HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: h\r\n\r\n"
 NEXT = b"GET /next HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 CHUNKED = b"0\r\n\r\n" + HIDDEN
-
-_FIELD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [\t\x20-\x7e\x80-\xff]*").fullmatch
-_FRAMING = re.compile(rb"(?i)[^:]*(?:content|transfer)[^:a-z]*(?:length|encoding)").match
-
-
-class RecordingTarget:
-    """Keeps (request line, fields, body) of each request, and complains of what is ambiguous."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[bytes, list[bytes], bytes]] = []
-        self.complaints: list[bytes] = []
-        self._lock = threading.Lock()
-        self.raw = RawTarget(self._serve)
-
-    def _serve(self, skt: socket.socket) -> None:
-        reader = skt.makefile("rb")
-        while line := reader.readline():
-            fields = []
-            while (field := reader.readline()) not in (b"\r\n", b""):
-                fields.append(field)
-            body = self._read_body(reader, line, fields)
-            with self._lock:
-                self.requests.append((line.strip(), [field.strip() for field in fields], body))
-            path = line.split(b" ")[1]
-            content = b"" if line.startswith(b"HEAD ") else path
-            skt.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), content))
-
-    def _read_body(self, reader: object, line: bytes, fields: list[bytes]) -> bytes:
-        if not re.fullmatch(rb"[!-~]+ [!-~]+ HTTP/1\.1\r\n", line):
-            self.complaints.append(line)
-        self.complaints += [field for field in fields if not (field.endswith(b"\r\n") and _FIELD(field[:-2]))]
-        framing = [field[:-2] for field in fields if _FRAMING(field)]
-        if len([field for field in fields if field.lower().startswith(b"host")]) != 1:
-            self.complaints.append(b"".join(fields))
-        if not framing:
-            return b""
-        if framing == [b"Transfer-Encoding: chunked"]:
-            return self._read_chunks(reader)
-        length = re.fullmatch(rb"Content-Length: ([0-9]+)", framing[0])
-        if length is None or len(framing) > 1:
-            self.complaints += framing
-            return b""
-        return reader.read(int(length[1]))  # type: ignore[attr-defined,no-any-return]
-
-    def _read_chunks(self, reader: object) -> bytes:
-        body = b""
-        while line := reader.readline():  # type: ignore[attr-defined]
-            if not re.fullmatch(rb"[0-9a-f]+\r\n", line):
-                self.complaints.append(line)
-                return body
-            size = int(line, 16)
-            if not size:
-                while reader.readline() not in (b"\r\n", b""):  # type: ignore[attr-defined]
-                    pass
-                return body
-            body += reader.read(size)  # type: ignore[attr-defined]
-            reader.readline()  # type: ignore[attr-defined]
-        return body
 
 
 class World:
@@ -89,35 +41,13 @@ class World:
         self.port = free_port()
         self.monitor = free_port()
         self.strictest = free_port()
+        strictest = {"desync_mitigation_mode": "strictest", "drop_invalid_header_fields": "on"}
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:web]
-protocol = HTTP
-bind = {HOST}:{self.port}
-default-action = forward app
-idle-timeout = 2s
-
-[listener:monitor]
-protocol = HTTP
-bind = {HOST}:{self.monitor}
-default-action = forward app
-desync-mitigation-mode = monitor
-idle-timeout = 2s
-
-[listener:strictest]
-protocol = HTTP
-bind = {HOST}:{self.strictest}
-default-action = forward app
-desync-mitigation-mode = strictest
-drop-invalid-header-fields = on
-idle-timeout = 2s
-
-[target-group:app]
-protocol = HTTP
-targets = {HOST}:{self.target.raw.port}
-health-check = off
-""",
+            listener("web", self.port, "forward app", idle_timeout="2s")
+            + listener("monitor", self.monitor, "forward app", idle_timeout="2s", desync_mitigation_mode="monitor")
+            + listener("strictest", self.strictest, "forward app", idle_timeout="2s", **strictest)
+            + target_group("app", self.target.port),
             "workers = 1",
         )
 
@@ -125,19 +55,13 @@ health-check = off
         """Of the access log, those with this classification reason."""
         return [line for line in self.balancer.access_log() if line.get("classification_reason") == reason]
 
-    def seen(self) -> list[tuple[bytes, list[bytes], bytes]]:
-        """What the target saw since the last time."""
-        assert self.target.complaints == []
-        seen, self.target.requests = self.target.requests, []
-        return seen
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     world = World(tmp_path_factory.mktemp("smuggling"))
     with world.balancer:
         yield world
-    world.target.raw.close()
+    world.target.close()
 
 
 def framed(*fields: bytes, line: bytes = b"POST /first HTTP/1.1") -> bytes:
@@ -202,7 +126,7 @@ def test_ambiguous_requests_are_refused_and_nothing_of_them_becomes_a_request(wo
             except OSError:
                 pass
         assert re.findall(rb"HTTP/1\.1 (\d+)", answer) in ([b"400"], [b"501"]), (message, answer)
-        for line, _, body in world.seen():
+        for line, _, body in world.target.seen():
             # the beginning of a body in pieces may have been on its way
             assert line == b"POST /first HTTP/1.1", (message, line)
             assert b"hidden" not in body, message
@@ -223,7 +147,7 @@ def test_a_request_that_breaks_off_never_becomes_a_whole_one(world: World, messa
     answer = talk(world.port, message, half_close=True)
     assert re.findall(rb"HTTP/1\.1 (\d+)", answer) in ([b"400"], []), answer
     assert talk(world.port, NEXT).endswith(b"/next")
-    seen = [(line, body) for line, _, body in world.seen()]
+    seen = [(line, body) for line, _, body in world.target.seen()]
     assert (b"GET /next HTTP/1.1", b"") in seen
     # the target, a simple one, takes a cut body for a short one; it must not get more than came
     assert all(line == b"GET /next HTTP/1.1" or body in (HIDDEN, b"ab") for line, body in seen)
@@ -232,12 +156,12 @@ def test_a_request_that_breaks_off_never_becomes_a_whole_one(world: World, messa
 @pytest.mark.parametrize("expectation", [b"100-continue", b"y 100-continue", b"100-continue, 100-continue", b"x"])
 def test_an_answer_that_did_not_wait_for_the_body_ends_the_targets_connection(world: World, expectation: bytes) -> None:
     """The body may be what the target reads next."""
-    before = world.target.raw.connections
+    before = world.target.connections
     for _ in range(3):
         message = framed(b"Expect: " + expectation, b"Content-Length: %d" % len(HIDDEN), b"Connection: close") + HIDDEN
         assert talk(world.port, message).endswith(b"/first")
-    assert {body for _, _, body in world.seen()} == {HIDDEN}
-    assert world.target.raw.connections - before >= 2
+    assert {body for _, _, body in world.target.seen()} == {HIDDEN}
+    assert world.target.connections - before >= 2
 
 
 DOUBTFUL = [
@@ -265,26 +189,24 @@ DOUBTFUL = [
 def test_an_ambiguous_request_is_the_last_one_on_both_connections(
     world: World, reason: str, message: bytes, body: bytes, split: bool
 ) -> None:
-    before = world.target.raw.connections
+    before = world.target.connections
     with connection(world.port) as skt:
         middle = message.index(b"\r\n\r\n") + 4 if split else len(message)
         skt.sendall(message[:middle])
         time.sleep(0.002 * split)
         skt.sendall(message[middle:])
-        answer = b""
-        while more := skt.recv(65536):
-            answer += more
+        answer = read_all(skt)
     assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200"]
     assert b"\r\nConnection: close\r\n" in answer
-    [(line, fields, content)] = world.seen()
+    [(line, fields, content)] = world.target.seen()
     assert (line.split()[1], content) == (b"/first", body)
     assert not [field for field in fields if re.match(rb"(?i)(content|transfer)[^a-z-]", field)]
     wait_until(lambda: world.lines(reason), what=f"a line with {reason}")
     assert {line["classification"] for line in world.lines(reason)} == {"Ambiguous"}
     for _ in range(2):
         assert talk(world.port, NEXT).endswith(b"/next")
-    world.seen()
-    assert world.target.raw.connections > before, "the target's connection is not used again"
+    world.target.seen()
+    assert world.target.connections > before, "the target's connection is not used again"
 
 
 def test_a_request_that_is_refused_is_classified(world: World) -> None:
@@ -315,14 +237,14 @@ def test_monitor_only_tells_and_strictest_refuses_all_that_is_not_compliant(worl
     ):
         for port, statuses in ((world.monitor, monitor), (world.strictest, strictest)):
             assert re.findall(rb"HTTP/1\.1 (\d+)", talk(port, message)) == statuses, (port, message)
-        assert b"/hidden" not in b"".join(line for line, _, _ in world.seen())
+        assert b"/hidden" not in b"".join(line for line, _, _ in world.target.seen())
 
 
 def test_invalid_header_fields_are_dropped_where_that_is_configured(world: World) -> None:
     message = framed(b"X_Odd: a", b"X.Odd: b", b"X-Fine: c", line=b"GET /a HTTP/1.0")
     for port, kept in ((world.port, 3), (world.strictest, 1)):
         assert talk(port, message).startswith(b"HTTP/1.1 200 ")
-        [(_, fields, _)] = world.seen()
+        [(_, fields, _)] = world.target.seen()
         assert len([field for field in fields if field.startswith((b"X_Odd", b"X.Odd", b"X-Fine"))]) == kept
 
 
@@ -335,7 +257,7 @@ def test_a_body_that_looks_like_a_request_stays_a_body(world: World) -> None:
         assert read_answer(skt).endswith(b"/first")
         skt.sendall(framed(b"Transfer_Encoding: chunked", b"Content_Length: 3", b"Content-Length: 1") + b"x")
         assert read_answer(skt).endswith(b"/first")
-    assert [(line, body) for line, _, body in world.seen()] == [
+    assert [(line, body) for line, _, body in world.target.seen()] == [
         (b"POST /first HTTP/1.1", HIDDEN),
         (b"POST /first HTTP/1.1", HIDDEN),
         (b"POST /first HTTP/1.1", b"x"),
@@ -373,7 +295,7 @@ def test_a_body_that_looks_like_a_request_stays_a_body(world: World) -> None:
 )
 def test_odd_but_legal_request_lines_pass(world: World, line: bytes, forwarded: bytes) -> None:
     assert talk(world.port, framed(b"Connection: close", line=line)).startswith(b"HTTP/1.1 200 ")
-    [(seen, fields, _)] = world.seen()
+    [(seen, fields, _)] = world.target.seen()
     assert seen == forwarded
     assert b"Host: h" in fields
 
@@ -383,7 +305,7 @@ def test_odd_but_legal_fields_pass(world: World) -> None:
     many = [b"X-%d: y" % number for number in range(150)]
     close = [b"CONNECTION: close , foo", b"Connection:", b"Foo: x", b"Keep-Alive: 5", b"TE: trailers"]
     assert talk(world.port, framed(*odd, *many, *close, b"X-Long: " + b"y" * 16000)).startswith(b"HTTP/1.1 200 ")
-    [(_, fields, _)] = world.seen()
+    [(_, fields, _)] = world.target.seen()
     assert [field for field in odd if field.strip() not in fields] == []
     assert [field for field in many if field not in fields] == []
     assert not [field for field in fields if field.lower().startswith((b"foo", b"keep-alive"))]

@@ -14,14 +14,16 @@ from pathlib import Path
 import pytest
 
 from tests.integration.harness import (
-    HOST,
     Balancer,
     RawTarget,
     connection,
     free_port,
+    listener,
     read_answer,
     read_head,
+    read_until,
     talk,
+    target_group,
     wait_until,
 )
 
@@ -80,17 +82,7 @@ class World:
         self.port = free_port()
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:web]
-protocol = HTTP
-bind = {HOST}:{self.port}
-default-action = forward app
-
-[target-group:app]
-protocol = HTTP
-targets = {HOST}:{self.target.raw.port}
-health-check = off
-""",
+            listener("web", self.port, "forward app") + target_group("app", self.target.raw.port),
             "workers = 1",
         )
 
@@ -136,24 +128,14 @@ def test_what_follows_an_answer_is_not_the_next_one(world: World, path: bytes) -
     with connection(world.port) as skt:
         for _ in range(5):
             skt.sendall(get(path) + get(b"/next"))
-            received = b""
-            while not received.endswith(b"/next"):
-                more = skt.recv(65536)
-                assert more, received[-200:]
-                received += more
-            assert b"stolen" not in received
+            assert b"stolen" not in read_until(skt, b"/next")
 
 
 def test_the_body_of_an_answer_to_head_is_not_the_next_answer(world: World) -> None:
     with connection(world.port) as skt:
         for _ in range(5):
             skt.sendall(b"HEAD /head HTTP/1.1\r\nHost: h\r\n\r\n" + get(b"/next"))
-            received = b""
-            while not received.endswith(b"/next"):
-                more = skt.recv(65536)
-                assert more, received
-                received += more
-            assert b"stolen" not in received
+            assert b"stolen" not in read_until(skt, b"/next")
 
 
 def test_interim_answers_without_end_fail_the_request(world: World) -> None:

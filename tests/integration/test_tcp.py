@@ -16,22 +16,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, HttpTarget, RawTarget, free_port, read_answer, talk, wait_until
+from tests.integration.harness import (
+    HOST,
+    Balancer,
+    HttpTarget,
+    RawTarget,
+    echo,
+    free_port,
+    listener,
+    read_all,
+    read_answer,
+    rule,
+    talk,
+    target_group,
+    trusting,
+    wait_until,
+)
 
 pytestmark = pytest.mark.integration
 
 
 def greet_with_first_bytes(skt: socket.socket) -> None:
     """Sends back all that it gets, once the client has finished sending."""
-    data = b""
-    while more := skt.recv(65536):
-        data += more
-    skt.sendall(b"got:" + data)
-
-
-def echo(skt: socket.socket) -> None:
-    while data := skt.recv(65536):
-        skt.sendall(data)
+    skt.sendall(b"got:" + read_all(skt))
 
 
 class World:
@@ -58,123 +65,31 @@ class World:
         }
         self.dead = free_port()
         p = self.ports
-        off = "health-check = off\n"
+        proxied = {"proxy_protocol": "on", "proxy_protocol_trusted": "127.0.0.0/8"}
         self.balancer = Balancer(
             folder,
-            f"""
-[listener:tcp]
-protocol = TCP
-bind = {HOST}:{p["tcp"]}
-default-action = forward echo
-
-[listener:collect]
-protocol = TCP
-bind = {HOST}:{p["collect"]}
-default-action = forward half-dead
-
-[listener:tls]
-protocol = TLS
-bind = {HOST}:{p["tls"]}
-certificates = self-signed
-default-action = forward echo
-
-[listener:https]
-protocol = HTTPS
-bind = {HOST}:{p["https"]}
-certificates = self-signed
-default-action = forward http
-
-[listener:proxied]
-protocol = HTTP
-bind = {HOST}:{p["proxied"]}
-proxy-protocol = on
-proxy-protocol-trusted = 127.0.0.0/8
-default-action = forward http
-
-[listener:v1]
-protocol = TCP
-bind = {HOST}:{p["v1"]}
-default-action = forward v1
-
-[listener:v2]
-protocol = TCP
-bind = {HOST}:{p["v2"]}
-default-action = forward v2
-
-[listener:dead]
-protocol = TCP
-bind = {HOST}:{p["dead"]}
-default-action = forward dead
-
-[listener:idle]
-protocol = TCP
-bind = {HOST}:{p["idle"]}
-idle-timeout = 1s
-default-action = forward echo
-
-[listener:totls]
-protocol = TCP
-bind = {HOST}:{p["totls"]}
-default-action = forward tls-echo
-
-[listener:tlstls]
-protocol = TLS
-bind = {HOST}:{p["tlstls"]}
-certificates = self-signed
-default-action = forward tls-echo
-
-[listener:retls]
-protocol = HTTP
-bind = {HOST}:{p["retls"]}
-default-action = forward verified
-
-[rule:retls-trusting]
-listener = retls
-priority = 1
-path = /trusting*
-action = forward trusting
-
-[target-group:echo]
-protocol = TCP
-targets = {HOST}:{self.echo.port}
-{off}
-[target-group:tls-echo]
-protocol = TLS
-targets = {HOST}:{p["tls"]}
-tls-verify = off
-{off}
-[target-group:half-dead]
-protocol = TCP
-targets = {HOST}:{self.dead}, {HOST}:{self.collect.port}
-{off}
-[target-group:v1]
-protocol = TCP
-targets = {HOST}:{self.collect.port}
-proxy-protocol = v1
-{off}
-[target-group:v2]
-protocol = TCP
-targets = {HOST}:{self.collect.port}
-proxy-protocol = v2
-{off}
-[target-group:dead]
-protocol = TCP
-targets = {HOST}:{self.dead}
-{off}
-[target-group:http]
-protocol = HTTP
-targets = {HOST}:{self.http.port}
-{off}
-[target-group:verified]
-protocol = HTTPS
-targets = {HOST}:{p["https"]}
-{off}
-[target-group:trusting]
-protocol = HTTPS
-targets = {HOST}:{p["https"]}
-tls-verify = off
-{off}
-""",
+            listener("tcp", p["tcp"], "forward echo", "TCP")
+            + listener("collect", p["collect"], "forward half-dead", "TCP")
+            + listener("tls", p["tls"], "forward echo", "TLS")
+            + listener("https", p["https"], "forward http", "HTTPS")
+            + listener("proxied", p["proxied"], "forward http", **proxied)
+            + listener("v1", p["v1"], "forward v1", "TCP")
+            + listener("v2", p["v2"], "forward v2", "TCP")
+            + listener("dead", p["dead"], "forward dead", "TCP")
+            + listener("idle", p["idle"], "forward echo", "TCP", idle_timeout="1s")
+            + listener("totls", p["totls"], "forward tls-echo", "TCP")
+            + listener("tlstls", p["tlstls"], "forward tls-echo", "TLS")
+            + listener("retls", p["retls"], "forward verified")
+            + rule("retls-trusting", 1, "/trusting*", "forward trusting", listener="retls")
+            + target_group("echo", self.echo.port, protocol="TCP")
+            + target_group("tls-echo", p["tls"], protocol="TLS", tls_verify="off")
+            + target_group("half-dead", self.dead, self.collect.port, protocol="TCP")
+            + target_group("v1", self.collect.port, protocol="TCP", proxy_protocol="v1")
+            + target_group("v2", self.collect.port, protocol="TCP", proxy_protocol="v2")
+            + target_group("dead", self.dead, protocol="TCP")
+            + target_group("http", self.http.port)
+            + target_group("verified", p["https"], protocol="HTTPS")
+            + target_group("trusting", p["https"], protocol="HTTPS", tls_verify="off"),
             "workers = 1",
         )
 
@@ -206,7 +121,7 @@ def test_half_close_is_carried_and_a_refusing_target_is_passed_over(world: World
 def _connect(world: World, listener: str) -> socket.socket:
     raw = socket.create_connection((HOST, world.ports[listener]), timeout=10)
     if listener in ("tls", "tlstls"):
-        return _context().wrap_socket(raw, server_hostname="localhost")
+        return trusting().wrap_socket(raw, server_hostname="localhost")
     return raw
 
 
@@ -312,9 +227,7 @@ def test_proxy_protocol_in_gives_the_client_address(world: World, split: int) ->
         skt.sendall(data[:split])
         time.sleep(0.05)
         skt.sendall(data[split:])
-        answer = b""
-        while more := skt.recv(65536):
-            answer += more
+        answer = read_all(skt)
     assert b'"X-Forwarded-For", "192.0.2.7"' in answer
 
 
@@ -323,17 +236,10 @@ def test_a_bad_proxy_header_closes(world: World) -> None:
     wait_until(lambda: b'cause="BadProxyHeader"' in world.balancer.get("/metrics")[1], 5, "it is counted")
 
 
-def _context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 def test_tls_in_front_of_tcp(world: World) -> None:
     with (
         socket.create_connection((HOST, world.ports["tls"]), timeout=5) as raw,
-        _context().wrap_socket(raw, server_hostname="localhost") as skt,
+        trusting().wrap_socket(raw, server_hostname="localhost") as skt,
     ):
         assert skt.version() == "TLSv1.3"
         skt.sendall(b"secret")
@@ -381,7 +287,7 @@ def test_https_with_openssl(world: World) -> None:
 
 
 def test_old_tls_is_refused(world: World) -> None:
-    context = _context()
+    context = trusting()
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
     context.minimum_version = ssl.TLSVersion.TLSv1
     context.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -422,7 +328,7 @@ def test_tcp_connections_leave_a_line(world: World) -> None:
 def test_the_https_listener_keeps_connections(world: World) -> None:
     with (
         socket.create_connection((HOST, world.ports["https"]), timeout=5) as raw,
-        _context().wrap_socket(raw, server_hostname="localhost") as skt,
+        trusting().wrap_socket(raw, server_hostname="localhost") as skt,
     ):
         for _ in range(5):
             skt.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")

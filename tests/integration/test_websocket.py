@@ -18,7 +18,16 @@ from pathlib import Path
 import pytest
 import websocket
 
-from tests.integration.harness import HOST, Balancer, RawTarget, free_port, read_head, wait_until
+from tests.integration.harness import (
+    HOST,
+    Balancer,
+    RawTarget,
+    free_port,
+    listener,
+    read_head,
+    target_group,
+    wait_until,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -84,39 +93,14 @@ class World:
         self.ends: list[str] = []
         """How each connection ended, as the target saw it."""
         self.counted = 0
-        self.configuration = f"""
-[listener:http]
-protocol = HTTP
-bind = {HOST}:{self.http}
-default-action = forward plain
-idle-timeout = {IDLE_SECONDS:g}s
-
-[listener:https]
-protocol = HTTPS
-bind = {HOST}:{self.https}
-certificates = self-signed
-default-action = forward plain
-idle-timeout = {IDLE_SECONDS:g}s
-
-[listener:both]
-protocol = HTTPS
-bind = {HOST}:{self.both}
-certificates = self-signed
-default-action = forward secure
-idle-timeout = {IDLE_SECONDS:g}s
-
-[target-group:plain]
-protocol = HTTP
-targets = {HOST}:{self.target.port}
-health-check = off
-deregistration-delay = 1s
-
-[target-group:secure]
-protocol = HTTPS
-targets = {HOST}:{self.https}
-tls-verify = off
-health-check = off
-"""
+        idle = f"{IDLE_SECONDS:g}s"
+        self.configuration = (
+            listener("http", self.http, "forward plain", idle_timeout=idle)
+            + listener("https", self.https, "forward plain", "HTTPS", idle_timeout=idle)
+            + listener("both", self.both, "forward secure", "HTTPS", idle_timeout=idle)
+            + target_group("plain", self.target.port, deregistration_delay="1s")
+            + target_group("secure", self.https, protocol="HTTPS", tls_verify="off")
+        )
         self.balancer = Balancer(folder, self.configuration, options)
 
     def _serve(self, skt: socket.socket) -> None:

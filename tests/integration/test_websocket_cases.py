@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.integration.harness import HOST, Balancer, free_port
+from tests.integration.harness import Balancer, free_port, listener, target_group
 from tests.integration.websocket_cases import cases
 from tests.integration.websocket_ends import EchoServer, Seen, over_http1, over_http2
 
@@ -41,24 +41,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         EchoServer() as server,
         Balancer(
             tmp_path_factory.mktemp("websocket"),
-            f"""
-[listener:http]
-protocol = HTTP
-bind = {HOST}:{http}
-http2 = on
-default-action = forward app
-
-[listener:https]
-protocol = HTTPS
-bind = {HOST}:{https}
-certificates = self-signed
-default-action = forward app
-
-[target-group:app]
-protocol = HTTP
-targets = {HOST}:{server.port}
-health-check = off
-""",
+            listener("http", http, "forward app", http2="on")
+            + listener("https", https, "forward app", "HTTPS")
+            + target_group("app", server.port),
             "workers = 1",
         ),
     ):

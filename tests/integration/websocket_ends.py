@@ -22,14 +22,11 @@ import h2.connection
 import h2.events
 import h2.settings
 
-from tests.integration.harness import HOST, RawTarget, read_head, wait_until
+from tests.integration.harness import HOST, RawTarget, read_head, trusting, wait_until
 from tests.integration.websocket_cases import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 
 PATIENCE = 30.0
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_TRUSTING = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-_TRUSTING.check_hostname = False
-_TRUSTING.verify_mode = ssl.CERT_NONE
 _CODES = {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, *range(3000, 5000)}
 
 
@@ -191,7 +188,7 @@ def over_http1(port: int, path: str, writes: list[bytes], secure: bool = False) 
         skt = stack.enter_context(socket.create_connection((HOST, port), timeout=PATIENCE))
         skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if secure:
-            skt = stack.enter_context(_TRUSTING.wrap_socket(skt))
+            skt = stack.enter_context(trusting().wrap_socket(skt))
         skt.sendall(
             b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" % path.encode()

@@ -85,35 +85,34 @@ def open_descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
 
 
-class UnixChannelTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.reactor = PumpReactor()
-        self.sockets = socket.socketpair()
-        self.one = UnixChannel(self.reactor, self.sockets[0])
-        self.other = UnixChannel(self.reactor, self.sockets[1])
-        self.addCleanup(self.one.close)
-        self.addCleanup(self.other.close)
-
-    def test_offers_the_interface(self) -> None:
-        verifyObject(IReadWriteDescriptor, self.one)
+class ChannelContract:
+    """What holds for any pair of channels; mixed into a test case that has ``one``, ``other`` and ``turn``."""
 
     def test_messages_arrive_in_order_both_ways(self) -> None:
         here, there = Recorder(self.one), Recorder(self.other)
         self.one.send(Welcome(slot=1))
         self.one.send(Welcome(slot=2))
         self.other.send(Hello(pid=3))
-        self.reactor.pump(2)
+        self.assertEqual(there.messages, [], "not before the next turn")
+        self.turn()
 
         self.assertEqual(there.messages, [Welcome(slot=1), Welcome(slot=2)])
         self.assertEqual(here.messages, [Hello(pid=3)])
 
     def test_what_comes_before_anybody_listens_is_held_back(self) -> None:
         self.one.send(Welcome(slot=1))
-        self.reactor.pump(2)
+        self.turn()
         there = Recorder(self.other)
-        self.reactor.pump(2)
+        self.turn()
 
         self.assertEqual(there.messages, [Welcome(slot=1)])
+
+    def test_messages_go_through_the_codec(self) -> None:
+        there = Recorder(self.other)
+        self.one.send(Report(counters={"tuple": (1, 2)}))
+        self.turn()
+
+        self.assertEqual(there.messages, [Report(counters={"tuple": [1, 2]})])
 
     def test_descriptors_come_with_exactly_their_message(self) -> None:
         there = Recorder(self.other)
@@ -125,11 +124,36 @@ class UnixChannelTests(SynchronousTestCase):
         self.one.send(Welcome(slot=2), sent[2:])
         for fd in sent:
             os.close(fd)
-        self.reactor.pump(3)
+        self.turn()
 
         contents = [[os.read(fd, 9) for fd in fds] for _, fds in there.received]
         self.assertEqual(contents, [[], [b"a", b"b"], [], [b"c"]])
         self.assertFalse(any(os.get_inheritable(fd) for _, fds in there.received for fd in fds))
+
+    def test_the_peers_end_is_told_once_after_its_last_message(self) -> None:
+        here, there = Recorder(self.one), Recorder(self.other)
+        self.one.send(Drained(aborted=0))
+        self.one.close()
+        self.turn()
+
+        self.assertEqual((there.messages, there.lost), ([Drained(aborted=0)], 1))
+        self.assertEqual((here.messages, here.lost), ([], 0), "closing is not told to the closer")
+
+
+class UnixChannelTests(ChannelContract, SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = PumpReactor()
+        self.sockets = socket.socketpair()
+        self.one = UnixChannel(self.reactor, self.sockets[0])
+        self.other = UnixChannel(self.reactor, self.sockets[1])
+        self.addCleanup(self.one.close)
+        self.addCleanup(self.other.close)
+
+    def turn(self) -> None:
+        self.reactor.pump(4)
+
+    def test_offers_the_interface(self) -> None:
+        verifyObject(IReadWriteDescriptor, self.one)
 
     def test_descriptors_survive_every_split(self) -> None:
         """The frames go out in two writes, cut at each byte, with the descriptors on the first."""
@@ -167,21 +191,6 @@ class UnixChannelTests(SynchronousTestCase):
         self.assertEqual(os.read(there.received[1][1][0], 9), b"late")
         self.assertEqual(self.one.queued_bytes, 0)
         self.assertNotIn(self.one, self.reactor.writers)
-
-    def test_the_peers_end_is_told_once_after_its_last_message(self) -> None:
-        there = Recorder(self.other)
-        self.one.send(Drained(aborted=0))
-        self.one.close()
-        self.reactor.pump(4)
-
-        self.assertEqual((there.messages, there.lost), ([Drained(aborted=0)], 1))
-
-    def test_closing_is_not_told_to_the_closer(self) -> None:
-        here = Recorder(self.one)
-        self.one.close()
-        self.reactor.pump(2)
-
-        self.assertEqual(here.lost, 0)
 
     def test_sending_to_a_dead_peer_loses_the_channel_later(self) -> None:
         here = Recorder(self.one)
@@ -256,54 +265,21 @@ class UnixChannelTests(SynchronousTestCase):
             self.one.send(Welcome(slot=1), [0] * 254)
 
 
-class MemoryChannelTests(SynchronousTestCase):
+class MemoryChannelTests(ChannelContract, SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.one, self.other = MemoryChannel.pair(self.clock)
 
-    def test_delivery_is_in_a_later_turn_and_in_order(self) -> None:
-        there = Recorder(self.other)
-        self.one.send(Welcome(slot=1))
-        self.one.send(Welcome(slot=2))
-        self.assertEqual(there.messages, [])
+    def turn(self) -> None:
         self.clock.advance(0)
 
-        self.assertEqual(there.messages, [Welcome(slot=1), Welcome(slot=2)])
-
-    def test_messages_go_through_the_codec(self) -> None:
-        there = Recorder(self.other)
-        self.one.send(Report(counters={"tuple": (1, 2)}))
-        self.clock.advance(0)
-
-        self.assertEqual(there.messages, [Report(counters={"tuple": [1, 2]})])
-
-    def test_descriptors_are_duplicates(self) -> None:
-        there = Recorder(self.other)
-        self.addCleanup(there.close_descriptors)
-        fd = temporary_descriptor(b"x")
-        self.one.send(Welcome(slot=1), [fd])
-        os.close(fd)
-        self.clock.advance(0)
-
-        self.assertEqual(os.read(there.received[0][1][0], 9), b"x")
-
-    def test_what_comes_before_anybody_listens_is_held_back(self) -> None:
-        self.one.send(Welcome(slot=1))
-        self.clock.advance(0)
-        there = Recorder(self.other)
-        self.clock.advance(0)
-
-        self.assertEqual(there.messages, [Welcome(slot=1)])
-
-    def test_the_peers_end_is_told_once_after_its_last_message(self) -> None:
+    def test_what_is_sent_to_a_closed_end_goes_nowhere(self) -> None:
         here, there = Recorder(self.one), Recorder(self.other)
-        self.one.send(Drained(aborted=0))
         self.one.close()
         self.other.send(Welcome(slot=1))
-        self.clock.advance(0)
+        self.turn()
 
-        self.assertEqual((there.messages, there.lost), ([Drained(aborted=0)], 1))
-        self.assertEqual((here.messages, here.lost), ([], 0))
+        self.assertEqual((here.messages, here.lost, there.lost), ([], 0, 1))
 
     def test_unread_descriptors_are_closed(self) -> None:
         before = open_descriptors()
@@ -326,6 +302,16 @@ class RendezvousTests(SynchronousTestCase):
         listener = ChannelListener(self.reactor, self.path, self.accepted.append)
         self.addCleanup(listener.close)
         return listener
+
+    def joined(self) -> tuple[UnixChannel, RejoiningChannel, Recorder]:
+        """Both ends of a supervisor's channel to a worker that has been welcomed, and what the worker was told."""
+        supervisor_end, worker_end = socket.socketpair()
+        supervisor = UnixChannel(self.reactor, supervisor_end)
+        channel = RejoiningChannel(self.reactor, UnixChannel(self.reactor, worker_end), self.path)
+        worker = Recorder(channel)
+        supervisor.send(Welcome(slot=1))
+        self.reactor.pump(1)
+        return supervisor, channel, worker
 
     def test_only_this_user_may_connect(self) -> None:
         verifyObject(IReadDescriptor, self.listen())
@@ -354,12 +340,7 @@ class RendezvousTests(SynchronousTestCase):
         self.accepted[0].close()
 
     def test_a_rejoining_channel_says_hello_to_the_next_supervisor_and_goes_on(self) -> None:
-        supervisor_end, worker_end = socket.socketpair()
-        supervisor = UnixChannel(self.reactor, supervisor_end)
-        channel = RejoiningChannel(self.reactor, UnixChannel(self.reactor, worker_end), self.path)
-        worker = Recorder(channel)
-        supervisor.send(Welcome(slot=1))
-        self.reactor.pump(1)
+        supervisor, channel, worker = self.joined()
         channel.send(Applied(version=1))
         supervisor.close()
         self.reactor.pump(1)
@@ -377,12 +358,7 @@ class RendezvousTests(SynchronousTestCase):
         self.accepted[0].close()
 
     def test_a_worker_that_serves_nobody_yet_is_told_that_its_supervisor_died(self) -> None:
-        supervisor_end, worker_end = socket.socketpair()
-        supervisor = UnixChannel(self.reactor, supervisor_end)
-        channel = RejoiningChannel(self.reactor, UnixChannel(self.reactor, worker_end), self.path)
-        worker = Recorder(channel)
-        supervisor.send(Welcome(slot=1))
-        self.reactor.pump(1)
+        supervisor, channel, worker = self.joined()
         supervisor.close()
         self.reactor.pump(1)
 

@@ -27,47 +27,10 @@ from tests.wire.http1.cases import (
     REFUSED_RESPONSES,
     get,
 )
+from tests.wire.http1.reading import REQUEST_ATTRIBUTES, RESPONSE_ATTRIBUTES
 
 pytestmark = pytest.mark.skipif(scan_request is pure_scan_request, reason="the compiled scanner was not built")
 
-REQUEST_ATTRIBUTES = [
-    "end",
-    "method",
-    "target",
-    "path",
-    "query",
-    "version",
-    "minor",
-    "authority",
-    "host",
-    "content_length",
-    "chunked",
-    "keep_alive",
-    "expect_continue",
-    "upgrade",
-    "te_trailers",
-    "forwarded",
-    "x_forwarded_for",
-    "trace_id",
-    "user_agent",
-    "referer",
-    "has_body",
-    "desync",
-    "odd_names",
-    "odd_path",
-]
-RESPONSE_ATTRIBUTES = [
-    "end",
-    "status",
-    "reason",
-    "minor",
-    "content_length",
-    "chunked",
-    "keep_alive",
-    "upgrade",
-    "forwarded",
-    "has_date",
-]
 NAMES = (b"host", b"a", b"x", b"cookie", b"content-length", b"connection", b"user-agent", b"")
 
 

@@ -28,6 +28,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from lbproxy.native.pure.transport import Acceptor, StreamTransport, connect
+from tests.native.harness import reset
 from tests.turning import Turning
 
 HOST = "127.0.0.1"
@@ -173,8 +174,7 @@ def test_a_producer_is_paused_while_much_waits_and_resumed_when_all_is_sent(turn
 
 def test_a_write_to_a_reset_connection_is_reported_later(turning: Turning, pair: Pair) -> None:
     pair.transport.pauseProducing()
-    pair.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    pair.peer.close()
+    reset(pair.peer)
     pair.transport.write(b"x")
     pair.transport.write(b"y")
     assert pair.protocol.lost == []
@@ -207,8 +207,7 @@ def test_the_peers_end_is_the_connections(turning: Turning, pair: Pair) -> None:
 
 
 def test_a_reset_is_a_loss(turning: Turning, pair: Pair) -> None:
-    pair.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    pair.peer.close()
+    reset(pair.peer)
     turning.until(lambda: pair.protocol.lost)
     assert isinstance(pair.protocol.lost[0], ConnectionLost)
 

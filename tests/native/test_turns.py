@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.error import ConnectionDone
 
-from tests.native.harness import BUILDS, Recorder, World
+from tests.native.harness import BUILDS, Recorder, World, reset
 from tests.native.test_transport import received
 
 BIG = bytes(range(256)) * 4096 * 8
@@ -165,9 +165,7 @@ def test_a_failing_protocol_leaves_the_others_alone(world: World) -> None:
         protocol.transport.loseConnection()
 
     peers, protocols = together(world, act)
-    reset = peers.pop()
-    reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    reset.close()
+    reset(peers.pop())
     for peer in peers:
         assert received(peer, world) == b"a"
     world.until(lambda: all(protocol.reason is not None for protocol in protocols))

@@ -10,10 +10,12 @@ import attrs
 from lbproxy.controlplane.config.actions import FixedResponseFile
 from lbproxy.controlplane.config.errors import Problem
 from lbproxy.controlplane.config.ingress import check_security_groups
-from lbproxy.controlplane.config.options import ENCRYPTED, HASHING, HTTP, TCP, DemoTargets, suggest
+from lbproxy.controlplane.config.options.option import ENCRYPTED, HTTP, TCP
+from lbproxy.controlplane.config.options.target_group.balancing import HASHING
 from lbproxy.controlplane.config.ratelimits import check_rate_limits
 from lbproxy.controlplane.config.sections import ReadSection, Report
-from lbproxy.controlplane.config.values import either
+from lbproxy.controlplane.config.targets import DemoTargets
+from lbproxy.controlplane.config.values import either, suggest
 from lbproxy.model.discovery import EtcdSource
 from lbproxy.model.listener import Bind
 from lbproxy.model.rule import Action, Forward, Redirect

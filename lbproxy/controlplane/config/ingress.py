@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lbproxy.controlplane.config.options import suggest
 from lbproxy.controlplane.config.sections import ReadSection
+from lbproxy.controlplane.config.values import suggest
 from lbproxy.model.security_group import SecurityGroup
 
 

@@ -13,16 +13,19 @@ from typing import Any
 
 import attrs
 
-from lbproxy.controlplane.config import certificates, ini, options, selfsigned
+from lbproxy.controlplane.config import certificates, ini, selfsigned
 from lbproxy.controlplane.config.actions import MAX_BODY_BYTES, FixedResponseFile
 from lbproxy.controlplane.config.certificates import ReadCertificate
 from lbproxy.controlplane.config.checks import Sections, check
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem, reason_of
 from lbproxy.controlplane.config.ingress import security_group
-from lbproxy.controlplane.config.options import SELF_SIGNED, DemoTargets, TargetText
+from lbproxy.controlplane.config.options.listener import SELF_SIGNED
+from lbproxy.controlplane.config.options.rule import header_of, query_key_of
+from lbproxy.controlplane.config.options.table import default_of
 from lbproxy.controlplane.config.ratelimits import rate_limit
 from lbproxy.controlplane.config.retries import retry_change, retry_policy
 from lbproxy.controlplane.config.sections import ReadSection, Report, read_sections
+from lbproxy.controlplane.config.targets import DemoTargets, TargetText
 from lbproxy.controlplane.config.tokens import password_of, tokens_of
 from lbproxy.controlplane.config.transforms import error_pages_of, transform_of
 from lbproxy.model.discovery import (
@@ -421,7 +424,7 @@ def _why_not_writable(path: str) -> str | None:
 
 
 def _setting(section: ReadSection | None, option: str) -> Any:
-    return options.default_of("lbproxy", option, None) if section is None else section[option]
+    return default_of("lbproxy", option, None) if section is None else section[option]
 
 
 # The model, from sections that are known to be right
@@ -520,9 +523,9 @@ def _conditions(section: ReadSection) -> list[Condition]:
     if "query" in values:
         conditions.append(QueryCondition(None, values["query"]))
     for option, patterns in section.starting_with("header."):
-        conditions.append(HeaderCondition(options.header_of(option), patterns))
+        conditions.append(HeaderCondition(header_of(option), patterns))
     for option, patterns in section.starting_with("query."):
-        conditions.append(QueryCondition(options.query_key_of(option), patterns))
+        conditions.append(QueryCondition(query_key_of(option), patterns))
     return conditions
 
 

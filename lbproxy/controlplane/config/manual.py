@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
-from lbproxy.controlplane.config.options import KINDS, OPTIONS, Option
+from lbproxy.controlplane.config.options.option import Option
+from lbproxy.controlplane.config.options.table import KINDS
 from lbproxy.controlplane.config.values import either
 
 _INTRODUCTION = """\
@@ -68,10 +69,10 @@ action = redirect https://#{host}:8443/#{path}?#{query} 301
 def manual() -> str:
     """The whole document."""
     parts = [_INTRODUCTION]
-    for kind in KINDS:
-        parts.append(f"## [{kind.name}{':NAME' if kind.named else ''}]\n\n{kind.effect}\n")
-        parts.append("\n".join(_table([option for option in OPTIONS if option.kind == kind.name])) + "\n")
-        if kind.name == "rule":
+    for name, kind in KINDS.items():
+        parts.append(f"## [{name}{':NAME' if kind.named else ''}]\n\n{kind.effect}\n")
+        parts.append("\n".join(_table(kind.options)) + "\n")
+        if name == "rule":
             parts.append(_ACTIONS)
     return "\n".join(parts)
 

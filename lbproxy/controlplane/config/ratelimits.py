@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lbproxy.controlplane.config.options import HTTP, suggest
+from lbproxy.controlplane.config.options.option import HTTP
 from lbproxy.controlplane.config.sections import ReadSection
+from lbproxy.controlplane.config.values import suggest
 from lbproxy.model.rate_limit import RateLimit
 
 _DEFAULT_ACTION = "default"

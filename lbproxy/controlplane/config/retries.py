@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from lbproxy.controlplane.config.values import Form, items, list_of, method, ranges
+from lbproxy.controlplane.config.values import Form, duration_from, integer_from, items, list_of, method, ranges
 from lbproxy.model.retry import RetryChange, RetryPolicy
 
 if TYPE_CHECKING:
@@ -44,7 +44,11 @@ def _retry_on(text: str) -> RetryOn:
 
 
 RETRY_ON = Form(f"{_CONNECT_FAILURE}, {_RESET} and status codes in 400 to 599, or off", _retry_on)
+ATTEMPTS = integer_from(0, 10)
 METHODS = list_of(Form("", method), "methods")
+TIMEOUT = duration_from("10ms", "1d")
+"""For a try, and for the request with all of its tries."""
+HEDGE_DELAY = duration_from("1ms", "1d")
 
 
 def retry_policy(section: ReadSection) -> RetryPolicy:

@@ -8,14 +8,14 @@ from typing import Any
 
 import attrs
 
-from lbproxy.controlplane.config import options
 from lbproxy.controlplane.config.errors import Problem
 from lbproxy.controlplane.config.ini import Entry, Section
-from lbproxy.controlplane.config.options import KINDS, Option, suggest
-from lbproxy.controlplane.config.values import either
+from lbproxy.controlplane.config.options import table
+from lbproxy.controlplane.config.options.option import Option
+from lbproxy.controlplane.config.options.table import KINDS
+from lbproxy.controlplane.config.values import either, suggest
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$")
-_KINDS = {kind.name: kind for kind in KINDS}
 
 
 @attrs.define(eq=False)
@@ -51,7 +51,7 @@ class ReadSection:
         """The value, or the default; None where there is neither (or the value is wrong)."""
         if option in self.values:
             return self.values[option]
-        return None if option in self.entries else options.default_of(self.kind, option, self.protocol)
+        return None if option in self.entries else table.default_of(self.kind, option, self.protocol)
 
     def __contains__(self, option: str) -> bool:
         """Tell whether the file gives this option."""
@@ -70,7 +70,7 @@ class ReadSection:
     def _problem(self, message: str, option: str | None) -> Problem:
         entry = None if option is None else self.entries.get(option)
         value = None if entry is None else entry.raw
-        if value is not None and option and options.is_secret(self.kind, option) and not value.startswith("file:"):
+        if value is not None and option and table.is_secret(self.kind, option) and not value.startswith("file:"):
             value = "(hidden)"
         return Problem(
             file=self.report.file,
@@ -88,14 +88,14 @@ def read_sections(sections: Iterable[Section], report: Report) -> list[ReadSecti
 
 
 def _read(section: Section, report: Report) -> ReadSection | None:
-    kind = _KINDS.get(section.kind)
+    kind = KINDS.get(section.kind)
     if kind is None:
-        known = ", ".join(f"[{k.name}{':NAME' if k.named else ''}]" for k in KINDS)
-        hint = suggest(section.kind, _KINDS) or f"; there are {known}"
+        known = ", ".join(f"[{name}{':NAME' if kind.named else ''}]" for name, kind in KINDS.items())
+        hint = suggest(section.kind, KINDS) or f"; there are {known}"
         report.fail(section.line, f"no such kind of section{hint}", section=section.title)
         return None
     read = ReadSection(
-        kind=kind.name,
+        kind=section.kind,
         name=section.name or "",
         line=section.line,
         title=section.title,
@@ -103,14 +103,14 @@ def _read(section: Section, report: Report) -> ReadSection | None:
         report=report,
     )
     if kind.named and not section.name:
-        read.fail(f"needs a name; write for example [{kind.name}:web]")
+        read.fail(f"needs a name; write for example [{section.kind}:web]")
     elif not kind.named and section.name is not None:
-        read.fail(f"takes no name; write [{kind.name}]")
+        read.fail(f"takes no name; write [{section.kind}]")
     elif section.name and not _NAME.match(section.name):
         read.fail("not a name; it has up to 64 letters, digits, hyphens, dots and underscores")
     for entry in section.entries:
         _read_entry(read, entry)
-    for option in options.of_kind(kind.name, read.protocol):
+    for option in table.of_kind(section.kind, read.protocol):
         knows = read.protocol is not None or not option.protocols
         if option.required and knows and option.name not in read.entries:
             read.fail(f"has no {option.name}; write for example {option.name} = {option.example}")
@@ -119,7 +119,7 @@ def _read(section: Section, report: Report) -> ReadSection | None:
 
 def _protocol_of(section: Section) -> str | None:
     entry = next((entry for entry in section.entries if entry.option == "protocol"), None)
-    rows = options.rows(section.kind, "protocol")
+    rows = table.rows(section.kind, "protocol")
     if entry is None or not rows:
         return None
     try:
@@ -130,7 +130,7 @@ def _protocol_of(section: Section) -> str | None:
 
 
 def _read_entry(section: ReadSection, entry: Entry) -> None:
-    rows = options.rows(section.kind, entry.option)
+    rows = table.rows(section.kind, entry.option)
     key = entry.option
     if rows and (prefix := rows[0].prefix):
         key = prefix + entry.option[len(prefix) :]
@@ -152,16 +152,16 @@ def _read_entry(section: ReadSection, entry: Entry) -> None:
 
 
 def _value(row: Option, key: str, text: str) -> Any:
-    if row.prefix is not None:
-        options.NAME_CHECKS[row.prefix](key)
+    if row.check_name is not None:
+        row.check_name(key)
     if not text:
         raise ValueError(f"has no value; write for example {key} = {row.example}")
     return row.form.parse(text)
 
 
 def _unknown(kind: str, option: str) -> str:
-    elsewhere = [k.name for k in KINDS if k.name != kind and options.rows(k.name, option)]
-    close = suggest(option, options.names_of(kind))
+    elsewhere = [k for k in KINDS if k != kind and table.rows(k, option)]
+    close = suggest(option, table.names_of(kind))
     if elsewhere and not close:
         return f"no such option here; it belongs into a section {either(f'[{k}]' for k in elsewhere)}"
     return f"no such option{close or '; the options of a ' + _words(kind) + ' are in docs/configuration.md'}"

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from lbproxy.controlplane.config.values import Form, either, host_name, integer_from
+from lbproxy.controlplane.config.targets import parse_target
+from lbproxy.controlplane.config.values import PERCENTAGE, Form, either, host_name, integer_from, list_of
 from lbproxy.model.discovery import (
     DockerSource,
     EtcdSource,
@@ -17,7 +18,6 @@ from lbproxy.model.discovery import (
     Source,
     SrvSource,
 )
-from lbproxy.model.target import Target
 
 
 @attrs.frozen
@@ -30,25 +30,19 @@ class Kind:
     """(what is after the colon, the whole text) -> source; raises ValueError with what would be right."""
 
 
-def sources(parse_target: Callable[[str], Target]) -> Form[Source]:
-    """Make the parser of one source; ``parse_target`` reads ``host:port weight=2``."""
+def _parse(text: str) -> Source:
+    name, _, argument = text.partition(":")
+    kind = _KINDS.get(name)
+    if kind is None:
+        raise ValueError(f"no such source; write {_FORMS}")
+    return kind.parse(argument.strip(), text)
 
-    def dns(argument: str, text: str) -> Source:
-        target = parse_target(argument)
-        if target.address:
-            raise ValueError(f"{target.host} is an address; write it in targets")
-        return NamesSource(targets=(target,), text=text)
 
-    kinds = {"dns": Kind("dns:NAME:PORT", dns), **_KINDS}
-
-    def parse(text: str) -> Source:
-        name, _, argument = text.partition(":")
-        kind = kinds.get(name)
-        if kind is None:
-            raise ValueError(f"no such source; write {either(kind.form for kind in kinds.values())}")
-        return kind.parse(argument.strip(), text)
-
-    return Form(either(kind.form for kind in kinds.values()), parse)
+def _dns(argument: str, text: str) -> Source:
+    target = parse_target(argument)
+    if target.address:
+        raise ValueError(f"{target.host} is an address; write it in targets")
+    return NamesSource(targets=(target,), text=text)
 
 
 def _srv(argument: str, text: str) -> Source:
@@ -85,14 +79,17 @@ def _docker(argument: str, text: str) -> Source:
 DOCKER_SOCKET = "/var/run/docker.sock"
 
 _KINDS: Mapping[str, Kind] = {
+    "dns": Kind("dns:NAME:PORT", _dns),
     "srv": Kind("srv:NAME", _srv),
     "file": Kind("file:PATH", _file),
     "etcd": Kind("etcd:URL/PREFIX", _etcd),
     "docker": Kind("docker", _docker),
 }
+_FORMS = either(kind.form for kind in _KINDS.values())
+
+SOURCES = list_of(Form("", _parse), f"list of {_FORMS}")
 
 _COUNT = integer_from(0, 10000)
-_PERCENTAGE = integer_from(1, 100)
 
 
 def _protect(text: str) -> Protect:
@@ -100,7 +97,7 @@ def _protect(text: str) -> Protect:
         return Protect(count=0)
     try:
         if text.endswith("%"):
-            return Protect(count=1, share=_PERCENTAGE.parse(text[:-1].rstrip()) / 100)
+            return Protect(count=1, share=PERCENTAGE.parse(text[:-1].rstrip()) / 100)
         return Protect(count=_COUNT.parse(text))
     except ValueError as error:
         raise ValueError(f"{error}; write for example 1, 50% or off") from None

@@ -6,9 +6,11 @@ and, as "what would be right", in errors.  A parser takes text that is not empty
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
+from enum import Enum
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -71,10 +73,18 @@ def boolean(text: str) -> bool:
     return word in _TRUE
 
 
+BOOLEAN = Form("on or off", boolean)
+
+
 def integer(text: str) -> int:
     if not _NUMBER.match(text):
         raise ValueError("not a whole number")
     return int(text)
+
+
+def as_written(words: str) -> Form[str]:
+    """The text as it is."""
+    return Form(words, lambda text: text)
 
 
 def one_of(*words: str) -> Form[str]:
@@ -86,6 +96,11 @@ def one_of(*words: str) -> Form[str]:
         raise ValueError(f"write {either(words)}")
 
     return Form(either(words), parse)
+
+
+def value_of(members: Iterable[Enum]) -> Form[str]:
+    """The value of a member of an enumeration."""
+    return one_of(*(member.value for member in members))
 
 
 def duration_from(low: str, high: str) -> Form[float]:
@@ -112,10 +127,19 @@ def _bounded(parse: Callable[[str], Any], low: float, high: float, words: str) -
     return bounded
 
 
+PERCENTAGE = integer_from(1, 100)
+
+
 def either(words: Iterable[str]) -> str:
     """``a, b or c``."""
     *first, last = words
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def suggest(word: str, words: Iterable[str]) -> str:
+    """``; did you mean X?`` or nothing."""
+    close = difflib.get_close_matches(word.lower(), list(words), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 # Lists
@@ -239,6 +263,9 @@ def network(text: str) -> str:
     except ValueError:
         raise ValueError("not a CIDR block; write for example 10.0.0.0/8 or 2001:db8::/32") from None
     raise ValueError(f"the address has bits beyond its prefix; write {meant}")
+
+
+NETWORKS = list_of(Form("", network), "list of CIDR blocks")
 
 
 def request_rate(text: str) -> tuple[int, float]:

@@ -12,7 +12,7 @@ from lbproxy.controlplane.api.admin import AdminService, why_not_unix
 from lbproxy.controlplane.api.targets import TargetsApi
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem
 from lbproxy.controlplane.config.load import Loaded, load
-from lbproxy.controlplane.config.options import parse_target
+from lbproxy.controlplane.config.targets import parse_target
 from lbproxy.controlplane.config.watch import FileWatch
 from lbproxy.controlplane.discovery.base import Context
 from lbproxy.controlplane.discovery.registry import Registry

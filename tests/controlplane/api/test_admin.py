@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lbproxy.controlplane.api.admin import MAX_BODY_BYTES, AdminService
 from lbproxy.controlplane.api.targets import TargetsApi
-from lbproxy.controlplane.config.options import parse_target
+from lbproxy.controlplane.config.targets import parse_target
 from lbproxy.controlplane.state import ControlState
 from lbproxy.model.listener import Bind, Certificate, Listener, ListenerProtocol
 from lbproxy.model.rule import FixedResponse, Forward, PathCondition, Pattern, Rule, WeightedGroup

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lbproxy.controlplane.config.errors import ConfigurationError, Problem
 from lbproxy.controlplane.config.load import AdminAddress, ControlSettings, Loaded, load
-from lbproxy.controlplane.config.options import OPTIONS
+from lbproxy.controlplane.config.options.table import KINDS
 from lbproxy.model.discovery import (
     Discovery,
     DockerSource,
@@ -1294,7 +1294,8 @@ _VOCABULARY = """HTTP TCP TLS 127.0.0.1:80 [::1]:80 forward redirect fixed-respo
     https://#{host}/ 301 , ; # ${A} ${ " demo:2 unix:x regex:( regex:a{1,2} self-signed *.pem file:x 10.0.0.0/8 ::/0
     a.internal:1 * \\"""
 _WORDS = st.sampled_from([*_VOCABULARY.split(), "\n "])
-_OPTIONS = st.sampled_from(sorted({option.name for option in OPTIONS} | {"x", "header.host", "header.a b", "query.*"}))
+_NAMES = {option.name for kind in KINDS.values() for option in kind.options}
+_OPTIONS = st.sampled_from(sorted(_NAMES | {"x", "header.host", "header.a b", "query.*"}))
 _LINES = st.builds(
     "{} = {}".format, _OPTIONS, st.lists(_WORDS, max_size=6).map(" ".join) | st.lists(_WORDS, max_size=3).map("".join)
 )

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lbproxy.controlplane.config.manual import manual
-from lbproxy.controlplane.config.options import KINDS, OPTIONS, Option, default_of, rows
+from lbproxy.controlplane.config.options.option import Option
+from lbproxy.controlplane.config.options.table import KINDS, default_of, rows
 from lbproxy.model.health import HealthCheck
 from lbproxy.model.listener import Bind, Listener, ListenerProtocol
 from lbproxy.model.rule import Forward
@@ -17,20 +18,23 @@ from lbproxy.model.target_group import TargetGroup, TargetProtocol
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: f"{option.kind} {option.name}")
+OPTIONS = [(name, option) for name, kind in KINDS.items() for option in kind.options]
+
+
+@pytest.mark.parametrize("option", [pytest.param(option, id=f"{kind} {option.name}") for kind, option in OPTIONS])
 def test_example_and_default_are_right(option: Option) -> None:
     option.form.parse(option.example)
     if option.default is not None:
         option.form.parse(option.default)
     assert option.form.text
     assert option.effect.endswith(".")
-    assert option.kind in {kind.name for kind in KINDS}
     assert not (option.required and option.default)
+    assert (option.check_name is None) == (option.prefix is None)
 
 
 def test_rows_of_one_name_are_for_different_protocols() -> None:
-    for option in OPTIONS:
-        protocols = [protocol for row in rows(option.kind, option.prefix or option.name) for protocol in row.protocols]
+    for kind, option in OPTIONS:
+        protocols = [protocol for row in rows(kind, option.prefix or option.name) for protocol in row.protocols]
         assert len(protocols) == len(set(protocols)), option.name
 
 

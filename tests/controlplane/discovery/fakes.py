@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from lbproxy.controlplane.config.options import parse_target
+from lbproxy.controlplane.config.targets import parse_target
 from lbproxy.controlplane.discovery.base import Context, LookupFailed
 from lbproxy.controlplane.state import SourceStatus
 from lbproxy.model.target import Target

@@ -17,9 +17,9 @@ from lbproxy.controlplane.health.status import (
     wrong_status,
 )
 from lbproxy.model.health import HealthCheck
-from lbproxy.model.target import TargetHealth, TargetReason, TargetState
+from lbproxy.model.target import TargetReason, TargetState
+from tests.controlplane.fakes import UNHEALTHY
 
-UNHEALTHY = TargetHealth(state=TargetState.UNHEALTHY, reason=TargetReason.TIMEOUT, description="Request timed out")
 START = {"initial": INITIAL_HEALTH_CHECKING, "healthy": HEALTHY, "unhealthy": UNHEALTHY}
 
 

@@ -6,26 +6,20 @@ from typing import Any
 
 import attrs
 import pytest
-from twisted.internet.task import Clock
 
 from lbproxy.controlplane.outliers.service import OutlierService
-from lbproxy.controlplane.state import ControlState
-from lbproxy.model.target import TargetHealth, TargetReason, TargetState
 from lbproxy.model.target_group import OutlierDetection
 from lbproxy.telemetry.counters import TargetCounters
-from tests.controlplane.fakes import HEALTHY, FakeCells, make_configuration, make_group, make_target
+from tests.controlplane.fakes import HEALTHY, UNHEALTHY, StateBench, make_configuration, make_group, make_target
 
 DETECTION = OutlierDetection(interval_seconds=10, base_ejection_seconds=30, max_ejected_percentage=50)
-UNHEALTHY = TargetHealth(state=TargetState.UNHEALTHY, reason=TargetReason.TIMEOUT)
 
 
-class Bench:
+class Bench(StateBench):
     """A group ``app`` with four healthy targets."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
-        cells = FakeCells()
-        self.state = ControlState(self.clock, cells, cells)
+        super().__init__()
         self.counters = {number: TargetCounters("app", f"10.0.0.{number}:80") for number in range(1, 5)}
         self.service = OutlierService(
             self.clock, self.state, lambda: {("app", each.key): each for each in self.counters.values()}
@@ -36,11 +30,6 @@ class Bench:
         group = attrs.evolve(make_group(*map(make_target, self.counters)), **settings)
         self.state.configure(make_configuration(group), 1)
         self.tell(HEALTHY, *self.counters)
-
-    def tell(self, health: TargetHealth, *numbers: int) -> None:
-        for number in numbers:
-            self.state.set_health("app", f"10.0.0.{number}:80", health)
-        self.clock.advance(0.1)
 
     def serve(self, number: int, requests: int, errors: int = 0, faults: int = 0) -> None:
         counters = self.counters[number]

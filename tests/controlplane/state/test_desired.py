@@ -15,7 +15,9 @@ from lbproxy.model.snapshot import AccessLogSettings, Snapshot
 from lbproxy.model.target import Override, OverrideState, TargetHealth, TargetReason, TargetState
 from tests.controlplane.fakes import (
     HEALTHY,
+    UNHEALTHY,
     FakeCells,
+    StateBench,
     make_configuration,
     make_group,
     make_target,
@@ -25,18 +27,10 @@ from tests.controlplane.fakes import (
 )
 
 ONE, TWO, THREE = make_target(1), make_target(2), make_target(3)
-UNHEALTHY = TargetHealth(state=TargetState.UNHEALTHY, reason=TargetReason.TIMEOUT, description="Request timed out")
 
 
-class Bench:
-    """A state with its clock, its cells and the snapshots that it published."""
-
-    def __init__(self) -> None:
-        self.clock = Clock()
-        self.cells = FakeCells()
-        self.state = ControlState(self.clock, self.cells, self.cells)
-        self.published: list[Snapshot] = []
-        self.state.subscribe(self.published.append)
+class Bench(StateBench):
+    """What these tests do with a state."""
 
     def configure(self, *groups: object, slots: int = 2, **options: object) -> Snapshot:
         return self.state.configure(make_configuration(*groups, **options), slots)  # type: ignore[arg-type]

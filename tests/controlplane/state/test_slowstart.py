@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import attrs
 import pytest
-from twisted.internet.task import Clock
 
-from lbproxy.controlplane.state import ControlState
-from lbproxy.model.snapshot import Snapshot
-from lbproxy.model.target import TargetHealth, TargetReason, TargetState
-from tests.controlplane.fakes import HEALTHY, FakeCells, make_configuration, make_group, make_target, registered
+from lbproxy.model.target import TargetState
+from tests.controlplane.fakes import (
+    HEALTHY,
+    UNHEALTHY,
+    StateBench,
+    make_configuration,
+    make_group,
+    make_target,
+    registered,
+)
 
-UNHEALTHY = TargetHealth(state=TargetState.UNHEALTHY, reason=TargetReason.TIMEOUT)
 
-
-class Bench:
+class Bench(StateBench):
     """A group ``app`` of three targets with a slow start of 100 s."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
-        cells = FakeCells()
-        self.state = ControlState(self.clock, cells, cells)
-        self.published: list[Snapshot] = []
-        self.state.subscribe(self.published.append)
+        super().__init__()
         self.configure()
         self.tell(HEALTHY, 1, 2, 3)
         self.tell(UNHEALTHY, 1, 2, 3)
@@ -32,11 +31,6 @@ class Bench:
     def configure(self, *numbers: int, seconds: float = 100.0) -> None:
         group = make_group(*map(make_target, numbers or (1, 2, 3)), delay=5.0)
         self.state.configure(make_configuration(attrs.evolve(group, slow_start_seconds=seconds)), 1)
-
-    def tell(self, health: TargetHealth, *numbers: int) -> None:
-        for number in numbers:
-            self.state.set_health("app", f"10.0.0.{number}:80", health)
-        self.clock.advance(0.1)
 
     def wait(self, seconds: int) -> None:
         self.clock.pump([1.0] * seconds)

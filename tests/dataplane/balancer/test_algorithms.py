@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbproxy.controlplane.config.options import ALGORITHMS as OPTION_VALUES
+from lbproxy.controlplane.config.options.target_group.balancing import ALGORITHMS as OPTION_VALUES
 from lbproxy.dataplane.balancer import ALGORITHMS
 from lbproxy.model.errors import InvalidModel
 from lbproxy.model.snapshot import GroupState

@@ -94,6 +94,10 @@ class Http2Client:
         self.move()
         return stream
 
+    def websocket(self, *fields: str) -> Stream:
+        """Ask for a WebSocket at ``/chat`` (RFC 8441)."""
+        return self.request("/chat", *fields, method="CONNECT", protocol=b"websocket", ended=False)
+
     def send(self, stream: Stream, data: bytes, ended: bool = False) -> None:
         self.codec.send_data(stream, data, ended)
         self.move()

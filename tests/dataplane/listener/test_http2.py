@@ -691,7 +691,7 @@ SWITCH = (
 
 def test_a_websocket() -> None:
     world, client = connect()
-    stream = client.request("/chat", "Sec-WebSocket-Version: 13", method="CONNECT", protocol=b"websocket", ended=False)
+    stream = client.websocket("Sec-WebSocket-Version: 13")
     client.send(stream, b"early ")
     target = world.target()
     sent = target.take()
@@ -716,7 +716,7 @@ def test_a_websocket() -> None:
 
 def test_a_websocket_that_the_target_ends() -> None:
     world, client = connect()
-    stream = client.request("/chat", method="CONNECT", protocol=b"websocket", ended=False)
+    stream = client.websocket()
     target = world.target()
     target.deliver(SWITCH % accept_of(target.take()))
     target.deliver_eof()
@@ -726,7 +726,7 @@ def test_a_websocket_that_the_target_ends() -> None:
 
 def test_a_drain_takes_leave_of_both_ends_of_a_websocket() -> None:
     world, client = connect()
-    stream = client.request("/chat", method="CONNECT", protocol=b"websocket", ended=False)
+    stream = client.websocket()
     target = world.target()
     target.deliver(SWITCH % accept_of(target.take()) + b"\x81\x02hi")
     client.move()
@@ -746,7 +746,7 @@ def test_a_drain_takes_leave_of_both_ends_of_a_websocket() -> None:
 
 def test_a_drain_cuts_a_websocket_within_a_frame() -> None:
     world, client = connect()
-    stream = client.request("/chat", method="CONNECT", protocol=b"websocket", ended=False)
+    stream = client.websocket()
     target = world.target()
     target.deliver(SWITCH % accept_of(target.take()) + b"\x81\x02h")
     client.move()
@@ -758,7 +758,7 @@ def test_a_drain_cuts_a_websocket_within_a_frame() -> None:
 
 def test_a_websocket_that_is_refused() -> None:
     world, client = connect()
-    stream = client.request("/chat", method="CONNECT", protocol=b"websocket", ended=False)
+    stream = client.websocket()
     world.target().deliver(answer(b"no", status="403 Forbidden"))
     got = client.answer_to(stream)
     assert (got.status, got.body, got.ended, got.reset) == (403, b"no", True, NO_ERROR)
@@ -766,7 +766,7 @@ def test_a_websocket_that_is_refused() -> None:
 
 def test_a_target_that_does_not_know_websockets_opens_no_tunnel() -> None:
     world, client = connect()
-    stream = client.request("/chat", method="CONNECT", protocol=b"websocket", ended=False)
+    stream = client.websocket()
     world.target().deliver(SWITCH % b"AAAA")
     assert client.answer_to(stream).status == 0
     assert client.answer_to(stream).reset == INTERNAL_ERROR
@@ -774,7 +774,7 @@ def test_a_target_that_does_not_know_websockets_opens_no_tunnel() -> None:
 
 def test_a_client_that_gives_up_before_its_websocket_stands() -> None:
     world, client = connect()
-    stream = client.request("/chat", method="CONNECT", protocol=b"websocket", ended=False)
+    stream = client.websocket()
     target = world.target()
     client.send(stream, b"x", True)
     assert target.ended == "aborted"
@@ -783,7 +783,7 @@ def test_a_client_that_gives_up_before_its_websocket_stands() -> None:
 
 def test_a_quiet_websocket_ends() -> None:
     world, client = connect(idle_timeout_seconds=5.0)
-    stream = client.request("/chat", method="CONNECT", protocol=b"websocket", ended=False)
+    stream = client.websocket()
     target = world.target()
     target.deliver(SWITCH % accept_of(target.take()))
     world.wait(5.3)

@@ -8,15 +8,14 @@ import attrs
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 from twisted.internet.task import Clock
 
-from lbproxy.dataplane.proxy.exchange import Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.model.retry import RetryChange, RetryPolicy
 from lbproxy.model.rule import Forward, WeightedGroup
 from tests.dataplane.doubles import RULES, make_budget, make_retrying, request
-from tests.dataplane.proxy.test_exchange import (
+from tests.dataplane.proxy.scene import (
     CHUNKS,
     GET,
     POST,
@@ -28,6 +27,7 @@ from tests.dataplane.proxy.test_exchange import (
     Scene,
     response_head,
 )
+from tests.dataplane.proxy.walk import ExchangeWalk
 
 PUT = POST.replace(b"POST", b"PUT")
 RESET = RetryPolicy(on_reset=True)
@@ -684,7 +684,7 @@ def test_what_the_budget_refuses_is_counted() -> None:
 # Random walks
 
 
-class RetryMachine(RuleBasedStateMachine):
+class RetryMachine(ExchangeWalk):
     """Any policy, any events: one answer, right accounts, and nothing twice that must not be."""
 
     @initialize(
@@ -711,10 +711,7 @@ class RetryMachine(RuleBasedStateMachine):
             for _ in range(kept):
                 upstream = self.make(reused=True)
                 pool.kept.append(upstream)
-        with_body = head in (POST, CHUNKS, PUT)
-        self.body_left = with_body and not ended
-        self.body = b"1234" if with_body else b""
-        self.scene.ask(head, self.body, not self.body_left)
+        self.ask(head, ended)
 
     def make(self, reused: bool) -> Any:
         machine = self
@@ -728,13 +725,6 @@ class RetryMachine(RuleBasedStateMachine):
         upstream = Counted(reused)
         self.connections.append(upstream)
         return upstream
-
-    @property
-    def exchange(self) -> Exchange:
-        return self.scene.exchange
-
-    def running(self) -> bool:
-        return not self.exchange.done
 
     def waiting(self) -> list[FakePool]:
         return [pool for pool in self.scene.pools.values() if pool.waiting]
@@ -757,28 +747,9 @@ class RetryMachine(RuleBasedStateMachine):
     def fail_to_connect(self, data: Any) -> None:
         data.draw(st.sampled_from(self.waiting())).fail(Fault.CONNECT_REFUSED)
 
-    @precondition(lambda self: self.running() and self.body_left)
-    @rule(last=st.booleans())
-    def send_body(self, last: bool) -> None:
-        self.body += b"xy"
-        self.exchange.request_data(b"xy")
-        if last and self.running():
-            self.body_left = False
-            self.exchange.end_request(b"")
-
     @rule(seconds=st.sampled_from([0.5, 1.0, 5.0]))
     def pass_time(self, seconds: float) -> None:
         self.scene.timers.advance(seconds)
-
-    @precondition(running)
-    @rule()
-    def lose_client(self) -> None:
-        self.exchange.client_lost()
-
-    @precondition(running)
-    @rule()
-    def time_out(self) -> None:
-        self.exchange.timed_out()
 
     @precondition(lambda self: self.busy())
     @rule(data=st.data())
@@ -826,11 +797,9 @@ class RetryMachine(RuleBasedStateMachine):
         if not hasattr(self, "scene"):
             return
         scene = self.scene
-        assert scene.client.done == len(scene.log.records) == int(self.exchange.done)
         under_way = len(self.busy()) + len(self.waiting())
         assert under_way == scene.in_flight
         if self.exchange.done:
-            scene.check_over()
             assert not self.busy()
             tries = len(self.exchange.targets_tried)
             assert tries == sum(pool.begun for pool in scene.pools.values())
@@ -838,14 +807,8 @@ class RetryMachine(RuleBasedStateMachine):
         else:
             assert 1 <= under_way <= 2, "somebody has to go on"
             assert under_way == 1 or not self.exchange.response_started
-            assert scene.client.patience > 0, "nothing may wait for ever"
         if not self.repeatable:
             assert self.sends <= 1, "it may have been acted on"
-
-    def teardown(self) -> None:
-        if hasattr(self, "scene"):
-            self.exchange.client_lost()
-            self.scene.check_over()
 
 
 RetryMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=20, deadline=None)

@@ -5,7 +5,7 @@ import pytest
 from lbproxy.testing.splits import prefixes
 from lbproxy.wire.errors import RemoteProtocolError
 from lbproxy.wire.http1 import head as head_module
-from lbproxy.wire.http1.head import RequestHead, ResponseHead, scan_request, scan_response
+from lbproxy.wire.http1.head import RequestHead, scan_request, scan_response
 from tests.wire.http1.cases import (
     ACCEPTED_REQUESTS,
     ACCEPTED_RESPONSES,
@@ -16,20 +16,9 @@ from tests.wire.http1.cases import (
     outcome,
     to_host,
 )
+from tests.wire.http1.reading import request, response
 
 HOST = b"Host: example.com\r\n"
-
-
-def request(data: bytes) -> RequestHead:
-    head = scan_request(data)
-    assert head is not None
-    return head
-
-
-def response(data: bytes) -> ResponseHead:
-    head = scan_response(data)
-    assert head is not None
-    return head
 
 
 def refusal(data: bytes) -> RemoteProtocolError:

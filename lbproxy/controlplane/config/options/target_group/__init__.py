@@ -1,0 +1,1 @@
+"""The options of ``[target-group:NAME]``, by what they are for."""
