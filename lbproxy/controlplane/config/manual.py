@@ -15,7 +15,7 @@ from lbproxy.controlplane.config.values import either
 _INTRODUCTION = """\
 # Configuration
 
-<!-- Made by `python -m lbproxy.controlplane.config.manual > docs/configuration.md`; change `options.py`, not this. -->
+<!-- Made by `python -m lbproxy.controlplane.config.manual > docs/configuration.md`; change `options/`, not this. -->
 
 `lbproxy check FILE` reads a file and says everything that is wrong with it, with line numbers; nothing is started.
 A running lbproxy takes a changed file on SIGHUP (or `lbproxy reload`): what did not change is not touched, and a file
