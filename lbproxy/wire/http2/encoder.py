@@ -4,7 +4,9 @@ It takes field lines as HTTP/1.1 has them and remembers in the dynamic table wha
 names: not what is another one in each message, which would only push the rest out, and never cookies or credentials,
 which one client could otherwise guess on a connection that it shares with others (section 7.1).
 
-Whole blocks repeat as well.  What a block was encoded to stays right as long as the table is as it was then.
+Whole blocks repeat as well, and lines of blocks that do not.  What they were encoded to stays right as long as the table
+is as it was then.  Only what is remembered is Huffman-coded: what is written each time would cost more time on both sides
+than its octets are worth.
 """
 
 from __future__ import annotations
@@ -59,8 +61,10 @@ has sent it so counts on that (section 6.2.3)."""
 
 _MAX_REMEMBERED_BYTES = 1024
 """Of one field: a quarter of the table."""
-_MAX_BLOCKS = 64
-_MAX_BLOCK_BYTES = 2048
+_MAX_KNOWN = 256
+"""Lines and blocks whose code is kept."""
+_MAX_KNOWN_BYTES = 2048
+"""Of one of them."""
 
 _STATIC_FIELDS: dict[tuple[bytes, bytes], int] = {}
 _STATIC_NAMES: dict[bytes, int] = {}
@@ -73,10 +77,10 @@ class Encoder:
     """The sending end of one direction of a connection."""
 
     __slots__ = (
-        "_blocks",
         "_entries",
         "_fields",
         "_inserted",
+        "_known",
         "_max_table_bytes",
         "_size",
         "_smallest",
@@ -92,7 +96,8 @@ class Encoder:
         self._entries: deque[tuple[bytes, bytes]] = deque()
         self._inserted = 0
         self._size = 0
-        self._blocks: dict[bytes, bytes] = {}
+        self._known: dict[bytes, bytes] = {}
+        """Lines and blocks as they are encoded while the table is as it is."""
 
     def set_max_table_bytes(self, size: int) -> None:
         """The peer's SETTINGS_HEADER_TABLE_SIZE; more than the default is not made use of."""
@@ -101,7 +106,7 @@ class Encoder:
             self._smallest = min(size, self._smallest) if self._table_changed else size
             self._table_changed = True
             self._max_table_bytes = size
-            self._blocks.clear()
+            self._known.clear()
             self._evict(size)
 
     def begin(self) -> bytes:
@@ -116,24 +121,40 @@ class Encoder:
 
     def lines(self, lines: bytes) -> bytes:
         """Encode field lines ``Name: value``, each with its CRLF."""
-        coded = self._blocks.get(lines)
+        coded = self._known.get(lines)
         if coded is None:
             coded = self._encode_lines(lines)
         return coded
 
     def _encode_lines(self, lines: bytes) -> bytes:
-        before = self._inserted
-        coded = bytearray()
+        known = self._known
+        block = []
+        all_known = True
         for line in lines.split(b"\r\n"):
             if line:
-                name, _, value = line.partition(b": ")
-                coded += self.field(name.lower(), value)
-        block = bytes(coded)
-        if self._inserted == before and len(lines) <= _MAX_BLOCK_BYTES:
-            if len(self._blocks) >= _MAX_BLOCKS:
-                self._blocks.clear()
-            self._blocks[lines] = block
-        return block
+                coded = known.get(line)
+                if coded is None:
+                    all_known = False
+                    coded = self._encode_line(line)
+                block.append(coded)
+        joined = b"".join(block)
+        if all_known:  # a block with a line that is new each time would only be in the way
+            self._keep(lines, joined)
+        return joined
+
+    def _encode_line(self, line: bytes) -> bytes:
+        before = self._inserted
+        name, _, value = line.partition(b": ")
+        coded = self.field(name.lower(), value)
+        if self._inserted == before:
+            self._keep(line, coded)
+        return coded
+
+    def _keep(self, text: bytes, coded: bytes) -> None:
+        if len(text) <= _MAX_KNOWN_BYTES:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[text] = coded
 
     def field(self, name: bytes, value: bytes) -> bytes:
         """Encode one field; the name is in lower case."""
@@ -148,15 +169,12 @@ class Encoder:
         if name in _REMEMBERED and len(value) <= _MAX_REMEMBERED_BYTES:
             size = len(name) + len(value) + ENTRY_OVERHEAD
             if size <= self._max_table_bytes:
-                coded = encode_integer(index, 0x3F, 0x40)
                 self._insert(key, size)
-            else:
-                coded = encode_integer(index, 0x0F, 0x00)
+                return encode_integer(index, 0x3F, 0x40) + (b"" if index else _shortest(name)) + _shortest(value)
+            first = encode_integer(index, 0x0F, 0x00)
         else:
-            coded = encode_integer(index, 0x0F, 0x10)
-        if not index:
-            coded += _string(name)
-        return coded + _string(value)
+            first = encode_integer(index, 0x0F, 0x10)
+        return first + (b"" if index else _plain(name)) + _plain(value)
 
     def _insert(self, key: tuple[bytes, bytes], size: int) -> None:
         self._evict(self._max_table_bytes - size)
@@ -164,7 +182,7 @@ class Encoder:
         self._fields[key] = self._inserted
         self._inserted += 1
         self._size += size
-        self._blocks.clear()
+        self._known.clear()
 
     def _evict(self, size: int) -> None:
         while self._size > size:
@@ -173,8 +191,12 @@ class Encoder:
             self._size -= len(name) + len(value) + ENTRY_OVERHEAD
 
 
-def _string(text: bytes) -> bytes:
+def _shortest(text: bytes) -> bytes:
     coded = huffman_encode(text)
     if len(coded) < len(text):
         return encode_integer(len(coded), 0x7F, 0x80) + coded
+    return _plain(text)
+
+
+def _plain(text: bytes) -> bytes:
     return encode_integer(len(text), 0x7F, 0x00) + text

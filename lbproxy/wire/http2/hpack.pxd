@@ -1,9 +1,15 @@
 cimport cython
 
 from lbproxy.wire.http2.fieldline cimport FieldLine
+from lbproxy.wire.http2.huffman cimport decode as huffman_decode
 
 cdef int _MAX_SIZE_UPDATES
 cdef tuple _STATIC
+cdef int _STATIC_ENTRIES
+cdef frozenset _SECRETS
+cdef int _MAX_KNOWN, _MAX_KNOWN_BYTES
+cdef dict _known
+cdef list _OCTETS
 
 
 cdef class Decoder:
@@ -26,10 +32,14 @@ cdef class Decoder:
     cpdef list decode(self, bytes block)
     @cython.locals(block=bytes, at=Py_ssize_t, value=cython.longlong, shift=cython.int, octet=cython.int, end=Py_ssize_t)
     cdef long long _integer(self, int mask) except -1
-    @cython.locals(length=cython.longlong, huffman=cython.bint, start=Py_ssize_t, end=Py_ssize_t, text=bytes)
+    @cython.locals(huffman=cython.bint, length=Py_ssize_t, text=bytes)
     cdef bytes _string(self)
-    @cython.locals(index=cython.longlong, name=bytes)
+    @cython.locals(length=cython.longlong)
+    cdef Py_ssize_t _skip_string(self) except -1
+    @cython.locals(start=Py_ssize_t, index=cython.longlong, octets=bytes, field=FieldLine)
     cdef FieldLine _literal(self, int mask)
+    @cython.locals(index=cython.longlong, name=bytes)
+    cdef FieldLine _read_literal(self, int mask)
     @cython.locals(entries=list, back=cython.longlong)
     cdef FieldLine _entry(self, long long index)
     cdef _insert(self, FieldLine field)

@@ -85,8 +85,17 @@ STATIC_TABLE = (
 """RFC 7541 appendix A; the first one has index 1."""
 
 STATIC_ENTRIES = len(STATIC_TABLE)
+_STATIC_ENTRIES = STATIC_ENTRIES  # compiled, a number in C
 
 _STATIC = tuple(FieldLine(name, value) for name, value in STATIC_TABLE)
+
+_SECRETS = frozenset((b"authorization", b"cookie", b"proxy-authorization", b"set-cookie"))
+_MAX_KNOWN = 512
+"""Literals whose field is kept.  Peers that send none to be remembered repeat most of what they send."""
+_MAX_KNOWN_BYTES = 128
+"""Of one of them."""
+_known: dict[bytes, FieldLine] = {}
+"""What literals decode to that depend on no table, and hold no secret: by their octets, of all connections."""
 
 
 class Decoder:
@@ -168,29 +177,52 @@ class Decoder:
 
     def _string(self) -> bytes:
         """Section 5.2."""
-        if self._at >= len(self._block):
-            raise _fault("a field without a string")
-        huffman = self._block[self._at] >= 0x80
-        length = self._integer(0x7F)
-        start = self._at
-        end = start + length
-        if end > len(self._block):
-            raise _fault("a string longer than its block")
-        self._at = end
-        text = self._block[start:end]
+        huffman = self._at < len(self._block) and self._block[self._at] >= 0x80
+        length = self._skip_string()
+        text = self._block[self._at - length : self._at]
         return huffman_decode(text) if huffman else text
 
+    def _skip_string(self) -> int:
+        """Go behind a string; returns its length."""
+        if self._at >= len(self._block):
+            raise _fault("a field without a string")
+        length = self._integer(0x7F)
+        if length > len(self._block) - self._at:
+            raise _fault("a string longer than its block")
+        self._at += length
+        return length
+
     def _literal(self, mask: int) -> FieldLine:
+        start = self._at
+        index = self._integer(mask)
+        if index > _STATIC_ENTRIES:
+            return FieldLine(self._entry(index).name, self._string())
+        if not index:
+            self._skip_string()
+        self._skip_string()
+        octets = self._block[start : self._at]
+        field = _known.get(octets)
+        if field is None:
+            self._at = start
+            field = self._read_literal(mask)
+            # one that is never to be remembered may be secret (section 6.2.3)
+            if len(octets) <= _MAX_KNOWN_BYTES and not octets[0] & 0xF0 == 0x10 and field.name not in _SECRETS:
+                if len(_known) >= _MAX_KNOWN:
+                    _known.clear()
+                _known[octets] = field
+        return field
+
+    def _read_literal(self, mask: int) -> FieldLine:
         index = self._integer(mask)
         name = self._entry(index).name if index else self._string()
         return FieldLine(name, self._string())
 
     def _entry(self, index: int) -> FieldLine:
         """Section 2.3.3."""
-        if 0 < index <= STATIC_ENTRIES:
+        if 0 < index <= _STATIC_ENTRIES:
             return _STATIC[index - 1]
         entries = self._entries
-        back = index - STATIC_ENTRIES
+        back = index - _STATIC_ENTRIES
         if not 0 < back <= len(entries):
             raise _fault(f"no entry {index}")
         return entries[len(entries) - back]
@@ -226,10 +258,13 @@ def _fault(message: str) -> ConnectionFault:
     return ConnectionFault(message, COMPRESSION_ERROR, "BadHpack")
 
 
+_OCTETS = [bytes((octet,)) for octet in range(256)]
+
+
 def encode_integer(value: int, mask: int, flags: int) -> bytes:
     """Section 5.1; ``flags`` are the bits before the prefix."""
     if value < mask:
-        return bytes((flags | value,))
+        return _OCTETS[flags | value]
     coded = bytearray((flags | mask,))
     value -= mask
     while value >= 0x80:
