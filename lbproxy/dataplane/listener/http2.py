@@ -291,7 +291,7 @@ class Http2Connection(StreamProtocol):
         if self._life == _CLOSING:
             return
         if codec.blocked:
-            if codec.pending_bytes > _MAX_UNSENT and not self._unread:
+            if codec.pending_bytes() > _MAX_UNSENT and not self._unread:
                 self._unread = True
                 self._transport.pauseProducing()
             return

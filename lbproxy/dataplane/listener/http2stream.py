@@ -43,13 +43,14 @@ class ClientStream(Downstream):
 
     def __init__(self, connection: Http2Connection, stream: Stream) -> None:
         self._connection = connection
-        self._codec = connection.codec
+        self._codec = self._connection.codec
         self.stream = stream
-        self.host = connection.host
-        self.port = connection.port
-        self.scheme = connection.scheme
-        self.listener_port = connection.listener_port
-        self.clock = connection.clock
+        # compiled, this way they are read in C
+        self.host = self._connection.host
+        self.port = self._connection.port
+        self.scheme = self._connection.scheme
+        self.listener_port = self._connection.listener_port
+        self.clock = self._connection.clock
         self.exchange: Exchange | None = None
         self.deadline = NEVER
         self.seen_sent = 0

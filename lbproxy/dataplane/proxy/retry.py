@@ -93,6 +93,7 @@ class Retrying:
         """``call_later`` is a reactor's, ``seconds`` a clock; with ``is_grpc`` requests may bring their deadlines."""
         self.is_grpc = is_grpc
         self.policy = policy
+        self._is_default = policy.is_default
         self._workers = workers
         self._seconds = seconds
         self._changed: dict[RetryChange, Retrying] = {}
@@ -107,7 +108,7 @@ class Retrying:
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to keep account of; a request by gRPC may bring its own deadline."""
-        return self.policy.is_default and not self.is_grpc
+        return self._is_default and not self.is_grpc
 
     def changed(self, change: RetryChange) -> Retrying:
         """The same with what a rule has otherwise, and with the same budget."""
@@ -120,8 +121,10 @@ class Retrying:
             self._changed[change] = found
         return found
 
-    def begin(self, exchange: Exchange) -> Tries:
-        """Keep account of this request from now on."""
+    def begin(self, exchange: Exchange) -> Tries | None:
+        """Keep account of this request from now on; None where there is nothing to keep account of."""
+        if self._is_default and not exchange.head.field_values(b"grpc-timeout"):
+            return None
         self.budget.request()
         return Tries(self, exchange)
 

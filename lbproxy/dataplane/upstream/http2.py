@@ -313,7 +313,7 @@ class Http2Connection(StreamProtocol):
 
     def flush(self) -> None:
         """Have what gathered written at the end of this turn, with what other streams add to it."""
-        if not self._due and not self._gathering and self.codec.pending_bytes:
+        if not self._due and not self._gathering and self.codec.pending_bytes():
             self._due = True
             _TURNS.at_end(self)
 
@@ -323,7 +323,7 @@ class Http2Connection(StreamProtocol):
         self._write()
 
     def _write(self) -> None:
-        if not self._closing and self.codec.pending_bytes:
+        if not self._closing and self.codec.pending_bytes():
             self._transport.write(self.codec.data_to_send())
 
     # The transport's producer

@@ -7,6 +7,7 @@ let `wire.http.message` read it.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 from itertools import product
 
@@ -146,6 +147,7 @@ def _name_of(line: bytes) -> bytes:
     return line.partition(b":")[0]
 
 
+@lru_cache(maxsize=256)
 def check_trailer(name: bytes) -> None:
     """Refuse a field, by its name in lower case, that must not stand in a trailer section."""
     if name.replace(b"_", b"-") in FORBIDDEN_TRAILERS or name.startswith(b"x-forwarded-"):

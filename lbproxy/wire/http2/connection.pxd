@@ -3,13 +3,15 @@ cimport cython
 from lbproxy.native._http1 cimport RequestHead as CRequestHead, ResponseHead as CResponseHead
 from lbproxy.wire.http2.control cimport Control
 from lbproxy.wire.http2.events cimport Event
+from lbproxy.wire.http2.heads cimport request_head, response_head, trailer_lines
 from lbproxy.wire.http2.hpack cimport Decoder
-from lbproxy.wire.http2.stream cimport Stream
+from lbproxy.wire.http2.stream cimport Stream, next_state
 
 cdef int ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_HEAD_BYTES, GOAWAY, HEADERS, MAX_FRAME_BYTES, PADDED, PING
 cdef int PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE, WITH_PRIORITY
 cdef int CLOSED, HEAD_AWAITED, NOT_ALLOWED, RECEIVE_END, RECEIVE_HEADERS
 cdef int _MAX_BLOCK_BYTES, _MAX_CONTINUATIONS
+cdef int _REQUEST, _RESPONSE, _CONTENT
 
 
 cdef class Connection(Control):

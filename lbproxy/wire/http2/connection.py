@@ -76,6 +76,11 @@ _MAX_BLOCK_BYTES = MAX_FIELDS_BYTES + 16384
 """Of a header block as it comes: what it stands for is bounded too, but Huffman's code can make text longer."""
 _MAX_CONTINUATIONS = 32
 
+# compiled, numbers in C
+_REQUEST = kinds.REQUEST
+_RESPONSE = kinds.RESPONSE
+_CONTENT = kinds.DATA
+
 
 class Connection(Control):
     """One end of a connection."""
@@ -324,7 +329,7 @@ class Connection(Control):
             self._refuse(stream, error, fields)
             return
         stream.awaited = head.content_length
-        event = self._event(kinds.REQUEST, stream)
+        event = self._event(_REQUEST, stream)
         event.head = head
         event.head_bytes = size
         event.ended = ended
@@ -352,7 +357,7 @@ class Connection(Control):
             return
         bodiless = stream.is_head or head.status == 304 or head.status == 204
         stream.awaited = -1 if head.content_length < 0 else 0 if bodiless else head.content_length
-        event = self._event(kinds.RESPONSE, stream)
+        event = self._event(_RESPONSE, stream)
         event.head = head
         if ended:
             self._receive_end(stream, event)
@@ -452,7 +457,7 @@ class Connection(Control):
         """The event that takes what comes now: the one before it, if it was not handed on yet."""
         event = stream.event
         if event is None:
-            event = self._event(kinds.DATA, stream)
+            event = self._event(_CONTENT, stream)
         return event
 
 

@@ -3,6 +3,9 @@ cimport cython
 from lbproxy.wire.http2.hpack cimport encode_integer
 from lbproxy.wire.http2.huffman cimport encode as huffman_encode
 
+cdef dict _STATIC_FIELDS, _STATIC_NAMES
+cdef frozenset _REMEMBERED
+
 
 cdef class Encoder:
     cdef long long _max_table_bytes, _smallest, _inserted, _size

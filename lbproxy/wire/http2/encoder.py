@@ -4,9 +4,9 @@ It takes field lines as HTTP/1.1 has them and remembers in the dynamic table wha
 names: not what is another one in each message, which would only push the rest out, and never cookies or credentials,
 which one client could otherwise guess on a connection that it shares with others (section 7.1).
 
-Whole blocks repeat as well, and lines of blocks that do not.  What they were encoded to stays right as long as the table
-is as it was then.  Only what is remembered is Huffman-coded: what is written each time would cost more time on both sides
-than its octets are worth.
+Whole blocks repeat as well, and lines of blocks that do not.  What they were encoded to stays right as long as the
+table is as it was then.  Only what is remembered is Huffman-coded: what is written each time would cost more time on
+both sides than its octets are worth.
 """
 
 from __future__ import annotations

@@ -3,14 +3,17 @@ cimport cython
 from lbproxy.wire.http2.encoder cimport Encoder
 
 
+cdef bytes _NO_HEAD
+
 
 cdef class FrameWriter:
     cdef bytearray _out
     cdef Encoder _encoder
     cdef Py_ssize_t _max_data
 
+    cpdef Py_ssize_t pending_bytes(self) except -1
     cpdef bytes data_to_send(self)
-    @cython.locals(out=bytearray)
+    @cython.locals(out=bytearray, at=Py_ssize_t)
     cdef _frame(self, long long length, int kind, int flags, long long number)
     @cython.locals(out=bytearray)
     cdef _word(self, long long value)

@@ -41,6 +41,8 @@ DEFAULT_WINDOW = 65535
 MAX_WINDOW = 2**31 - 1
 MAX_STREAM_ID = 2**31 - 1
 
+_NO_HEAD = bytes(FRAME_HEAD_BYTES)
+
 
 class FrameWriter:
     """Gathers frames until they are asked for, so that all of a turn go into one write."""
@@ -52,7 +54,6 @@ class FrameWriter:
         self._encoder = Encoder()
         self._max_data = MAX_FRAME_BYTES
 
-    @property
     def pending_bytes(self) -> int:
         """How much `data_to_send` would return."""
         return len(self._out)
@@ -66,12 +67,17 @@ class FrameWriter:
     def _frame(self, length: int, kind: int, flags: int, number: int) -> None:
         """The head of a frame; its payload is to follow."""
         out = self._out
-        out.append(length >> 16 & 255)
-        out.append(length >> 8 & 255)
-        out.append(length & 255)
-        out.append(kind)
-        out.append(flags)
-        self._word(number)
+        at = len(out)
+        out += _NO_HEAD
+        out[at] = length >> 16 & 255
+        out[at + 1] = length >> 8 & 255
+        out[at + 2] = length & 255
+        out[at + 3] = kind
+        out[at + 4] = flags
+        out[at + 5] = number >> 24 & 255
+        out[at + 6] = number >> 16 & 255
+        out[at + 7] = number >> 8 & 255
+        out[at + 8] = number & 255
 
     def _word(self, value: int) -> None:
         out = self._out

@@ -3,7 +3,7 @@ cimport cython
 from lbproxy.wire.http2.fieldline cimport FieldLine
 from lbproxy.wire.http2.huffman cimport decode as huffman_decode
 
-cdef int _MAX_SIZE_UPDATES
+cdef int _MAX_SIZE_UPDATES, _MAX_FIELDS, _MAX_FIELDS_BYTES
 cdef tuple _STATIC
 cdef int _STATIC_ENTRIES
 cdef frozenset _SECRETS

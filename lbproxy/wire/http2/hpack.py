@@ -14,6 +14,9 @@ from lbproxy.wire.http2.huffman import decode as huffman_decode
 DEFAULT_TABLE_BYTES = 4096
 """Of a dynamic table, as long as no setting says otherwise (RFC 9113 section 6.5.2)."""
 
+_MAX_FIELDS = MAX_FIELDS  # compiled, numbers in C
+_MAX_FIELDS_BYTES = MAX_FIELDS_BYTES
+
 _MAX_SIZE_UPDATES = 2
 """At the beginning of a block: the smallest and the last (RFC 7541 section 4.2)."""
 
@@ -147,7 +150,7 @@ class Decoder:
                 field = self._literal(0x0F)
             count += 1
             total += field.size
-            if count > MAX_FIELDS or total > MAX_FIELDS_BYTES:
+            if count > _MAX_FIELDS or total > _MAX_FIELDS_BYTES:
                 self.too_large = True
             else:
                 fields.append(field)
@@ -206,7 +209,7 @@ class Decoder:
             self._at = start
             field = self._read_literal(mask)
             # one that is never to be remembered may be secret (section 6.2.3)
-            if len(octets) <= _MAX_KNOWN_BYTES and not octets[0] & 0xF0 == 0x10 and field.name not in _SECRETS:
+            if len(octets) <= _MAX_KNOWN_BYTES and octets[0] & 0xF0 != 0x10 and field.name not in _SECRETS:
                 if len(_known) >= _MAX_KNOWN:
                     _known.clear()
                 _known[octets] = field
@@ -265,8 +268,10 @@ def encode_integer(value: int, mask: int, flags: int) -> bytes:
     """Section 5.1; ``flags`` are the bits before the prefix."""
     if value < mask:
         return _OCTETS[flags | value]
-    coded = bytearray((flags | mask,))
     value -= mask
+    if value < 0x80:
+        return _OCTETS[flags | mask] + _OCTETS[value]
+    coded = bytearray((flags | mask,))
     while value >= 0x80:
         coded.append(value & 0x7F | 0x80)
         value >>= 7

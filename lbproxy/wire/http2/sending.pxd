@@ -4,7 +4,7 @@ from lbproxy.wire.http2.abuse cimport Score
 from lbproxy.wire.http2.encoder cimport Encoder
 from lbproxy.wire.http2.events cimport Event
 from lbproxy.wire.http2.frames cimport FrameWriter
-from lbproxy.wire.http2.stream cimport Stream
+from lbproxy.wire.http2.stream cimport Stream, next_state
 from lbproxy.native._http1 cimport RequestHead as CRequestHead
 
 cdef int FRAME_HEAD_BYTES, PING, RST_STREAM, WINDOW_UPDATE
@@ -39,7 +39,7 @@ cdef class Sending(FrameWriter):
         bint ended,
         bytes protocol=*,
     )
-    @cython.locals(encoder=Encoder, block=bytes)
+    @cython.locals(encoder=Encoder, block=list, joined=bytes)
     cpdef Py_ssize_t send_response(self, Stream stream, int status, bytes lines, long long content_length, bint ended) except -1
     cdef _check_sending(self, Stream stream)
     cdef _sent_end(self, Stream stream)

@@ -165,15 +165,18 @@ class Sending(FrameWriter):
         """Start an answer, a 1xx too; ``lines`` as in `send_request`.  Returns how many bytes the head takes."""
         self._check_sending(stream)
         encoder = self._encoder
-        block = encoder.begin()
-        block += _STATUS_CODES.get(status) or encoder.field(b":status", b"%d" % status)
-        block += encoder.lines(lines)
+        block = [
+            encoder.begin(),
+            _STATUS_CODES.get(status) or encoder.field(b":status", b"%d" % status),
+            encoder.lines(lines),
+        ]
         if content_length >= 0:
-            block += encoder.field(b"content-length", b"%d" % content_length)
-        self._write_block(stream.id, block, ended)
+            block.append(encoder.field(b"content-length", b"%d" % content_length))
+        joined = b"".join(block)
+        self._write_block(stream.id, joined, ended)
         if ended:
             self._sent_end(stream)
-        return FRAME_HEAD_BYTES + len(block)
+        return FRAME_HEAD_BYTES + len(joined)
 
     def _check_sending(self, stream: Stream) -> None:
         if next_state(stream.state, SEND_HEADERS) == NOT_ALLOWED or stream.end_queued:
