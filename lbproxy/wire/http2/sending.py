@@ -203,12 +203,9 @@ class Sending(FrameWriter):
         """
         self._check_sending(stream)
         size = len(data)
-        if (
-            size <= stream.send_window
-            and size <= self._send_window
-            and not stream.queued
-            and (not self.blocked or not size)
-        ):
+        if not stream.queued and (
+            not size or (size <= stream.send_window and size <= self._send_window and not self.blocked)
+        ):  # section 6.9.1: an end without content needs no window, which SETTINGS may have made negative
             if size or ended:
                 self._send_content(stream, data, ended)
                 if ended:
