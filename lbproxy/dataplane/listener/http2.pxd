@@ -45,7 +45,7 @@ cdef class Http2Connection(StreamProtocol):
     cdef _handle(self, Event event, double now)
     cdef _lose_streams(self)
     cpdef send_soon(self)
-    @cython.locals(codec=Connection, data=bytes)
+    @cython.locals(client=ClientStream, codec=Connection, data=bytes)
     cpdef turn_ended(self)
     cdef _give_up_stalled(self)
     @cython.locals(

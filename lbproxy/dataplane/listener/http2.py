@@ -290,6 +290,10 @@ class Http2Connection(StreamProtocol):
         codec = self.codec
         if self._life == _CLOSING:
             return
+        if self._takers:
+            for client in list(self._takers):
+                if not client.stream.queued:  # of an answer's end, taken or given up, nobody tells
+                    self.no_longer_taking(client)
         if codec.blocked:
             if codec.pending_bytes > _MAX_UNSENT and not self._unread:
                 self._unread = True

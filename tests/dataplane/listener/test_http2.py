@@ -544,6 +544,27 @@ def test_content_that_comes_steadily_may_take_long() -> None:
     assert client.answer_to(stream).status == 0
 
 
+def test_a_client_that_has_taken_the_end_of_an_answer_is_not_waited_for() -> None:
+    """Nor one whose answer was cut; other requests of the connection may take as long as they want."""
+    for length in (50, 100):
+        world, client = connect(**SLOW)
+        client.transport.deliver(settings((4, 10)) + headers(1, GET))
+        target = world.target()
+        target.deliver(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + bytes(50))
+        if length == 50:
+            client.transport.deliver(frame(8, 0, 1, (40).to_bytes(4, "big")) + headers(3, GET) + settings((4, 1000)))
+        else:
+            target.reset()
+            client.transport.deliver(headers(3, GET) + settings((4, 1000)))
+            target = world.target()
+        world.wait(25)
+        assert client.transport.connected, length
+        client.transport.take()
+        target.deliver(answer(b"late"))
+        world.turn()
+        assert frames(client.transport.take())[-1].payload == b"late"
+
+
 def test_a_client_that_sips_is_cut_off() -> None:
     world, client = connect(**SLOW)
     client.transport.deliver(settings((4, 10)) + headers(1, GET))
