@@ -72,6 +72,7 @@ class ClientStream(Downstream):
             self._key = base64.b64encode(os.urandom(16))
             head.forwarded += b"Sec-WebSocket-Key: %b\r\n" % self._key
         self._early = []
+        self._codec.hold(self.stream)  # nobody takes more than its window of that
 
     def received(self, event: Event) -> None:
         """More of the request, or of what goes through its tunnel."""
@@ -213,6 +214,7 @@ class ClientStream(Downstream):
         # RFC 8441 section 5: what is 101 in HTTP/1.1 is 200 here
         exchange.sent_bytes += self._codec.send_response(self.stream, 200, fields, -1, False)
         self._connection.send_soon()
+        self.resume_request()  # first, for what is there already may be more than the target takes at once
         early, self._early = self._early, None
         if early:
             exchange.request_data(b"".join(early))

@@ -802,6 +802,22 @@ def test_a_client_that_gives_up_before_its_websocket_stands() -> None:
     assert client.answer_to(stream).reset == CANCEL
 
 
+def test_what_comes_before_a_websocket_stands_is_bounded() -> None:
+    world, client = connect()
+    stream = client.request("/chat", method="CONNECT", protocol=b"websocket", ended=False)
+    client.send(stream, bytes(3 * STREAM_WINDOW))
+    assert stream.queued == 2 * STREAM_WINDOW, "no more than its window was asked for"
+    target = world.target()
+    target.full = True
+    target.deliver(SWITCH % accept_of(target.take()))
+    client.move()
+    assert stream.queued >= STREAM_WINDOW
+    target.drain()
+    client.move()
+    assert stream.queued == 0
+    assert target.take().count(b"\0") == 3 * STREAM_WINDOW
+
+
 def test_a_quiet_websocket_ends() -> None:
     world, client = connect(idle_timeout_seconds=5.0)
     stream = client.request("/chat", method="CONNECT", protocol=b"websocket", ended=False)
