@@ -399,7 +399,10 @@ class Http2Connection(StreamProtocol):
         refused.sent_bytes = self.codec.send_response(stream, error.status, fields, len(body), alone)
         if not alone:
             refused.sent_bytes += len(body)
-            self.codec.send_data(stream, body, True)
+            if not self.codec.send_data(stream, body, True):
+                client = stream.owner = ClientStream(self, stream)
+                self.taking(client)
+                client.await_taken()
         self._runtime.finished(refused)
 
     def _note_malformed(self, stream: Stream, error: RemoteProtocolError, now: float) -> None:

@@ -28,5 +28,6 @@ cdef class ClientStream(Downstream):
     cpdef was_reset(self, bint faulty)
     cpdef writable(self)
     cpdef timed_out(self)
+    cpdef await_taken(self)
     cdef _send(self, bytes data, bint ended)
     cdef _reset(self, int code)

@@ -120,6 +120,12 @@ class ClientStream(Downstream):
         else:
             self._reset(CANCEL)
 
+    def await_taken(self) -> None:
+        """The end of the answer waits for the client."""
+        self.deadline = at = self.clock.now() + self._connection.idle_timeout()
+        self.seen_sent = self.stream.sent
+        self._connection.look_by(at)
+
     # The exchange calls
 
     def wall_time(self) -> float:
@@ -237,10 +243,7 @@ class ClientStream(Downstream):
         connection.no_longer_giving(self)
         stream = self.stream
         if stream.end_queued:
-            # the end of the answer waits for the client
-            self.deadline = at = self.clock.now() + connection.idle_timeout()
-            self.seen_sent = stream.sent
-            connection.look_by(at)
+            self.await_taken()
             return
         if stream.state != CLOSED:
             self._reset(CANCEL)

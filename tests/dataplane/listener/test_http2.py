@@ -511,6 +511,17 @@ def test_a_window_that_stays_shut_ends_the_stream() -> None:
         assert world.in_flight == 0
 
 
+def test_a_window_that_stays_shut_for_a_refusal_ends_the_stream_too() -> None:
+    world, client = connect(idle_timeout_seconds=5.0)
+    client.transport.deliver(settings((4, 0)) + headers(1, [*GET[:2], (":authority", "a b"), GET[3]]))
+    world.turn()
+    client.transport.take()
+    world.wait(5.3)
+    assert 3 in {f.kind for f in frames(client.transport.take())}
+    world.wait(8)
+    assert not client.transport.connected
+
+
 def test_a_window_that_opens_now_and_then_is_waited_for() -> None:
     world, client = connect(idle_timeout_seconds=5.0)
     client.transport.deliver(settings((4, 0)) + headers(1, GET))
