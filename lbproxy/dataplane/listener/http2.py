@@ -187,7 +187,7 @@ class Http2Connection(StreamProtocol):
                 return
         if not codec.is_reading_head:
             self._head_by = NEVER
-        elif self._head_by == NEVER:
+        elif self._head_by == NEVER or codec.begins_head:
             self._head_by = now + self._runtime.header_timeout
             self.look_by(self._head_by)
         if not codec.streams:

@@ -91,6 +91,7 @@ class Connection(Control):
         "_max_streams",
         "_preface_left",
         "_skipped",
+        "begins_head",
     )
 
     def __init__(self, client: bool, max_streams: int = MAX_STREAMS) -> None:
@@ -99,6 +100,8 @@ class Connection(Control):
         self._max_streams = max_streams
         self._decoder = Decoder()
         self._input = b""
+        self.begins_head = False
+        """Whether what `is_reading_head` tells of began to come with the last data only."""
         self._preface_left = 0 if client else len(PREFACE)
         self._skipped = False
         """Whether the client has left out numbers of streams, which are closed then."""
@@ -141,6 +144,8 @@ class Connection(Control):
         if self._input:
             data = self._input + data
             self._input = b""
+        begun = self._block_stream
+        ready = self._peer_ready
         try:
             at = self._read_preface(data) if self._preface_left else 0
             at = self._read_frames(data, at)
@@ -151,6 +156,7 @@ class Connection(Control):
             raise
         if at < len(data):
             self._input = data[at:] if at else data
+        self.begins_head = ready and at > 0 and (self._block_stream != begun or not begun)
         self._handed_id = self._last_id
         return self._take_events()
 

@@ -442,6 +442,27 @@ def test_an_idle_connection_is_closed_with_goaway() -> None:
     assert not client.transport.connected
 
 
+def test_each_head_has_its_own_time() -> None:
+    """Where the end of one and the beginning of the next come together; but not each frame of one."""
+    fixed = [*GET[:3], (":path", "/fixed")]
+    world, client = connect(request_header_timeout_seconds=3.0)
+    client.transport.deliver(headers(1, fixed)[:12])
+    for number in range(3, 13, 2):
+        world.wait(2)
+        client.transport.deliver(headers(number - 2, fixed)[12:] + headers(number, fixed)[:12])
+    assert client.transport.connected
+    world.wait(3.2)
+    assert client.transport.write_closed
+
+    world, client = connect(request_header_timeout_seconds=3.0)
+    client.transport.deliver(headers(1, fixed, 1))
+    for _ in range(3):
+        assert client.transport.connected
+        world.wait(1.1)
+        client.transport.deliver(frame(9, 0, 1, b""))
+    assert client.transport.write_closed
+
+
 def test_a_head_must_come_in_time() -> None:
     world, client = connect(request_header_timeout_seconds=3.0)
     client.transport.deliver(headers(1, GET)[:20])
