@@ -39,7 +39,9 @@ cdef class Http2Connection(StreamProtocol):
     cdef bint _due, _half_closed, _unread
     cdef long long _requests_left, _untaken, _received
 
-    @cython.locals(now=cython.double, codec=Connection, events=list, event=Event)
+    @cython.locals(
+        now=cython.double, busy=cython.bint, codec=Connection, events=list, event=Event, last_id=cython.longlong
+    )
     cpdef dataReceived(self, bytes data)
     @cython.locals(kind=cython.int, stream=Stream, client=ClientStream)
     cdef _handle(self, Event event, double now)

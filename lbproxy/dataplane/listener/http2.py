@@ -174,6 +174,8 @@ class Http2Connection(StreamProtocol):
         now = self.clock.now()
         self._runtime = self._front.runtime
         codec = self.codec
+        last_id = codec.last_id
+        busy = len(codec.streams) > 0
         gathering = not self._due
         self._due = True  # all that follows goes into one write
         try:
@@ -190,8 +192,8 @@ class Http2Connection(StreamProtocol):
         elif self._head_by == NEVER or codec.begins_head:
             self._head_by = now + self._runtime.header_timeout
             self.look_by(self._head_by)
-        if not codec.streams:
-            self.request_done()
+        if not codec.streams and (busy or codec.last_id != last_id):
+            self.request_done()  # without requests, what comes (PING, say) leaves the connection idle
         if gathering:
             _TURNS.at_end(self)
 

@@ -442,6 +442,27 @@ def test_an_idle_connection_is_closed_with_goaway() -> None:
     assert not client.transport.connected
 
 
+def test_a_connection_is_idle_whatever_pings_it_sends() -> None:
+    world, client = connect(idle_timeout_seconds=5.0)
+    client.request("/fixed")
+    for _ in range(4):
+        world.wait(1.2)
+        client.transport.deliver(frame(PING, 0, 0, bytes(8)) + frame(8, 0, 0, (5).to_bytes(4, "big")))
+    world.wait(0.4)
+    client.move()
+    assert client.goaways == [(1, NO_ERROR)]
+    assert world.counters.closed == {"IdleTimeout": 1}
+
+
+def test_requests_that_are_answered_at_once_keep_a_connection_busy() -> None:
+    world, client = connect(idle_timeout_seconds=5.0)
+    for _ in range(4):
+        client.request("/fixed")
+        world.wait(4)
+        client.transport.deliver(frame(PING, 0, 0, bytes(8)))
+    assert client.transport.connected
+
+
 def test_each_head_has_its_own_time() -> None:
     """Where the end of one and the beginning of the next come together; but not each frame of one."""
     fixed = [*GET[:3], (":path", "/fixed")]
