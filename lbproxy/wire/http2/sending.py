@@ -35,10 +35,10 @@ _MAX_RESET = 1000
 _UPDATES_AHEAD = 100
 _MAX_UPDATES_AHEAD = 2000
 _UPDATES_FOR_DATA = 3
-"""WINDOW_UPDATE frames that a peer may send at the beginning, save up, and for each stream and each DATA frame:
-one is for the stream, one for the connection."""
+"""WINDOW_UPDATE and PING frames that a peer may send at the beginning, save up, and for each stream and each DATA
+frame: an update is for the stream, one for the connection, and with a PING gRPC measures how much is on its way."""
 _SMALL_DATA = 1024
-"""A DATA frame below this gives no right to updates: a window that is opened by the octet makes many of them."""
+"""A DATA frame below this gives no right to them if it is a part only: a window opened by the octet makes many."""
 
 _STATUS_CODES = {200: b"\x88", 204: b"\x89", 206: b"\x8a", 304: b"\x8b", 400: b"\x8c", 404: b"\x8d", 500: b"\x8e"}
 """RFC 7541 appendix A."""
@@ -207,6 +207,7 @@ class Sending(FrameWriter):
             not size or (size <= stream.send_window and size <= self._send_window and not self.blocked)
         ):  # section 6.9.1: an end without content needs no window, which SETTINGS may have made negative
             if size or ended:
+                self._allow_updates()
                 self._send_content(stream, data, ended)
                 if ended:
                     self._sent_end(stream)
@@ -237,8 +238,6 @@ class Sending(FrameWriter):
         self._send_window -= size
         stream.sent += size
         self.sent_bytes += size
-        if size >= _SMALL_DATA or ended:
-            self._allow_updates()
         self._write_data(stream.id, data, ended)
 
     def _allow_updates(self) -> None:
@@ -265,6 +264,8 @@ class Sending(FrameWriter):
             queue[0] = data[room:]
             data = data[:room]
         stream.queued -= len(data)
+        if len(data) >= _SMALL_DATA or not stream.queued:
+            self._allow_updates()
         if stream.queued:
             self._send_content(stream, data, False)
             return
