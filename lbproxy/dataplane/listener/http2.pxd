@@ -63,7 +63,7 @@ cdef class Http2Connection(StreamProtocol):
     cdef _start(self, Event event, double now)
     cdef _describe_tls(self, Exchange exchange)
     cdef bint _is_misdirected(self, bytes host) except -1
-    @cython.locals(body=bytes, client=ClientStream, fields=bytes, alone=cython.bint, refused=Exchange)
+    @cython.locals(body=bytes, client=ClientStream, fields=bytes, length=cython.longlong, refused=Exchange)
     cdef _refuse(self, Stream stream, error, CRequestHead head, double now, bint is_call)
     cdef _note_malformed(self, Stream stream, error, double now)
     @cython.locals(noted=Exchange)

@@ -310,7 +310,7 @@ class Http2Connection(StreamProtocol):
     def _give_up_stalled(self) -> None:
         """A client that has finished sending opens no window any more, so what waits for one never leaves."""
         for client in self._clients():
-            if client.stream.queued:
+            if client.stream.queued or client.exchange is None:
                 self.codec.reset(client.stream, CANCEL)
                 client.was_reset(False)
         if not self.codec.streams:
@@ -390,22 +390,26 @@ class Http2Connection(StreamProtocol):
         """Answer a request that could not be read, or must not be sent on; ``is_call`` by gRPC."""
         assert stream is not None
         refused = self._note(stream, error, head, now)
+        body = b""
         if is_call:
             fields = self._runtime.call_refusal(refused, error.status, _WALL.now())
             refused.status = 200
-            refused.sent_bytes = self.codec.send_response(stream, 200, fields, -1, True)
-            self._runtime.finished(refused)
-            return
-        fields, body = self._runtime.refusal(refused, error.status, _WALL.now())
-        alone = head.method == b"HEAD"
-        refused.sent_bytes = self.codec.send_response(stream, error.status, fields, len(body), alone)
-        if not alone:
+            length = -1
+        else:
+            fields, body = self._runtime.refusal(refused, error.status, _WALL.now())
+            length = len(body)
+            if head.method == b"HEAD":
+                body = b""
+        refused.sent_bytes = self.codec.send_response(stream, refused.status, fields, length, not body)
+        if body:
             refused.sent_bytes += len(body)
-            if not self.codec.send_data(stream, body, True):
-                client = stream.owner = ClientStream(self, stream)
-                self.taking(client)
-                client.await_taken()
+            self.codec.send_data(stream, body, True)
         self._runtime.finished(refused)
+        if stream.state != CLOSED:
+            client = stream.owner = ClientStream(self, stream)
+            client.await_end()
+            if stream.queued:
+                self.taking(client)
 
     def _note_malformed(self, stream: Stream, error: RemoteProtocolError, now: float) -> None:
         """A request that was reset for what it is still has its line in the log."""

@@ -13,7 +13,7 @@ from lbproxy.dataplane.proxy.exchange import Downstream, Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.native.clock import Clock
 from lbproxy.wire.http2.errors import CANCEL, INTERNAL_ERROR
-from lbproxy.wire.http2.stream import CLOSED, Stream
+from lbproxy.wire.http2.stream import CLOSED, HALF_CLOSED_LOCAL, Stream
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.listener.http2 import Http2Connection
@@ -120,8 +120,8 @@ class ClientStream(Downstream):
         else:
             self._reset(CANCEL)
 
-    def await_taken(self) -> None:
-        """The end of the answer waits for the client."""
+    def await_end(self) -> None:
+        """The end of the answer waits for the client, or that of the request is still to come."""
         self.deadline = at = self.clock.now() + self._connection.idle_timeout()
         self.seen_sent = self.stream.sent
         self._connection.look_by(at)
@@ -242,8 +242,8 @@ class ClientStream(Downstream):
         connection = self._connection
         connection.no_longer_giving(self)
         stream = self.stream
-        if stream.end_queued:
-            self.await_taken()
+        if stream.end_queued or stream.state == HALF_CLOSED_LOCAL:
+            self.await_end()
             return
         if stream.state != CLOSED:
             self._reset(CANCEL)

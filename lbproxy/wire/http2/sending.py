@@ -184,8 +184,9 @@ class Sending(FrameWriter):
         stream.state = next_state(stream.state, SEND_END)
         if stream.state == CLOSED:
             self._close(stream)
-        elif not self._client:
-            # section 8.1: what is still to come of the request is not needed
+        elif not self._client and stream.awaited:
+            # section 8.1: what is still to come of the request is not needed; but where all of its content has come,
+            # its end is on the way, and some clients take a reset before that for a failure
             self.reset(stream, NO_ERROR)
         if not self._client:
             self._score.redeem()

@@ -258,6 +258,25 @@ def test_an_early_answer_ends_the_request() -> None:
 # What is refused
 
 
+def test_an_answer_to_all_of_the_content_is_not_early() -> None:
+    """Also where the request's end comes after it in a frame of its own, as httpx and others write it."""
+    world, client = connect(idle_timeout_seconds=5.0)
+    stream = client.request(method="POST", body=b"abc", ended=False, length=3)
+    world.target().deliver(answer())
+    got = client.answer_to(stream)
+    assert (got.status, got.ended, got.reset) == (200, True, None)
+    client.send(stream, b"", True)
+    assert client.answer_to(stream).reset is None
+    assert not world.front.connections.copy().pop().codec.streams
+
+    stream = client.request(method="POST", body=b"abc", ended=False, length=3)
+    world.target().deliver(answer())
+    world.wait(5.2)
+    assert client.answer_to(stream).reset == CANCEL
+    world.wait(8)
+    assert not client.transport.connected
+
+
 def test_what_http1_refuses_is_answered_alike() -> None:
     world, client = connect()
     stream = client.request(method="TRACE")
