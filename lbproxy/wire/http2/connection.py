@@ -357,7 +357,7 @@ class Connection(Control):
             stream.event = None
             return
         bodiless = stream.is_head or head.status == 304 or head.status == 204
-        stream.awaited = -1 if head.content_length < 0 else 0 if bodiless else head.content_length
+        stream.awaited = 0 if bodiless else head.content_length  # section 8.1.1: it has none, whatever it says
         event = self._event(kinds.RESPONSE, stream)
         event.head = head
         if ended:
