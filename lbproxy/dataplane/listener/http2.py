@@ -635,6 +635,9 @@ class Http2Connection(StreamProtocol):
         self._runtime.counters.faults[error.reason] += 1
         _log.debug("bad connection from {client}: {error}", client=self.host, error=error)
         self._close()
+        for stream in self.codec.untold:
+            if stream.owner is not None:
+                stream.owner.was_reset(False)
         self._lose_streams()
 
     def _say_goodbye(self) -> None:

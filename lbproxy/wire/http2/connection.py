@@ -92,6 +92,7 @@ class Connection(Control):
         "_preface_left",
         "_skipped",
         "begins_head",
+        "untold",
     )
 
     def __init__(self, client: bool, max_streams: int = MAX_STREAMS) -> None:
@@ -102,6 +103,8 @@ class Connection(Control):
         self._input = b""
         self.begins_head = False
         """Whether what `is_reading_head` tells of began to come with the last data only."""
+        self.untold: list[Stream] = []
+        """Streams that ended with the data that broke the connection, of which no event tells."""
         self._preface_left = 0 if client else len(PREFACE)
         self._skipped = False
         """Whether the client has left out numbers of streams, which are closed then."""
@@ -135,7 +138,8 @@ class Connection(Control):
         """Take bytes as they arrived, in any split; ``now`` is in seconds, by any clock that goes forward.
 
         Raises `RemoteProtocolError` when the connection cannot go on: GOAWAY is written and says that none of the
-        requests in these bytes were looked at; what has been handed on before is for the caller to end.
+        requests in these bytes were looked at; what has been handed on before is for the caller to end: `streams` and
+        `untold`.
         """
         events = self._events
         if self._failed:
@@ -151,6 +155,8 @@ class Connection(Control):
             at = self._read_frames(data, at)
         except ConnectionFault as fault:
             self._failed = True
+            ended = [event.stream for event in self._events if event.kind == kinds.RESET]
+            self.untold = [stream for stream in ended if stream is not None]
             self._events = []
             self._write_goaway(self._handed_id, fault.code)
             raise

@@ -346,6 +346,17 @@ def test_a_broken_connection_loses_its_requests_and_says_why() -> None:
     assert world.in_flight == 0
 
 
+def test_a_request_that_ends_in_the_read_that_breaks_the_connection_is_not_forgotten() -> None:
+    for end in (reset(1), frame(8, 0, 1, bytes(4))):
+        world, client = connect()
+        client.transport.deliver(headers(1, GET))
+        target = world.target()
+        client.transport.deliver(end + frame(6, 0, 1, bytes(8)))
+        assert target.ended == "aborted"
+        assert world.in_flight == 0
+        assert len(world.log.records) == 1
+
+
 def test_abuse_is_counted_by_its_cause() -> None:
     world, client = connect()
     for number in range(1, 1000, 2):
