@@ -422,6 +422,18 @@ def test_the_end_waits_behind_what_waits() -> None:
     assert not server.connection.streams
 
 
+def test_an_end_without_content_needs_no_window() -> None:
+    """Section 6.9.1; nor does it wait where a new initial window has made the stream's negative."""
+    server = Server((4, 5))
+    server.receive(headers(1, GET))
+    assert answer(server, 5)
+    server.receive(settings((4, 0)))
+    server.sent()
+    server.connection.send_end(server.connection.streams[1], b"")
+    assert [(f.kind, f.flags) for f in server.sent()] == [(DATA, END_STREAM)]
+    assert server.receive(window_update(1, 100)) == []
+
+
 def test_nothing_leaves_while_the_transport_is_full() -> None:
     server = Server()
     server.receive(headers(1, GET))

@@ -39,13 +39,15 @@ cdef class Http2Connection(StreamProtocol):
     cdef bint _due, _half_closed, _unread
     cdef long long _requests_left, _untaken, _received
 
-    @cython.locals(now=cython.double, codec=Connection, events=list, event=Event)
+    @cython.locals(
+        now=cython.double, busy=cython.bint, codec=Connection, events=list, event=Event, last_id=cython.longlong
+    )
     cpdef dataReceived(self, bytes data)
     @cython.locals(kind=cython.int, stream=Stream, client=ClientStream)
     cdef _handle(self, Event event, double now)
     cdef _lose_streams(self)
     cpdef send_soon(self)
-    @cython.locals(codec=Connection, data=bytes)
+    @cython.locals(client=ClientStream, codec=Connection, data=bytes)
     cpdef turn_ended(self)
     cdef _give_up_stalled(self)
     @cython.locals(
@@ -61,7 +63,7 @@ cdef class Http2Connection(StreamProtocol):
     cdef _start(self, Event event, double now)
     cdef _describe_tls(self, Exchange exchange)
     cdef bint _is_misdirected(self, bytes host) except -1
-    @cython.locals(body=bytes, fields=bytes, alone=cython.bint, refused=Exchange)
+    @cython.locals(body=bytes, client=ClientStream, fields=bytes, length=cython.longlong, refused=Exchange)
     cdef _refuse(self, Stream stream, error, CRequestHead head, double now, bint is_call)
     cdef _note_malformed(self, Stream stream, error, double now)
     @cython.locals(noted=Exchange)

@@ -174,6 +174,8 @@ class Http2Connection(StreamProtocol):
         now = self.clock.now()
         self._runtime = self._front.runtime
         codec = self.codec
+        last_id = codec.last_id
+        busy = len(codec.streams) > 0
         gathering = not self._due
         self._due = True  # all that follows goes into one write
         try:
@@ -187,11 +189,11 @@ class Http2Connection(StreamProtocol):
                 return
         if not codec.is_reading_head:
             self._head_by = NEVER
-        elif self._head_by == NEVER:
+        elif self._head_by == NEVER or codec.begins_head:
             self._head_by = now + self._runtime.header_timeout
             self.look_by(self._head_by)
-        if not codec.streams:
-            self.request_done()
+        if not codec.streams and (busy or codec.last_id != last_id):
+            self.request_done()  # without requests, what comes (PING, say) leaves the connection idle
         if gathering:
             _TURNS.at_end(self)
 
@@ -290,6 +292,10 @@ class Http2Connection(StreamProtocol):
         codec = self.codec
         if self._life == _CLOSING:
             return
+        if self._takers:
+            for client in list(self._takers):
+                if not client.stream.queued:  # of an answer's end, taken or given up, nobody tells
+                    self.no_longer_taking(client)
         if codec.blocked:
             if codec.pending_bytes() > _MAX_UNSENT and not self._unread:
                 self._unread = True
@@ -304,7 +310,7 @@ class Http2Connection(StreamProtocol):
     def _give_up_stalled(self) -> None:
         """A client that has finished sending opens no window any more, so what waits for one never leaves."""
         for client in self._clients():
-            if client.stream.queued:
+            if client.stream.queued or client.exchange is None:
                 self.codec.reset(client.stream, CANCEL)
                 client.was_reset(False)
         if not self.codec.streams:
@@ -384,19 +390,26 @@ class Http2Connection(StreamProtocol):
         """Answer a request that could not be read, or must not be sent on; ``is_call`` by gRPC."""
         assert stream is not None
         refused = self._note(stream, error, head, now)
+        body = b""
         if is_call:
             fields = self._runtime.call_refusal(refused, error.status, _WALL.now())
             refused.status = 200
-            refused.sent_bytes = self.codec.send_response(stream, 200, fields, -1, True)
-            self._runtime.finished(refused)
-            return
-        fields, body = self._runtime.refusal(refused, error.status, _WALL.now())
-        alone = head.method == b"HEAD"
-        refused.sent_bytes = self.codec.send_response(stream, error.status, fields, len(body), alone)
-        if not alone:
+            length = -1
+        else:
+            fields, body = self._runtime.refusal(refused, error.status, _WALL.now())
+            length = len(body)
+            if head.method == b"HEAD":
+                body = b""
+        refused.sent_bytes = self.codec.send_response(stream, refused.status, fields, length, not body)
+        if body:
             refused.sent_bytes += len(body)
             self.codec.send_data(stream, body, True)
         self._runtime.finished(refused)
+        if stream.state != CLOSED:
+            client = stream.owner = ClientStream(self, stream)
+            client.await_end()
+            if stream.queued:
+                self.taking(client)
 
     def _note_malformed(self, stream: Stream, error: RemoteProtocolError, now: float) -> None:
         """A request that was reset for what it is still has its line in the log."""
@@ -622,6 +635,9 @@ class Http2Connection(StreamProtocol):
         self._runtime.counters.faults[error.reason] += 1
         _log.debug("bad connection from {client}: {error}", client=self.host, error=error)
         self._close()
+        for stream in self.codec.untold:
+            if stream.owner is not None:
+                stream.owner.was_reset(False)
         self._lose_streams()
 
     def _say_goodbye(self) -> None:

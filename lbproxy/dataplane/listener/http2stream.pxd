@@ -10,7 +10,7 @@ from lbproxy.wire.http2.stream cimport Stream
 
 cdef double NEVER
 cdef CClock _WALL
-cdef int CLOSED
+cdef int CLOSED, HALF_CLOSED_LOCAL
 
 
 cdef class ClientStream(Downstream):
@@ -28,5 +28,6 @@ cdef class ClientStream(Downstream):
     cpdef was_reset(self, bint faulty)
     cpdef writable(self)
     cpdef timed_out(self)
+    cpdef await_end(self)
     cdef _send(self, bytes data, bint ended)
     cdef _reset(self, int code)

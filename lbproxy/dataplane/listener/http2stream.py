@@ -13,7 +13,7 @@ from lbproxy.dataplane.proxy.exchange import Downstream, Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.native.clock import Clock
 from lbproxy.wire.http2.errors import CANCEL, INTERNAL_ERROR
-from lbproxy.wire.http2.stream import CLOSED, Stream
+from lbproxy.wire.http2.stream import CLOSED, HALF_CLOSED_LOCAL, Stream
 
 if TYPE_CHECKING:
     from lbproxy.dataplane.listener.http2 import Http2Connection
@@ -73,6 +73,7 @@ class ClientStream(Downstream):
             self._key = base64.b64encode(os.urandom(16))
             head.forwarded += b"Sec-WebSocket-Key: %b\r\n" % self._key
         self._early = []
+        self._codec.hold(self.stream)  # nobody takes more than its window of that
 
     def received(self, event: Event) -> None:
         """More of the request, or of what goes through its tunnel."""
@@ -119,6 +120,12 @@ class ClientStream(Downstream):
             exchange.timed_out()
         else:
             self._reset(CANCEL)
+
+    def await_end(self) -> None:
+        """The end of the answer waits for the client, or that of the request is still to come."""
+        self.deadline = at = self.clock.now() + self._connection.idle_timeout()
+        self.seen_sent = self.stream.sent
+        self._connection.look_by(at)
 
     # The exchange calls
 
@@ -214,6 +221,7 @@ class ClientStream(Downstream):
         # RFC 8441 section 5: what is 101 in HTTP/1.1 is 200 here
         exchange.sent_bytes += self._codec.send_response(self.stream, 200, fields, -1, False)
         self._connection.send_soon()
+        self.resume_request()  # first, for what is there already may be more than the target takes at once
         early, self._early = self._early, None
         if early:
             exchange.request_data(b"".join(early))
@@ -235,11 +243,8 @@ class ClientStream(Downstream):
         connection = self._connection
         connection.no_longer_giving(self)
         stream = self.stream
-        if stream.end_queued:
-            # the end of the answer waits for the client
-            self.deadline = at = self.clock.now() + connection.idle_timeout()
-            self.seen_sent = stream.sent
-            connection.look_by(at)
+        if stream.end_queued or stream.state == HALF_CLOSED_LOCAL:
+            self.await_end()
             return
         if stream.state != CLOSED:
             self._reset(CANCEL)

@@ -18,11 +18,13 @@ cdef class Connection(Control):
     cdef Decoder _decoder
     cdef list _block
     cdef bytes _input
+    cdef readonly bint begins_head
+    cdef readonly list untold
     cdef bint _skipped
     cdef long long _max_streams, _block_bytes, _block_stream
     cdef int _preface_left, _block_flags, _block_frames
 
-    @cython.locals(at=Py_ssize_t)
+    @cython.locals(at=Py_ssize_t, begun=cython.longlong, ended=list, event=Event, ready=cython.bint, stream=Stream)
     cpdef list receive_data(self, bytes data, double now)
     @cython.locals(piece=bytes)
     cdef Py_ssize_t _read_preface(self, bytes data) except -1

@@ -96,6 +96,8 @@ class Connection(Control):
         "_max_streams",
         "_preface_left",
         "_skipped",
+        "begins_head",
+        "untold",
     )
 
     def __init__(self, client: bool, max_streams: int = MAX_STREAMS) -> None:
@@ -104,6 +106,10 @@ class Connection(Control):
         self._max_streams = max_streams
         self._decoder = Decoder()
         self._input = b""
+        self.begins_head = False
+        """Whether what `is_reading_head` tells of began to come with the last data only."""
+        self.untold: list[Stream] = []
+        """Streams that ended with the data that broke the connection, of which no event tells."""
         self._preface_left = 0 if client else len(PREFACE)
         self._skipped = False
         """Whether the client has left out numbers of streams, which are closed then."""
@@ -137,7 +143,8 @@ class Connection(Control):
         """Take bytes as they arrived, in any split; ``now`` is in seconds, by any clock that goes forward.
 
         Raises `RemoteProtocolError` when the connection cannot go on: GOAWAY is written and says that none of the
-        requests in these bytes were looked at; what has been handed on before is for the caller to end.
+        requests in these bytes were looked at; what has been handed on before is for the caller to end: `streams` and
+        `untold`.
         """
         events = self._events
         if self._failed:
@@ -146,16 +153,21 @@ class Connection(Control):
         if self._input:
             data = self._input + data
             self._input = b""
+        begun = self._block_stream
+        ready = self._peer_ready
         try:
             at = self._read_preface(data) if self._preface_left else 0
             at = self._read_frames(data, at)
         except ConnectionFault as fault:
             self._failed = True
+            ended = [event.stream for event in self._events if event.kind == kinds.RESET]
+            self.untold = [stream for stream in ended if stream is not None]
             self._events = []
             self._write_goaway(self._handed_id, fault.code)
             raise
         if at < len(data):
             self._input = data[at:] if at else data
+        self.begins_head = ready and at > 0 and (self._block_stream != begun or not begun)
         self._handed_id = self._last_id
         return self._take_events()
 
@@ -356,7 +368,7 @@ class Connection(Control):
             stream.event = None
             return
         bodiless = stream.is_head or head.status == 304 or head.status == 204
-        stream.awaited = -1 if head.content_length < 0 else 0 if bodiless else head.content_length
+        stream.awaited = 0 if bodiless else head.content_length  # section 8.1.1: it has none, whatever it says
         event = self._event(_RESPONSE, stream)
         event.head = head
         if ended:

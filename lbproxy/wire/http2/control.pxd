@@ -26,6 +26,7 @@ cdef class Control(Sending):
     cdef _use_initial_window(self, long long window)
     @cython.locals(event=Event)
     cdef _read_ping(self, bytes data, Py_ssize_t start, Py_ssize_t length, int flags, long long number)
+    cdef _count_answer(self, str cause)
     cdef _read_priority(self, bytes data, Py_ssize_t start, Py_ssize_t length, long long number)
     cdef _check_dependency(self, bytes data, Py_ssize_t start, long long number)
     @cython.locals(event=Event, stream=Stream)

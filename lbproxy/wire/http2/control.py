@@ -64,10 +64,7 @@ class Control(Sending):
         """Section 6.9."""
         if length != 4:
             raise ConnectionFault("WINDOW_UPDATE of a wrong size", FRAME_SIZE_ERROR, "BadFrame")
-        if self._updates_ahead > 0:
-            self._updates_ahead -= 1
-        else:
-            self._score.charge(WINDOW_FLOOD, self._now)
+        self._count_answer(WINDOW_FLOOD)
         size = _word_at(data, start) & MAX_WINDOW
         if not number:
             self._send_window += size
@@ -168,14 +165,22 @@ class Control(Sending):
             raise ConnectionFault("PING of a stream", PROTOCOL_ERROR, "BadFrame")
         if length != 8:
             raise ConnectionFault("PING of a wrong size", FRAME_SIZE_ERROR, "BadFrame")
-        self._score.charge(PING_FLOOD, self._now)
         if flags & ACK:
+            self._score.charge(PING_FLOOD, self._now)
             event = Event(kinds.PONG, None)
             event.data = data[start : start + 8]
             self._events.append(event)
         else:
+            self._count_answer(PING_FLOOD)
             self._frame(8, PING, ACK, 0)
             self._out += data[start : start + 8]
+
+    def _count_answer(self, cause: str) -> None:
+        """What peers send for what we have sent is free."""
+        if self._updates_ahead > 0:
+            self._updates_ahead -= 1
+        else:
+            self._score.charge(cause, self._now)
 
     def _read_priority(self, data: bytes, start: int, length: int, number: int) -> None:
         """Section 6.3: checked, counted, and of no effect (section 5.3.2)."""

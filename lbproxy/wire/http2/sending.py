@@ -35,10 +35,10 @@ _MAX_RESET = 1000
 _UPDATES_AHEAD = 100
 _MAX_UPDATES_AHEAD = 2000
 _UPDATES_FOR_DATA = 3
-"""WINDOW_UPDATE frames that a peer may send at the beginning, save up, and for each stream and each DATA frame:
-one is for the stream, one for the connection."""
+"""WINDOW_UPDATE and PING frames that a peer may send at the beginning, save up, and for each stream and each DATA
+frame: an update is for the stream, one for the connection, and with a PING gRPC measures how much is on its way."""
 _SMALL_DATA = 1024
-"""A DATA frame below this gives no right to updates: a window that is opened by the octet makes many of them."""
+"""A DATA frame below this gives no right to them if it is a part only: a window opened by the octet makes many."""
 
 _STATUS_CODES = {200: b"\x88", 204: b"\x89", 206: b"\x8a", 304: b"\x8b", 400: b"\x8c", 404: b"\x8d", 500: b"\x8e"}
 """RFC 7541 appendix A."""
@@ -187,8 +187,9 @@ class Sending(FrameWriter):
         stream.state = next_state(stream.state, SEND_END)
         if stream.state == CLOSED:
             self._close(stream)
-        elif not self._client:
-            # section 8.1: what is still to come of the request is not needed
+        elif not self._client and stream.awaited:
+            # section 8.1: what is still to come of the request is not needed; but where all of its content has come,
+            # its end is on the way, and some clients take a reset before that for a failure
             self.reset(stream, NO_ERROR)
         if not self._client:
             self._score.redeem()
@@ -206,13 +207,11 @@ class Sending(FrameWriter):
         """
         self._check_sending(stream)
         size = len(data)
-        if (
-            size <= stream.send_window
-            and size <= self._send_window
-            and not stream.queued
-            and (not self.blocked or not size)
-        ):
+        if not stream.queued and (
+            not size or (size <= stream.send_window and size <= self._send_window and not self.blocked)
+        ):  # section 6.9.1: an end without content needs no window, which SETTINGS may have made negative
             if size or ended:
+                self._allow_updates()
                 self._send_content(stream, data, ended)
                 if ended:
                     self._sent_end(stream)
@@ -243,8 +242,6 @@ class Sending(FrameWriter):
         self._send_window -= size
         stream.sent += size
         self.sent_bytes += size
-        if size >= _SMALL_DATA or ended:
-            self._allow_updates()
         self._write_data(stream.id, data, ended)
 
     def _allow_updates(self) -> None:
@@ -271,6 +268,8 @@ class Sending(FrameWriter):
             queue[0] = data[room:]
             data = data[:room]
         stream.queued -= len(data)
+        if len(data) >= _SMALL_DATA or not stream.queued:
+            self._allow_updates()
         if stream.queued:
             self._send_content(stream, data, False)
             return

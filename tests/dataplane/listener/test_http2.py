@@ -258,6 +258,25 @@ def test_an_early_answer_ends_the_request() -> None:
 # What is refused
 
 
+def test_an_answer_to_all_of_the_content_is_not_early() -> None:
+    """Also where the request's end comes after it in a frame of its own, as httpx and others write it."""
+    world, client = connect(idle_timeout_seconds=5.0)
+    stream = client.request(method="POST", body=b"abc", ended=False, length=3)
+    world.target().deliver(answer())
+    got = client.answer_to(stream)
+    assert (got.status, got.ended, got.reset) == (200, True, None)
+    client.send(stream, b"", True)
+    assert client.answer_to(stream).reset is None
+    assert not world.front.connections.copy().pop().codec.streams
+
+    stream = client.request(method="POST", body=b"abc", ended=False, length=3)
+    world.target().deliver(answer())
+    world.wait(5.2)
+    assert client.answer_to(stream).reset == CANCEL
+    world.wait(8)
+    assert not client.transport.connected
+
+
 def test_what_http1_refuses_is_answered_alike() -> None:
     world, client = connect()
     stream = client.request(method="TRACE")
@@ -325,6 +344,17 @@ def test_a_broken_connection_loses_its_requests_and_says_why() -> None:
     assert not client.transport.connected
     assert world.counters.faults == {"BadFrame": 1, "ClientClosed": 1}
     assert world.in_flight == 0
+
+
+def test_a_request_that_ends_in_the_read_that_breaks_the_connection_is_not_forgotten() -> None:
+    for end in (reset(1), frame(8, 0, 1, bytes(4))):
+        world, client = connect()
+        client.transport.deliver(headers(1, GET))
+        target = world.target()
+        client.transport.deliver(end + frame(6, 0, 1, bytes(8)))
+        assert target.ended == "aborted"
+        assert world.in_flight == 0
+        assert len(world.log.records) == 1
 
 
 def test_abuse_is_counted_by_its_cause() -> None:
@@ -442,6 +472,48 @@ def test_an_idle_connection_is_closed_with_goaway() -> None:
     assert not client.transport.connected
 
 
+def test_a_connection_is_idle_whatever_pings_it_sends() -> None:
+    world, client = connect(idle_timeout_seconds=5.0)
+    client.request("/fixed")
+    for _ in range(4):
+        world.wait(1.2)
+        client.transport.deliver(frame(PING, 0, 0, bytes(8)) + frame(8, 0, 0, (5).to_bytes(4, "big")))
+    world.wait(0.4)
+    client.move()
+    assert client.goaways == [(1, NO_ERROR)]
+    assert world.counters.closed == {"IdleTimeout": 1}
+
+
+def test_requests_that_are_answered_at_once_keep_a_connection_busy() -> None:
+    world, client = connect(idle_timeout_seconds=5.0)
+    for _ in range(4):
+        client.request("/fixed")
+        world.wait(4)
+        client.transport.deliver(frame(PING, 0, 0, bytes(8)))
+    assert client.transport.connected
+
+
+def test_each_head_has_its_own_time() -> None:
+    """Where the end of one and the beginning of the next come together; but not each frame of one."""
+    fixed = [*GET[:3], (":path", "/fixed")]
+    world, client = connect(request_header_timeout_seconds=3.0)
+    client.transport.deliver(headers(1, fixed)[:12])
+    for number in range(3, 13, 2):
+        world.wait(2)
+        client.transport.deliver(headers(number - 2, fixed)[12:] + headers(number, fixed)[:12])
+    assert client.transport.connected
+    world.wait(3.2)
+    assert client.transport.write_closed
+
+    world, client = connect(request_header_timeout_seconds=3.0)
+    client.transport.deliver(headers(1, fixed, 1))
+    for _ in range(3):
+        assert client.transport.connected
+        world.wait(1.1)
+        client.transport.deliver(frame(9, 0, 1, b""))
+    assert client.transport.write_closed
+
+
 def test_a_head_must_come_in_time() -> None:
     world, client = connect(request_header_timeout_seconds=3.0)
     client.transport.deliver(headers(1, GET)[:20])
@@ -511,6 +583,17 @@ def test_a_window_that_stays_shut_ends_the_stream() -> None:
         assert world.in_flight == 0
 
 
+def test_a_window_that_stays_shut_for_a_refusal_ends_the_stream_too() -> None:
+    world, client = connect(idle_timeout_seconds=5.0)
+    client.transport.deliver(settings((4, 0)) + headers(1, [*GET[:2], (":authority", "a b"), GET[3]]))
+    world.turn()
+    client.transport.take()
+    world.wait(5.3)
+    assert 3 in {f.kind for f in frames(client.transport.take())}
+    world.wait(8)
+    assert not client.transport.connected
+
+
 def test_a_window_that_opens_now_and_then_is_waited_for() -> None:
     world, client = connect(idle_timeout_seconds=5.0)
     client.transport.deliver(settings((4, 0)) + headers(1, GET))
@@ -542,6 +625,27 @@ def test_content_that_comes_steadily_may_take_long() -> None:
         client.send(stream, b"x" * 12)
         world.wait(1)
     assert client.answer_to(stream).status == 0
+
+
+def test_a_client_that_has_taken_the_end_of_an_answer_is_not_waited_for() -> None:
+    """Nor one whose answer was cut; other requests of the connection may take as long as they want."""
+    for length in (50, 100):
+        world, client = connect(**SLOW)
+        client.transport.deliver(settings((4, 10)) + headers(1, GET))
+        target = world.target()
+        target.deliver(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + bytes(50))
+        if length == 50:
+            client.transport.deliver(frame(8, 0, 1, (40).to_bytes(4, "big")) + headers(3, GET) + settings((4, 1000)))
+        else:
+            target.reset()
+            client.transport.deliver(headers(3, GET) + settings((4, 1000)))
+            target = world.target()
+        world.wait(25)
+        assert client.transport.connected, length
+        client.transport.take()
+        target.deliver(answer(b"late"))
+        world.turn()
+        assert frames(client.transport.take())[-1].payload == b"late"
 
 
 def test_a_client_that_sips_is_cut_off() -> None:
@@ -779,6 +883,22 @@ def test_a_client_that_gives_up_before_its_websocket_stands() -> None:
     client.send(stream, b"x", True)
     assert target.ended == "aborted"
     assert client.answer_to(stream).reset == CANCEL
+
+
+def test_what_comes_before_a_websocket_stands_is_bounded() -> None:
+    world, client = connect()
+    stream = client.request("/chat", method="CONNECT", protocol=b"websocket", ended=False)
+    client.send(stream, bytes(3 * STREAM_WINDOW))
+    assert stream.queued == 2 * STREAM_WINDOW, "no more than its window was asked for"
+    target = world.target()
+    target.full = True
+    target.deliver(SWITCH % accept_of(target.take()))
+    client.move()
+    assert stream.queued >= STREAM_WINDOW
+    target.drain()
+    client.move()
+    assert stream.queued == 0
+    assert target.take().count(b"\0") == 3 * STREAM_WINDOW
 
 
 def test_a_quiet_websocket_ends() -> None:

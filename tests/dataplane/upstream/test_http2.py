@@ -127,6 +127,25 @@ def test_answers_without_content(method: str, status: int, framing: bytes) -> No
     assert client.take().endswith(b"fixed\n")
 
 
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_content_of_an_answer_that_has_none_is_not_passed_on(method: str, status: int, at_once: bool) -> None:
+    """RFC 9113 section 8.1.1; a client of HTTP/1.1 would take it for the beginning of the next answer."""
+    here = world()
+    client, server = connected(here, request(method=method))
+    stream = server.take().stream
+    server.codec.send_response(stream, status, b"", -1, False)
+    if not at_once:
+        server.exchange_bytes()
+    server.codec.send_data(stream, b"HTTP/1.1 200 OK\r\n\r\n", True)
+    server.exchange_bytes()
+    answer = client.take()
+    assert answer.startswith(b"HTTP/1.1 502 " if at_once else b"HTTP/1.1 %d " % status)
+    assert b"HTTP/1.1 200 OK\r\n\r\n" not in answer
+    assert client.ended == ("" if at_once else "aborted")
+    assert here.log.records[0].error_reason == "BadResponse"
+
+
 def test_interim_answers_are_passed_on() -> None:
     here = world()
     client, server = connected(here, request(method="PUT", body=b"1234")[:-4])

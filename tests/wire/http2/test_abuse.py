@@ -100,6 +100,17 @@ def test_updates_for_what_was_sent_are_no_flood() -> None:
         server.receive(window_update(0, 16384), window_update(1, 1))
 
 
+def test_pings_for_small_messages_are_no_flood() -> None:
+    """gRPC's clients in Go measure with a WINDOW_UPDATE and a PING for what comes, however little that is."""
+    server = Server()
+    server.receive(headers(1, GET))
+    stream = server.connection.streams[1]
+    server.connection.send_response(stream, 200, b"", -1, False)
+    for _ in range(3000):
+        server.connection.send_data(stream, bytes(20), False)
+        server.receive(window_update(0, 20), window_update(1, 20), frame(PING, 0, 0, bytes(8)))
+
+
 def test_windows_by_the_octet_are_a_flood() -> None:
     server = Server((4, 0))
     server.receive(headers(1, GET))
