@@ -126,11 +126,14 @@ class UnixChannel(Channel):
         self._reactor.removeReader(self)
         self._reactor.removeWriter(self)
         self._socket.close()
+        self._drop_queue()
+        _close_all(self._fds)
+        self._fds.clear()
+
+    def _drop_queue(self) -> None:
         for _, fds in self._queue:
             _close_all(fds)
         self._queue.clear()
-        _close_all(self._fds)
-        self._fds.clear()
 
     def _begin_delivery(self) -> None:
         if self._open:
@@ -180,7 +183,10 @@ class UnixChannel(Channel):
             except OSError as error:
                 if error.errno not in (errno.EPIPE, errno.ECONNRESET):
                     _log.error("the channel broke: {error}", error=error)
-                return CONNECTION_LOST
+                    return CONNECTION_LOST
+                # The peer has gone; what it said before that is still to be read, and then its end.
+                self._drop_queue()
+                break
             _close_all(fds)
             if sent == len(data):
                 self._queue.popleft()

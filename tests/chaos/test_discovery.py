@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -209,7 +210,12 @@ def check(announcer: Announcer, servers: Sequence[ServerProcess], folder: Path, 
     assert go < seconds
 
 
-PUSHES: Sequence[Callable[[Path], Announcer]] = (Files, Registrations, EtcdKeys, Containers)
+PUSHES = (
+    Files,
+    Registrations,
+    pytest.param(EtcdKeys, marks=pytest.mark.skipif(not shutil.which("etcd"), reason="etcd is not installed")),
+    Containers,
+)
 
 
 @pytest.mark.parametrize("make", PUSHES)

@@ -139,6 +139,16 @@ class ChannelContract:
         self.assertEqual((there.messages, there.lost), ([Drained(aborted=0)], 1))
         self.assertEqual((here.messages, here.lost), ([], 0), "closing is not told to the closer")
 
+    def test_the_peers_last_message_comes_although_we_have_written_to_it_since(self) -> None:
+        there = Recorder(self.other)
+        self.one.send(Drained(aborted=0))
+        self.one.close()
+        self.other.send(Welcome(slot=1))
+        self.other.send(Welcome(slot=2))
+        self.turn()
+
+        self.assertEqual((there.messages, there.lost), ([Drained(aborted=0)], 1))
+
 
 class UnixChannelTests(ChannelContract, SynchronousTestCase):
     def setUp(self) -> None:
