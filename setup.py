@@ -45,6 +45,7 @@ HOT = (
     "dataplane/router/table.py",
     "dataplane/proxy/forwarded.py",
     "dataplane/proxy/runtime.py",
+    "dataplane/proxy/ends.py",
     "dataplane/proxy/exchange.py",
     "dataplane/upstream/http1.py",
     "dataplane/upstream/http2.py",

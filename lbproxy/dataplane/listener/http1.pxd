@@ -4,7 +4,8 @@ cdef class HttpFront
 cdef class ClientConnection
 
 from lbproxy.dataplane.deadlines cimport Deadlines as CDeadlines
-from lbproxy.dataplane.proxy.exchange cimport Downstream, Exchange
+from lbproxy.dataplane.proxy.ends cimport Downstream
+from lbproxy.dataplane.proxy.exchange cimport Exchange
 from lbproxy.dataplane.proxy.forwarded cimport ForwardedFields, ForwardedStyle
 from lbproxy.dataplane.proxy.runtime cimport HttpRuntime
 from lbproxy.native._clock cimport Clock as CClock

@@ -19,7 +19,8 @@ from lbproxy.dataplane.deadlines import NEVER, TICK_SECONDS, Deadlines
 from lbproxy.dataplane.listener.admission import Admission, replace
 from lbproxy.dataplane.listener.pace import Pace
 from lbproxy.dataplane.proxy.answers import reason_phrase
-from lbproxy.dataplane.proxy.exchange import RELAY_FROM, Downstream, Exchange
+from lbproxy.dataplane.proxy.ends import Downstream
+from lbproxy.dataplane.proxy.exchange import RELAY_FROM, Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import ForwardedFields, ForwardedStyle
 from lbproxy.dataplane.proxy.runtime import HttpRuntime

@@ -1,7 +1,8 @@
 cdef class ClientStream
 
 from lbproxy.dataplane.listener.http2 cimport Http2Connection
-from lbproxy.dataplane.proxy.exchange cimport Downstream, Exchange
+from lbproxy.dataplane.proxy.ends cimport Downstream
+from lbproxy.dataplane.proxy.exchange cimport Exchange
 from lbproxy.native._clock cimport Clock as CClock
 from lbproxy.native._http1 cimport RequestHead as CRequestHead
 from lbproxy.wire.http2.connection cimport Connection

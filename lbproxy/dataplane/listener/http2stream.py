@@ -9,7 +9,8 @@ import time
 from typing import TYPE_CHECKING
 
 from lbproxy.dataplane.deadlines import NEVER
-from lbproxy.dataplane.proxy.exchange import Downstream, Exchange
+from lbproxy.dataplane.proxy.ends import Downstream
+from lbproxy.dataplane.proxy.exchange import Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.native.clock import Clock
 from lbproxy.wire.http2.errors import CANCEL, INTERNAL_ERROR

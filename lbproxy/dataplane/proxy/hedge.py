@@ -8,7 +8,7 @@ from lbproxy.dataplane.proxy.exchange import Exchange
 from lbproxy.dataplane.proxy.faults import Fault, Side
 
 if TYPE_CHECKING:
-    from lbproxy.dataplane.proxy.exchange import Upstream
+    from lbproxy.dataplane.proxy.ends import Upstream
     from lbproxy.model.target import RegisteredTarget
     from lbproxy.wire.http1.head import ResponseHead
 

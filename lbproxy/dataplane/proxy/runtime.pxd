@@ -4,7 +4,8 @@ cdef class Pool
 cdef class GroupRuntime
 cdef class HttpRuntime
 
-from lbproxy.dataplane.proxy.exchange cimport Exchange, Upstream
+from lbproxy.dataplane.proxy.ends cimport Upstream
+from lbproxy.dataplane.proxy.exchange cimport Exchange
 from lbproxy.dataplane.proxy.forwarded cimport TraceIds
 from lbproxy.native._http1 cimport RequestHead as CRequestHead
 from lbproxy.dataplane.router.table cimport Table

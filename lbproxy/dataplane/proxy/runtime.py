@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from lbproxy.dataplane.balancer.base import Balancer, Cells
     from lbproxy.dataplane.balancer.observation import Observation
     from lbproxy.dataplane.balancer.stickiness import GroupStickiness, TargetStickiness
-    from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
+    from lbproxy.dataplane.proxy.ends import Upstream
+    from lbproxy.dataplane.proxy.exchange import Exchange
     from lbproxy.dataplane.proxy.forwarded import TraceIds
     from lbproxy.dataplane.proxy.gate import Gate
     from lbproxy.dataplane.proxy.ratelimit import RateLimits

@@ -2,7 +2,8 @@ cimport cython
 
 cdef class TargetConnection
 
-from lbproxy.dataplane.proxy.exchange cimport Exchange, Upstream
+from lbproxy.dataplane.proxy.ends cimport Upstream
+from lbproxy.dataplane.proxy.exchange cimport Exchange
 from lbproxy.dataplane.upstream.pool cimport TargetPool
 from lbproxy.native._clock cimport Turns as CTurns
 from lbproxy.native._http1 cimport Codec as CCodec, ResponseHead as CResponseHead

@@ -11,7 +11,8 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 from lbproxy.dataplane.deadlines import NEVER
-from lbproxy.dataplane.proxy.exchange import RELAY_FROM, Exchange, Upstream
+from lbproxy.dataplane.proxy.ends import Upstream
+from lbproxy.dataplane.proxy.exchange import RELAY_FROM, Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.native.clock import turns
 from lbproxy.native.transport import StreamTransport

@@ -3,7 +3,8 @@ cimport cython
 cdef class TargetStream
 cdef class Http2Connection
 
-from lbproxy.dataplane.proxy.exchange cimport Exchange, Upstream
+from lbproxy.dataplane.proxy.ends cimport Upstream
+from lbproxy.dataplane.proxy.exchange cimport Exchange
 from lbproxy.dataplane.upstream.multiplex cimport MultiplexPool
 from lbproxy.native._clock cimport Turns as CTurns
 from lbproxy.native._http1 cimport ResponseHead as CResponseHead

@@ -12,7 +12,8 @@ from zope.interface import classImplements
 
 from lbproxy.dataplane.deadlines import NEVER
 from lbproxy.dataplane.proxy.answers import reason_phrase
-from lbproxy.dataplane.proxy.exchange import Exchange, Upstream
+from lbproxy.dataplane.proxy.ends import Upstream
+from lbproxy.dataplane.proxy.exchange import Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.native.clock import turns
 from lbproxy.native.protocol import StreamProtocol

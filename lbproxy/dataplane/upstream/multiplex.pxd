@@ -2,7 +2,8 @@ cimport cython
 
 cdef class MultiplexPool
 
-from lbproxy.dataplane.proxy.exchange cimport Exchange, Upstream
+from lbproxy.dataplane.proxy.ends cimport Upstream
+from lbproxy.dataplane.proxy.exchange cimport Exchange
 from lbproxy.dataplane.proxy.runtime cimport Pool
 from lbproxy.dataplane.upstream.http2 cimport Http2Connection, TargetStream
 

@@ -3,7 +3,8 @@ cimport cython
 cdef class TargetPool
 
 from lbproxy.dataplane.deadlines cimport Deadlines
-from lbproxy.dataplane.proxy.exchange cimport Exchange, Upstream
+from lbproxy.dataplane.proxy.ends cimport Upstream
+from lbproxy.dataplane.proxy.exchange cimport Exchange
 from lbproxy.dataplane.proxy.runtime cimport Pool
 from lbproxy.dataplane.upstream.http1 cimport TargetConnection
 from lbproxy.native._clock cimport Clock as CClock

@@ -10,7 +10,8 @@ from typing import Any
 from twisted.internet.task import Clock as TimerClock
 
 from lbproxy.dataplane.balancer import Circumstances, make_balancer
-from lbproxy.dataplane.proxy.exchange import Downstream, Exchange, Upstream
+from lbproxy.dataplane.proxy.ends import Downstream, Upstream
+from lbproxy.dataplane.proxy.exchange import Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.proxy.forwarded import TraceIds
 from lbproxy.dataplane.proxy.retry import Retrying

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lbproxy.dataplane.proxy.exchange import NO_BODY, Downstream, Exchange
+from lbproxy.dataplane.proxy.ends import Downstream
+from lbproxy.dataplane.proxy.exchange import NO_BODY, Exchange
 from lbproxy.dataplane.proxy.faults import Fault
 from lbproxy.dataplane.upstream.http1 import TargetConnection
 from lbproxy.dataplane.upstream.pool import TargetPool
