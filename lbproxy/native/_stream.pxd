@@ -1,16 +1,6 @@
 # cython: language_level=3
-from libc.stdint cimport uint32_t
-
 from lbproxy.native._loop cimport Descriptor
 from lbproxy.native._relay cimport Flow, Pipe
-
-
-cdef class Address:
-    cdef readonly str host
-    cdef readonly int port
-    cdef uint32_t flow, scope
-
-    cdef object twisted(self)
 
 
 cdef class StreamTransport(Descriptor):
@@ -70,15 +60,5 @@ cdef class StreamTransport(Descriptor):
     cdef int log_failure(self, object failure) except -1
 
 
-cdef class Acceptor(Descriptor):
-    cdef object socket
-    cdef object factory
-    cdef object resume
-    cdef bint no_delay
-
-    cdef bint accept(self, int limit) except -1
-    cdef int accepted(self, int fd, object address) except -1
-    cdef bint accept_failed(self, int number) except -1
-
-
 cdef object half_closer(object protocol)
+cdef int option(int fd, int level, int name) noexcept

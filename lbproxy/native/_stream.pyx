@@ -9,7 +9,6 @@ import os
 import socket as sockets
 
 from twisted.internet import error, interfaces, main
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import classImplements
@@ -19,30 +18,29 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from libc.errno cimport (
-    EAGAIN, EALREADY, ECONNABORTED, EINPROGRESS, EINTR, EINVAL, EISCONN, ENOBUFS, EPERM, errno
+    EAGAIN, EALREADY, ECONNABORTED, EINPROGRESS, EINTR, EINVAL, EISCONN, ENOBUFS, errno
 )
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport uint32_t
 from libc.string cimport memset
 from posix.unistd cimport close
 
+from lbproxy.native._address cimport Address, address_of, is_loopback, literal, sockaddr, sockaddr_storage, socklen_t
 from lbproxy.native._clock cimport Clock, Turns
 from lbproxy.native._loop cimport Descriptor
 from lbproxy.native._relay cimport Flow, Pipe, borrow_pipe, give_back
 from lbproxy.native.protocol cimport StreamProtocol
 
+from lbproxy.native._address import stream_address
 from lbproxy.native._clock import turns as process_turns
 
 cdef extern from "Python.h":
     PyObject* new_bytes "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size) except NULL
-    str PyUnicode_FromStringAndSize(const char* text, Py_ssize_t size)
     int resize_bytes "_PyBytes_Resize"(PyObject** data, Py_ssize_t size) except -1
 
 cdef extern from *:
     """
     #define _GNU_SOURCE 1
-    #include <arpa/inet.h>
     #include <fcntl.h>
-    #include <net/if.h>
     #include <netinet/in.h>
     #include <netinet/tcp.h>
     #include <sys/epoll.h>
@@ -67,33 +65,12 @@ cdef extern from *:
     """
     enum:
         EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP
-        AF_INET, AF_INET6
         SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC
         SOL_SOCKET, SO_ERROR, SO_KEEPALIVE, SO_LINGER
         IPPROTO_TCP, TCP_NODELAY, TIOCOUTQ
         MSG_NOSIGNAL, MSG_PEEK, MSG_DONTWAIT
         SHUT_WR, SHUT_RDWR
-        INET6_ADDRSTRLEN
         SPLICE_F_MOVE, SPLICE_F_NONBLOCK
-    ctypedef unsigned int socklen_t
-    struct in_addr:
-        pass
-    struct in6_addr:
-        pass
-    struct sockaddr:
-        unsigned short sa_family
-    struct sockaddr_storage:
-        unsigned short ss_family
-    struct sockaddr_in:
-        unsigned short sin_family
-        uint16_t sin_port
-        in_addr sin_addr
-    struct sockaddr_in6:
-        unsigned short sin6_family
-        uint16_t sin6_port
-        uint32_t sin6_flowinfo
-        in6_addr sin6_addr
-        uint32_t sin6_scope_id
     struct linger:
         int l_onoff
         int l_linger
@@ -103,7 +80,6 @@ cdef extern from *:
     struct msghdr:
         iovec* msg_iov
         size_t msg_iovlen
-    int accept4(int fd, sockaddr* address, socklen_t* size, int flags) nogil
     int c_connect "connect"(int fd, const sockaddr* address, socklen_t size) nogil
     int c_socket "socket"(int family, int kind, int protocol) nogil
     int getsockname(int fd, sockaddr* address, socklen_t* size) nogil
@@ -114,13 +90,7 @@ cdef extern from *:
     Py_ssize_t send_some(int fd, const void* buffer, size_t size, int flags) nogil
     Py_ssize_t sendmsg(int fd, const msghdr* message, int flags) nogil
     Py_ssize_t splice(int source, void* none, int sink, void* nothing, size_t size, unsigned int flags) nogil
-    const char* inet_ntop(int family, const void* source, char* text, socklen_t size) nogil
-    int inet_pton(int family, const char* text, void* address) nogil
     int ioctl(int fd, unsigned long request, int* value) nogil
-    unsigned int if_nametoindex(const char* name) nogil
-    uint16_t htons(uint16_t value) nogil
-    uint16_t ntohs(uint16_t value) nogil
-    uint32_t ntohl(uint32_t value) nogil
 
 cdef enum:
     SMALL_READ = 16384  # of an ordinary connection: a request or answer with room to spare
@@ -134,7 +104,6 @@ cdef enum:
     KEPT_WRITE = 16384  # what is longer is sent at once
     FLUSH_ROUNDS = 4  # system calls at most for the queue in a turn, so that nobody starves
     READ_ROUNDS = 4  # reads at most in a turn from a connection whose end is already known to have come
-    ACCEPT_BATCH = 64  # connections taken in a turn, so that a flood of them does not starve the others
 
 # What a peer's end or a failed system call means to the code that met it.
 cdef enum:
@@ -143,8 +112,6 @@ cdef enum:
     BROKEN = 2
 
 cdef Turns TURNS = process_turns
-
-cdef double ACCEPT_PAUSE_SECONDS = 0.5  # rest after running out of descriptors or memory
 
 cdef char buffer[SMALL_READ]  # filled and copied without letting another thread run
 cdef char relay_buffer[RELAY_READ]
@@ -164,62 +131,6 @@ cdef object half_closer(object protocol):
     if known is None:
         known = half_closing[kind] = IHalfCloseableProtocol.implementedBy(kind)
     return protocol if known else IHalfCloseableProtocol(protocol, None)
-
-
-def stream_address(sockaddr):
-    """Turn what the socket module calls an address into Twisted's."""
-    if len(sockaddr) == 2:
-        return IPv4Address("TCP", sockaddr[0], sockaddr[1])
-    return IPv6Address("TCP", *sockaddr)
-
-
-cdef class Address:
-    """The other end of an accepted connection; Twisted's kind of address is made of it when somebody asks."""
-
-    cdef object twisted(self):
-        if ":" in self.host:
-            return IPv6Address("TCP", self.host, self.port, self.flow, self.scope)
-        return IPv4Address("TCP", self.host, self.port)
-
-
-cdef Address address_of(sockaddr_storage* storage):
-    """Turn what the kernel calls an address into ours."""
-    cdef char text[64]
-    cdef Py_ssize_t size
-    cdef sockaddr_in6* six
-    cdef Address address = Address.__new__(Address)
-    if storage.ss_family == AF_INET:
-        size = write_four(text, <unsigned char*>&(<sockaddr_in*>storage).sin_addr)
-        address.host = PyUnicode_FromStringAndSize(text, size)
-        address.port = ntohs((<sockaddr_in*>storage).sin_port)
-        return address
-    if storage.ss_family == AF_INET6:
-        six = <sockaddr_in6*>storage
-        inet_ntop(AF_INET6, &six.sin6_addr, text, sizeof(text))
-        address.host = text.decode("ascii")
-        address.port = ntohs(six.sin6_port)
-        address.flow = ntohl(six.sin6_flowinfo)
-        address.scope = six.sin6_scope_id
-        return address
-    raise ValueError(f"not an internet address: family {storage.ss_family}")
-
-
-cdef Py_ssize_t write_four(char* text, const unsigned char* octets) noexcept:
-    """Write an IPv4 address; give its length.  `inet_ntop` prints by format, at twenty times the cost."""
-    cdef char* out = text
-    cdef int index, value
-    for index in range(4):
-        value = octets[index]
-        if value >= 100:
-            out[0] = <char>(48 + value // 100)
-            out += 1
-        if value >= 10:
-            out[0] = <char>(48 + value // 10 % 10)
-            out += 1
-        out[0] = <char>(48 + value % 10)
-        out[1] = 46  # a point
-        out += 2
-    return out - 1 - text
 
 
 cdef int option(int fd, int level, int name) noexcept:
@@ -974,123 +885,6 @@ classImplements(
 )
 
 
-cdef class Acceptor(Descriptor):
-    """Accept connections from a listening socket, which it owns.
-
-    ``factory`` gives a protocol for each, or None to refuse it.
-    """
-
-    def __init__(self, reactor, skt, factory):
-        skt.setblocking(False)
-        self.attach(reactor)
-        self.socket = skt
-        self.fd = skt.fileno()
-        self.factory = factory
-        # Inherited by what is accepted.
-        self.no_delay = option(self.fd, IPPROTO_TCP, TCP_NODELAY) != 0
-
-    def logPrefix(self):
-        """For log lines that an ordinary reactor writes."""
-        return "accept"
-
-    def start(self):
-        """Begin to accept."""
-        self.start_reading()
-
-    def doRead(self):
-        """Accept what is queued, within limits."""
-        self.accept(ACCEPT_BATCH)
-
-    def connectionLost(self, reason):
-        """For an ordinary reactor."""
-        self.close()
-
-    def close(self):
-        """Stop accepting and close the socket; the kernel resets what is queued on it."""
-        if self.resume is not None:
-            self.resume.cancel()
-            self.resume = None
-        if self.fd >= 0:
-            # Another process may hold the same socket: the kernel would go on to watch it.
-            self.detach(True)
-            self.fd = -1
-            self.socket.close()
-
-    def finish(self):
-        """Accept all that is queued, then close."""
-        while self.fd >= 0 and self.accept(ACCEPT_BATCH):
-            pass
-        self.close()
-
-    def set_factory(self, factory):
-        """Connections accepted from now on get their protocol from here."""
-        self.factory = factory
-
-    cdef int on_events(self, uint32_t events) except -1:
-        self.accept(ACCEPT_BATCH)
-        return 0
-
-    cdef int on_refused(self, int number) except -1:
-        _log.error("cannot watch a listening socket: {error}", error=os.strerror(number))
-        self.close()
-        return 0
-
-    cdef bint accept(self, int limit) except -1:
-        """Accept up to this many connections; tell whether there may be more."""
-        cdef sockaddr_storage storage
-        cdef socklen_t size
-        cdef int count, fd
-        for count in range(limit):
-            if self.fd < 0:
-                return False
-            size = sizeof(storage)
-            fd = accept4(self.fd, <sockaddr*>&storage, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
-            if fd < 0:
-                if errno == EAGAIN:
-                    return False
-                return self.accept_failed(errno)
-            try:
-                self.accepted(fd, address_of(&storage))
-            except BaseException:
-                _log.failure("an accepted connection could not be begun")
-        return True
-
-    cdef int accepted(self, int fd, object address) except -1:
-        """Give a connection to its protocol.  Owns ``fd`` from the start."""
-        cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
-        transport.fd = fd  # closed with the transport, whatever happens from here on
-        protocol = self.factory.buildProtocol(address)
-        if protocol is None:
-            return 0
-        transport.reactor = self.reactor
-        transport.loop = self.loop
-        transport.protocol = protocol
-        transport.peer = address
-        transport.no_delay = self.no_delay
-        return transport.begin(True)
-
-    cdef bint accept_failed(self, int number) except -1:
-        if number in (ECONNABORTED, EPERM, EINTR):
-            return True
-        if self.resume is not None:
-            return False
-        _log.error(
-            "cannot accept connections: {error}; trying again in {seconds} s",
-            error=os.strerror(number),
-            seconds=ACCEPT_PAUSE_SECONDS,
-        )
-        self.stop_reading()
-        self.resume = self.reactor.callLater(ACCEPT_PAUSE_SECONDS, self._try_again)
-        return False
-
-    def _try_again(self):
-        self.resume = None
-        self.start_reading()
-
-
-classImplements(Acceptor, interfaces.IReadDescriptor)
-
-
 def relay(source, sink, clock, long long limit=-1):
     """From now on write what comes from ``source`` to ``sink``, and give the account of it.
 
@@ -1151,36 +945,3 @@ def connect(reactor, str host, int port, protocol, failed):
             transport.made_at_once = True
     transport.later()
     return transport
-
-
-cdef int literal(str host, int port, sockaddr_storage* storage, socklen_t* size) except -1:
-    """Fill in an address; give an error number if it is none."""
-    cdef sockaddr_in* four = <sockaddr_in*>storage
-    cdef sockaddr_in6* six = <sockaddr_in6*>storage
-    memset(storage, 0, sizeof(sockaddr_storage))
-    if not 0 <= port <= 65535:
-        return EINVAL
-    if ":" not in host:
-        text = host.encode("ascii", "replace")
-        four.sin_family = AF_INET
-        four.sin_port = htons(port)
-        size[0] = sizeof(sockaddr_in)
-        return 0 if inet_pton(AF_INET, <bytes>text, &four.sin_addr) == 1 else EINVAL
-    address, _, scope = host.partition("%")
-    text = address.encode("ascii", "replace")
-    six.sin6_family = AF_INET6
-    six.sin6_port = htons(port)
-    size[0] = sizeof(sockaddr_in6)
-    if scope:
-        name = scope.encode("ascii", "replace")
-        six.sin6_scope_id = int(scope) if scope.isdecimal() else if_nametoindex(<bytes>name)
-    return 0 if inet_pton(AF_INET6, <bytes>text, &six.sin6_addr) == 1 else EINVAL
-
-
-cdef bint is_loopback(sockaddr_storage* storage) noexcept:
-    """127.0.0.0/8; others may be on this machine too, but need not be."""
-    cdef unsigned char* octets
-    if storage.ss_family != AF_INET:
-        return False
-    octets = <unsigned char*>&(<sockaddr_in*>storage).sin_addr
-    return octets[0] == 127

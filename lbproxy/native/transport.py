@@ -31,7 +31,9 @@ if TYPE_CHECKING or not available:
         stream_address,
     )
 else:
-    from lbproxy.native._stream import Acceptor, StreamTransport, connect, relay, stream_address
+    from lbproxy.native._accept import Acceptor
+    from lbproxy.native._address import stream_address
+    from lbproxy.native._stream import StreamTransport, connect, relay
     from lbproxy.native.pure.transport import Address, Factory, Flow
 
 __all__ = ["Acceptor", "Address", "Factory", "Flow", "StreamTransport", "connect", "relay", "stream_address"]

@@ -28,13 +28,13 @@ BUILDS = {
     "pure on ours": (pure, LeanReactor),
 }
 if available:
-    from lbproxy.native import _stream
+    from lbproxy.native import transport as native
     from lbproxy.native._relay import pipes_open
 
     BUILDS |= {
-        "native on ours": (_stream, NativeReactor),
-        "native on Twisted's": (_stream, EPollReactor),
-        "native on select": (_stream, SelectReactor),
+        "native on ours": (native, NativeReactor),
+        "native on Twisted's": (native, EPollReactor),
+        "native on select": (native, SelectReactor),
         "pure on native": (pure, NativeReactor),
     }
 
