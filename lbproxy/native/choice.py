@@ -11,7 +11,19 @@ from importlib import import_module
 
 _MODULES = tuple(
     f"lbproxy.native.{name}"
-    for name in ("_relay", "_loop", "_stream", "_contexts", "_tls", "_http1", "_clock", "_ids", "_prefixes")
+    for name in (
+        "_relay",
+        "_loop",
+        "_address",
+        "_stream",
+        "_accept",
+        "_contexts",
+        "_tls",
+        "_http1",
+        "_clock",
+        "_ids",
+        "_prefixes",
+    )
 )
 
 
