@@ -123,7 +123,7 @@ class Retrying:
 
     def begin(self, exchange: Exchange) -> Tries | None:
         """Keep account of this request from now on; None where there is nothing to keep account of."""
-        if self._is_default and not exchange.head.field_values(b"grpc-timeout"):
+        if self._is_default and b"grpc-timeout" not in exchange.head.forwarded:  # HTTP/2's names are in lower case
             return None
         self.budget.request()
         return Tries(self, exchange)
