@@ -98,7 +98,8 @@ _MAX_KNOWN = 512
 _MAX_KNOWN_BYTES = 128
 """Of one of them."""
 _known: dict[bytes, FieldLine] = {}
-"""What literals decode to that depend on no table, and hold no secret: by their octets, of all connections."""
+"""What literals decode to that depend on no table and hold no secret that we know of: by their octets, of all
+connections."""
 
 
 class Decoder:
