@@ -5,6 +5,8 @@ from lbproxy.wire.http2.huffman cimport encode as huffman_encode
 
 cdef dict _STATIC_FIELDS, _STATIC_NAMES
 cdef frozenset _REMEMBERED
+cdef dict _lengths
+cdef int _MAX_LENGTHS
 
 
 cdef class Encoder:
@@ -24,6 +26,7 @@ cdef class Encoder:
     cdef _keep(self, bytes text, bytes coded)
     @cython.locals(number=cython.longlong, index=cython.int, size=cython.longlong, first=bytes)
     cpdef bytes field(self, bytes name, bytes value)
+    cpdef bytes content_length(self, long long length)
     cdef _insert(self, tuple key, long long size)
     cdef _evict(self, long long size)
 

@@ -66,6 +66,10 @@ _MAX_KNOWN = 256
 _MAX_KNOWN_BYTES = 2048
 """Of one of them."""
 
+_MAX_LENGTHS = 1024
+_lengths: dict[int, bytes] = {}
+"""Content lengths as they are encoded."""
+
 _STATIC_FIELDS: dict[tuple[bytes, bytes], int] = {}
 _STATIC_NAMES: dict[bytes, int] = {}
 for _index, _field in enumerate(STATIC_TABLE, 1):
@@ -175,6 +179,16 @@ class Encoder:
         else:
             first = encode_integer(index, 0x0F, 0x10)
         return first + (b"" if index else _plain(name)) + _plain(value)
+
+    def content_length(self, length: int) -> bytes:
+        """Encode this field; it is never in the table, so what it was encoded to stays right."""
+        coded = _lengths.get(length)
+        if coded is None:
+            coded = self.field(b"content-length", b"%d" % length)
+            if len(_lengths) >= _MAX_LENGTHS:
+                _lengths.clear()
+            _lengths[length] = coded
+        return coded
 
     def _insert(self, key: tuple[bytes, bytes], size: int) -> None:
         self._evict(self._max_table_bytes - size)

@@ -155,7 +155,7 @@ class Sending(FrameWriter):
             block.append(encoder.field(b":protocol", protocol))
         block.append(encoder.lines(lines))
         if content_length >= 0:
-            block.append(encoder.field(b"content-length", b"%d" % content_length))
+            block.append(encoder.content_length(content_length))
         self._write_block(number, b"".join(block), ended)
         if ended:
             self._sent_end(stream)
@@ -171,7 +171,7 @@ class Sending(FrameWriter):
             encoder.lines(lines),
         ]
         if content_length >= 0:
-            block.append(encoder.field(b"content-length", b"%d" % content_length))
+            block.append(encoder.content_length(content_length))
         joined = b"".join(block)
         self._write_block(stream.id, joined, ended)
         if ended:

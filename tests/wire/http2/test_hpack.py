@@ -208,3 +208,24 @@ def test_random_octets_are_decoded_or_refused(block: bytes) -> None:
         decoder.decode(block)
     except RemoteProtocolError:
         pass
+
+
+@given(st.lists(st.integers(0, 1 << 40), min_size=1, max_size=50))
+def test_content_lengths(lengths: list[int]) -> None:
+    encoder, decoder = Encoder(), Decoder()
+    for length in [*lengths, *lengths]:
+        assert decoded(decoder, encoder.content_length(length)) == [(b"content-length", b"%d" % length)]
+
+
+def test_a_repeated_literal_gives_the_same_field_unless_it_may_be_secret() -> None:
+    decoder, other = Decoder(), Decoder()
+    for name, first_octet, shared in (
+        (b"x-a", 0x00, True),
+        (b"x-a", 0x40, True),
+        (b"x-a", 0x10, False),
+        (b"cookie", 0, False),
+    ):
+        block = bytes([first_octet, len(name)]) + name + b"\x03abc"
+        one, same = decoder.decode(block)[0], other.decode(block)[0]
+        assert (one.name, one.value) == (same.name, same.value) == (name, b"abc")
+        assert (one is same) is shared
