@@ -1,10 +1,11 @@
 from lbproxy.telemetry._jsonline cimport Lines as CLines
+from lbproxy.telemetry.records cimport RequestLog
 
 
 cdef Py_ssize_t BATCH_BYTES
 
 
-cdef class AccessLog:
+cdef class AccessLog(RequestLog):
     cdef public bint enabled
     cdef bint _is_json
     cdef object _format_http, _format_tcp, _flushing

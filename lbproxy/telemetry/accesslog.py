@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from lbproxy.model.snapshot import AccessLogSettings
 from lbproxy.telemetry.formats import FORMATS
 from lbproxy.telemetry.lines import Lines
-from lbproxy.telemetry.records import HttpRecord, TcpRecord
+from lbproxy.telemetry.records import HttpRecord, RequestLog, TcpRecord
 
 BATCH_BYTES = 256 * 1024
 """Gathered lines are handed to the writer at this size, or else every `FLUSH_SECONDS`.
@@ -38,7 +38,7 @@ PIPE_BYTES = 4096
 _log = Logger(__name__)  # compiled, it could not see where it is made
 
 
-class AccessLog:
+class AccessLog(RequestLog):
     """Write a line for each request to where the settings say.
 
     ``clock`` times the flushing.  The owner calls `close`; settings are not changed

@@ -12,6 +12,11 @@ cdef class HttpRecord:
 
     cpdef begin_record(self)
 
+
+cdef class RequestLog:
+    cpdef log(self, record)
+
+
 cdef class TcpRecord:
     cdef public str listener, client_address, target_group, target, tls_version, tls_cipher, server_name, error_reason
     cdef public double started, duration, connect_time

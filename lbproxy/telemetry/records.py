@@ -123,6 +123,15 @@ class HttpRecord:
         self.tls_cipher = ""
 
 
+class RequestLog:
+    """What is told of requests that ended; a base, so that the compiled build calls it directly."""
+
+    __slots__ = ()
+
+    def log(self, record: HttpRecord) -> None:
+        raise NotImplementedError  # interface
+
+
 class TcpRecord:
     """A TCP or TLS connection that ended; times are in seconds."""
 

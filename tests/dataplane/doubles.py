@@ -37,6 +37,7 @@ from lbproxy.model.target import RegisteredTarget, Target, TargetHealth, TargetS
 from lbproxy.model.target_group import ProtocolVersion, TargetGroup, TargetProtocol
 from lbproxy.native.clock import turns
 from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
+from lbproxy.telemetry.records import RequestLog
 
 CLIENT = IPv4Address("TCP", "192.0.2.7", 40000)
 OWN = IPv4Address("TCP", "198.51.100.1", 8080)
@@ -244,7 +245,7 @@ class FakeConnector:
         return attempt
 
 
-class Log:
+class Log(RequestLog):
     """An access log that keeps its records."""
 
     def __init__(self) -> None:

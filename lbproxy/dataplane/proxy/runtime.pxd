@@ -10,6 +10,7 @@ from lbproxy.dataplane.proxy.forwarded cimport TraceIds
 from lbproxy.native._http1 cimport RequestHead as CRequestHead
 from lbproxy.dataplane.router.table cimport Table
 from lbproxy.telemetry.counters cimport ListenerCounters, TargetCounters
+from lbproxy.telemetry.records cimport RequestLog
 
 
 cdef class Pool:
@@ -42,7 +43,8 @@ cdef class GroupRuntime:
 
 cdef class HttpRuntime:
     cdef readonly str name
-    cdef readonly object listener, access_log, group_stickiness, rate_limits
+    cdef readonly object listener, group_stickiness, rate_limits
+    cdef readonly RequestLog access_log
     cdef readonly Table table
     cdef readonly dict groups
     cdef readonly ListenerCounters counters

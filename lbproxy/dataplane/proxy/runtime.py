@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from lbproxy.model.retry import RetryChange
     from lbproxy.model.target import RegisteredTarget
     from lbproxy.model.target_group import TargetGroup
-    from lbproxy.telemetry.accesslog import AccessLog
     from lbproxy.telemetry.counters import ListenerCounters, TargetCounters
+    from lbproxy.telemetry.records import RequestLog
     from lbproxy.wire.http1.head import RequestHead
 
 
@@ -178,7 +178,7 @@ class HttpRuntime:
         groups: dict[str, GroupRuntime],
         counters: ListenerCounters,
         trace_ids: TraceIds,
-        access_log: AccessLog | None,
+        access_log: RequestLog | None,
         group_stickiness: GroupStickiness | None = None,
         rate_limits: RateLimits | None = None,
         relaying: set[Exchange] | None = None,
