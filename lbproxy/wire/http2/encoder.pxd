@@ -6,7 +6,7 @@ from lbproxy.wire.http2.huffman cimport encode as huffman_encode
 cdef dict _STATIC_FIELDS, _STATIC_NAMES
 cdef frozenset _REMEMBERED
 cdef dict _lengths
-cdef int _MAX_LENGTHS
+cdef int _MAX_KNOWN, _MAX_KNOWN_BYTES, _MAX_LENGTHS
 
 
 cdef class Encoder:

@@ -61,9 +61,9 @@ has sent it so counts on that (section 6.2.3)."""
 
 _MAX_REMEMBERED_BYTES = 1024
 """Of one field: a quarter of the table."""
-_MAX_KNOWN = 256
-"""Lines and blocks whose code is kept."""
-_MAX_KNOWN_BYTES = 2048
+_MAX_KNOWN = 64
+"""Lines and blocks whose code is kept, by each connection."""
+_MAX_KNOWN_BYTES = 1024
 """Of one of them."""
 
 _MAX_LENGTHS = 1024
