@@ -27,7 +27,10 @@ from tests.integration.harness import HOST, Balancer, HttpTarget, free_port
 from tests.integration.sources import told
 from tests.integration.test_discovery import configuration, scale
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not shutil.which("etcd"), reason="etcd is not installed"),
+]
 
 
 class EtcdTests(TestCase):
